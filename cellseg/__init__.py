@@ -1,0 +1,34 @@
+"""cellseg: instance segmentation of cells in microscopy images with Mask R-CNN on Detectron2.
+
+Importing cellseg makes `detectron2` importable: the installed one where there is one, else the
+embedded engine. Names that need torch are loaded on first use, so that reading labels, scoring
+and exporting work without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2
+
+__version__ = "0.1.0"
+
+ensure_detectron2()
+
+_LAZY = {
+    "MaskRCNN": "cellseg.modeling",
+    "binarize": "cellseg.modeling",
+    "maskrcnn_resnet50_fpn": "cellseg.modeling",
+    "load_config": "cellseg.config",
+    "add_cellseg_config": "cellseg.config",
+    "CellInstances": "cellseg.structures",
+}
+
+__all__ = ["EngineInfo", "__version__", "engine_info", *sorted(_LAZY)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'cellseg' has no attribute {name!r}")

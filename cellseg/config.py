@@ -1,0 +1,210 @@
+"""Configuration: cellseg's own keys, loading, and checks that fail before any training starts."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from cellseg.data.images import NORMALIZATION_MODES
+from cellseg.data.registration import (
+    builtin_declarations,
+    datasets_root,
+    register_declarations,
+)
+from cellseg.errors import ConfigError
+from cellseg.modeling.registry_check import check_registered_names
+from cellseg.plugins import import_plugins
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+OPTIMIZERS = ("SGD", "ADAMW")
+
+logger = logging.getLogger(__name__)
+
+
+def add_cellseg_config(cfg: CfgNode) -> None:
+    """Add every key of cellseg, all below `cfg.CELLSEG`, with its default; changes `cfg`."""
+    node = cfg.CELLSEG = CfgNode()
+
+    # Modules or .py files of the user, imported before the model is built. A plug-in that has
+    # keys of its own defines `add_config(cfg)`.
+    node.PLUGINS = []
+
+    node.DATASETS = CfgNode()
+    # YAML declarations of datasets beside those that come with cellseg.
+    node.DATASETS.DECLARATIONS = []
+
+    node.INPUT = CfgNode()
+    # How intensities become 0..255: "auto" (percentile for anything but 8-bit), "percentile",
+    # "minmax" or "none".
+    node.INPUT.NORMALIZE = "auto"
+    # Lower and upper percentile of "percentile", per channel.
+    node.INPUT.PERCENTILES = [1.0, 99.8]
+
+    node.SOLVER = CfgNode()
+    # SGD is Detectron2's own; ADAMW uses SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY too.
+    node.SOLVER.OPTIMIZER = "SGD"
+
+    node.TEST = CfgNode()
+    # A detection below this score is no cell: for predict.py, the pictures and `cell_iou`.
+    # COCO's AP ranks all detections, so it is not touched by it.
+    node.TEST.SCORE_THRESHOLD = 0.5
+    # A pixel belongs to a cell where the soft mask reaches this, in predict.py.
+    node.TEST.MASK_THRESHOLD = 0.5
+    # How many images of each test set are drawn, prediction beside truth.
+    node.TEST.PICTURES = 8
+
+
+def load_config(
+    config_file: str | Path, opts: Sequence[Any] = (), *, weights: str | None = None
+) -> CfgNode:
+    """Read a YAML file and command-line overrides, import plug-ins, register datasets, check.
+
+    Args:
+        config_file: YAML with Detectron2's keys and those below `CELLSEG`; `_BASE_` is followed.
+        opts: KEY VALUE pairs, alternating; they win over the file.
+        weights: sets `MODEL.WEIGHTS`, last of all.
+
+    Returns:
+        A CfgNode, not frozen. Plug-ins are imported and datasets registered (both once).
+
+    Raises:
+        ConfigError: the file is missing or no YAML, a key is unknown, a value cannot be used.
+        PluginError: a plug-in cannot be imported.
+        DatasetError: a declaration is wrong.
+    """
+    path = Path(config_file)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file (looked in {Path.cwd()})")
+    cfg = get_cfg()
+    add_cellseg_config(cfg)
+    for plugin in import_plugins(_plugins_named(path, opts), base_dir=path.parent):
+        if hasattr(plugin, "add_config"):
+            plugin.add_config(cfg)
+    _merge(cfg, path, opts)
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = weights
+    register_declarations(
+        [*builtin_declarations(), *map(Path, cfg.CELLSEG.DATASETS.DECLARATIONS)], datasets_root()
+    )
+    check_config(cfg)
+    return cfg
+
+
+def _plugins_named(path: Path, opts: Sequence[Any]) -> list[str]:
+    """CELLSEG.PLUGINS as file and overrides will set it, read before other keys are merged.
+
+    Plug-ins may add keys, so they have to be known before a file that uses those keys is merged.
+    """
+    try:
+        tree = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+    except Exception as error:
+        raise ConfigError(f"{path}: cannot be read as a YAML config: {error}") from error
+    probe = CfgNode()
+    add_cellseg_config(probe)
+    named = (tree.get("CELLSEG") or {}).get("PLUGINS", [])
+    pairs = list(opts)
+    try:
+        probe.merge_from_other_cfg(CfgNode({"CELLSEG": {"PLUGINS": named}}))
+        for key, value in zip(pairs[::2], pairs[1::2]):
+            if key == "CELLSEG.PLUGINS":
+                probe.merge_from_list([key, value])
+    except Exception as error:
+        raise ConfigError(f"{path}: CELLSEG.PLUGINS must be a list of names: {error}") from error
+    return list(probe.CELLSEG.PLUGINS)
+
+
+def _merge(cfg: CfgNode, path: Path, opts: Sequence[Any]) -> None:
+    """Merge file and overrides into `cfg`; the engine's many error types become ConfigError."""
+    try:
+        cfg.merge_from_file(str(path))
+    except Exception as error:
+        raise ConfigError(f"{path}: {_explain(error, cfg)}") from error
+    try:
+        cfg.merge_from_list(list(opts))
+    except Exception as error:
+        raise ConfigError(f"command line: {_explain(error, cfg)}") from error
+
+
+def _explain(error: Exception, cfg: CfgNode) -> str:
+    """The merge error's text, with the nearest known keys where a key was not found."""
+    text = str(error).strip("'\"")
+    if "Non-existent" not in text:
+        return text
+    wanted = text.split(":")[-1].strip().strip("'\"")
+    near = difflib.get_close_matches(wanted, list(_flat_keys(cfg)), n=3, cutoff=0.6)
+    return f"{text}; did you mean {' or '.join(near)}?" if near else text
+
+
+def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterable[str]:
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Check what would otherwise fail, or silently go wrong, in the middle of a run.
+
+    Raises:
+        ConfigError: naming the key, what was found and what was expected.
+    """
+    node = cfg.CELLSEG
+    _check_choice("CELLSEG.INPUT.NORMALIZE", node.INPUT.NORMALIZE, NORMALIZATION_MODES)
+    _check_choice("CELLSEG.SOLVER.OPTIMIZER", node.SOLVER.OPTIMIZER, OPTIMIZERS)
+    percentiles = list(node.INPUT.PERCENTILES)
+    if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise ConfigError(
+            f"CELLSEG.INPUT.PERCENTILES is {percentiles}; expected [low, high] "
+            "with 0 <= low < high <= 100"
+        )
+    for name in ("SCORE_THRESHOLD", "MASK_THRESHOLD"):
+        if not 0 <= node.TEST[name] <= 1:
+            raise ConfigError(f"CELLSEG.TEST.{name} is {node.TEST[name]}; expected 0 to 1")
+    check_registered_names(cfg)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        _check_dataset(cfg, name)
+
+
+def _check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _check_dataset(cfg: CfgNode, name: str) -> None:
+    known = list(DatasetCatalog.list())
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(
+            f"DATASETS names {name!r}, which is not registered; {hint} Declare your own in a "
+            "YAML file and name it in CELLSEG.DATASETS.DECLARATIONS (see datasets/README.md)"
+        )
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != "cellseg":
+        return  # registered by the user's own code: its classes and formats are theirs to know
+    classes = list(metadata.thing_classes)
+    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != "bitmask":
+        raise ConfigError(
+            f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, but {name} holds run-length masks; "
+            "expected 'bitmask'"
+        )
+    if len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {name} has "
+            f"{len(classes)} ({', '.join(classes)}); set it to {len(classes)}"
+        )
+
+
+def resolve_device(cfg: CfgNode) -> None:
+    """Turn a CUDA device into "cpu", with one warning, where this machine has none."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(
+            "MODEL.DEVICE is %r, but CUDA is not available: running on the CPU", cfg.MODEL.DEVICE
+        )
+        cfg.MODEL.DEVICE = "cpu"

@@ -1,0 +1,1 @@
+"""From files on disk to the tensors a model takes."""

@@ -1,0 +1,84 @@
+"""What a dataset format yields: one record per image, and its form in Detectron2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import DatasetError
+from cellseg.labels import Rle
+
+
+@dataclass(frozen=True)
+class CellAnnotation:
+    """One cell.
+
+    Attributes:
+        rle: COCO's compressed RLE of the whole image.
+        box_xyxy: tight box (x0, y0, x1, y1), x1 and y1 exclusive, pixels.
+        class_name: one of the dataset's classes.
+    """
+
+    rle: Rle
+    box_xyxy: tuple[float, float, float, float]
+    class_name: str
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One image and its cells.
+
+    Attributes:
+        image_id: the file's stem; unique within a split.
+        image_path: the image file.
+        image_hw: (height, width), pixels.
+        cells: may be empty.
+    """
+
+    image_id: str
+    image_path: Path
+    image_hw: tuple[int, int]
+    cells: tuple[CellAnnotation, ...]
+
+
+def record_to_detectron2_dict(record: CellRecord, classes: Sequence[str]) -> dict[str, Any]:
+    """One entry of Detectron2's standard dataset, with `bitmask` (RLE) segmentations.
+
+    Args:
+        record: an image and its cells.
+        classes: the dataset's classes; a cell's `category_id` is the place of its own.
+
+    Returns:
+        `file_name`, `height`, `width`, `image_id` and `annotations`, each with `bbox` (XYXY_ABS),
+        `bbox_mode`, `category_id`, `segmentation` and `iscrowd` 0.
+
+    Raises:
+        DatasetError: a cell's class is not among `classes`.
+    """
+    from detectron2.structures import BoxMode
+
+    category_ids = {name: number for number, name in enumerate(classes)}
+    strangers = {cell.class_name for cell in record.cells} - set(category_ids)
+    if strangers:
+        raise DatasetError(
+            f"{record.image_path}: cells of class {', '.join(sorted(strangers))}; "
+            f"the dataset has {', '.join(classes)}"
+        )
+    return {
+        "file_name": str(record.image_path),
+        "height": record.image_hw[0],
+        "width": record.image_hw[1],
+        "image_id": record.image_id,
+        "annotations": [
+            {
+                "bbox": list(cell.box_xyxy),
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": category_ids[cell.class_name],
+                "segmentation": dict(cell.rle),
+                "iscrowd": 0,
+            }
+            for cell in record.cells
+        ],
+    }

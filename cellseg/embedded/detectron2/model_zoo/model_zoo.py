@@ -1,0 +1,94 @@
+"""The Mask R-CNN with FPN models that the Detectron2 project published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from detectron2._missing import FULL_ENGINE_HINT
+from detectron2.config import CfgNode, get_cfg
+
+CONFIG_FOLDER = Path(__file__).with_name("configs")
+WEIGHTS_FOLDER = "https://dl.fbaipublicfiles.com/detectron2"
+
+WEIGHTS = {
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml": "137260431/model_final_a54504.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml": "137849600/model_final_f10217.pkl",
+    "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml": "138205316/model_final_a3ec72.pkl",
+}
+"""Training run and file of the weights, by config."""
+
+
+def get_config_file(config_path: str) -> str:
+    """Path of a config file of the model zoo.
+
+    Args:
+        config_path: as in Detectron2's `configs/` folder, for instance
+            "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml".
+
+    Raises:
+        RuntimeError: the embedded engine does not have this one; the message lists its own.
+    """
+    path = CONFIG_FOLDER / config_path
+    if not path.is_file():
+        raise RuntimeError(_not_available(config_path))
+    return str(path)
+
+
+def get_checkpoint_url(config_path: str) -> str:
+    """Web address of the weights that were trained with a config.
+
+    Raises:
+        RuntimeError: none are known for this config.
+    """
+    if config_path not in WEIGHTS:
+        raise RuntimeError(_not_available(config_path))
+    return f"{WEIGHTS_FOLDER}/{config_path.removesuffix('.yaml')}/{WEIGHTS[config_path]}"
+
+
+def get_config(config_path: str, trained: bool = False) -> CfgNode:
+    """The whole config of a model.
+
+    Args:
+        config_path: as in `get_config_file`.
+        trained: name the weights trained on COCO in MODEL.WEIGHTS, not those of the backbone.
+
+    Raises:
+        RuntimeError: unknown config.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file(config_path))
+    if trained:
+        cfg.MODEL.WEIGHTS = get_checkpoint_url(config_path)
+    return cfg
+
+
+def get(config_path: str, trained: bool = False, device: str | None = None) -> torch.nn.Module:
+    """Build a model and download and load its weights.
+
+    Args:
+        config_path: as in `get_config_file`.
+        trained: as in `get_config`.
+        device: where to put it; by default what the config says, or the CPU without a GPU.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        RuntimeError: unknown config.
+    """
+    from detectron2.checkpoint import DetectionCheckpointer  # configs are read without these
+    from detectron2.modeling import build_model
+
+    cfg = get_config(config_path, trained)
+    cfg.MODEL.DEVICE = device or (cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu")
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def _not_available(config_path: str) -> str:
+    return (
+        f"{config_path!r} is not in the model zoo of the embedded engine, which has: "
+        f"{', '.join(WEIGHTS)}. For the others, {FULL_ENGINE_HINT}."
+    )

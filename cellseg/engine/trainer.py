@@ -1,0 +1,126 @@
+"""Detectron2's trainer with what cells need: own loaders, both evaluators, safe checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import torch
+from cellseg.data.mapper import CellDatasetMapper
+from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
+from cellseg.evaluation.coco_evaluator import build_coco_evaluator
+from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
+from cellseg.evaluation.pictures import PictureEvaluator
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.evaluation import DatasetEvaluators
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+class CellTrainer(DefaultTrainer):
+    """Trains and evaluates a cell segmentation model on either engine.
+
+    Example:
+        >>> trainer = CellTrainer(cfg)  # doctest: +SKIP
+        >>> trainer.resume_or_load(resume=False)  # doctest: +SKIP
+        >>> results = trainer.train()  # doctest: +SKIP
+        >>> results["cell_iou"]["ap_dsb@0.50"]  # doctest: +SKIP
+    """
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_detection_train_loader(cfg, mapper=CellDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        mapper = CellDatasetMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's SGD, or AdamW over the same parameter groups and gradient clipping."""
+        if cfg.CELLSEG.SOLVER.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        params = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+        return optimizer_class(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluators:
+        """COCO's AP, the IoU figures (`cell_iou`) and pictures, side by side.
+
+        Args:
+            output_folder: where they write; `<OUTPUT_DIR>/inference/<dataset_name>` by default,
+                so that several test sets do not overwrite each other.
+        """
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        threshold = cfg.CELLSEG.TEST.SCORE_THRESHOLD
+        evaluators = [
+            build_coco_evaluator(cfg, dataset_name, folder),
+            CellIoUEvaluator(dataset_name, score_threshold=threshold, output_dir=folder),
+        ]
+        if cfg.CELLSEG.TEST.PICTURES > 0:
+            evaluators.append(
+                PictureEvaluator(
+                    dataset_name,
+                    folder,
+                    max_images=cfg.CELLSEG.TEST.PICTURES,
+                    score_threshold=threshold,
+                )
+            )
+        return DatasetEvaluators(evaluators)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, over a checkpointer whose files are whole or not there."""
+        if comm.is_main_process():
+            remove_partial_files(self.cfg.OUTPUT_DIR)
+        self.checkpointer.path_manager = AtomicWrites(self.checkpointer.path_manager)
+        return super().build_hooks()
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which."""
+        found = resume and self.checkpointer.has_checkpoint()
+        super().resume_or_load(resume=resume)
+        if found:
+            logger.info(
+                "Resuming from %s at iteration %d of %d",
+                self.checkpointer.get_checkpoint_file(),
+                self.start_iter,
+                self.max_iter,
+            )
+        elif resume:
+            logger.warning(
+                "--resume, but %s holds no checkpoint: starting from MODEL.WEIGHTS=%r",
+                self.cfg.OUTPUT_DIR,
+                self.cfg.MODEL.WEIGHTS,
+            )
+        if self.start_iter >= self.max_iter:
+            logger.warning(
+                "Nothing left to train: the checkpoint is at iteration %d and SOLVER.MAX_ITER "
+                "is %d. Raise SOLVER.MAX_ITER, or use --eval-only",
+                self.start_iter,
+                self.max_iter,
+            )
+
+    def train(self) -> dict[str, dict[str, float]]:  # type: ignore[override]
+        """Train to SOLVER.MAX_ITER.
+
+        Returns:
+            The figures of the last evaluation by task ("bbox", "segm", "cell_iou"); by dataset
+            name first where there are several test sets; empty where nothing was evaluated.
+        """
+        super().train()
+        return getattr(self, "_last_eval_results", {})

@@ -1,0 +1,64 @@
+"""What a user of cellseg can do something about.
+
+    CellsegError
+    ├── ConfigError       a key, a value or a combination in the configuration   (ValueError)
+    ├── DatasetError      a declaration, a tree on disk, an annotation           (ValueError)
+    ├── LabelError        a label image, a mask or a set of cells in memory      (ValueError)
+    ├── ImageReadError    one image file                                         (OSError)
+    ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
+    └── CheckpointError   a weights file                                         (RuntimeError)
+
+Every message names the file or key, what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_PROBLEMS_LISTED = 50
+
+
+class CellsegError(Exception):
+    """Base of all errors that cellseg raises for reasons a user can mend."""
+
+
+class ConfigError(CellsegError, ValueError):
+    """A configuration file, key or value cannot be used."""
+
+
+class DatasetError(CellsegError, ValueError):
+    """A dataset declaration or the files behind it cannot be used."""
+
+
+class LabelError(CellsegError, ValueError):
+    """A label image, a mask or a set of cells is inconsistent."""
+
+
+class ImageReadError(CellsegError, OSError):
+    """An image file cannot be read."""
+
+
+class PluginError(CellsegError, ImportError):
+    """Code named by CELLSEG.PLUGINS cannot be imported."""
+
+
+class CheckpointError(CellsegError, RuntimeError):
+    """A weights file cannot be loaded."""
+
+
+def collect_problems(header: str, problems: Sequence[str], hint: str = "") -> str:
+    """One message for many offenders.
+
+    Args:
+        header: what went wrong, without a final colon.
+        problems: one line per offender, each naming its file.
+        hint: what to do about it; left out when empty.
+
+    Returns:
+        `header (N):`, one indented line per problem (at most 50, then `... and K more`), then
+        the hint.
+    """
+    listed = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS_LISTED]]
+    if len(problems) > MAX_PROBLEMS_LISTED:
+        listed.append(f"  ... and {len(problems) - MAX_PROBLEMS_LISTED} more")
+    return "\n".join([f"{header} ({len(problems)}):", *listed, *([hint] if hint else [])])

@@ -1,0 +1,50 @@
+"""Scoring of cells: matching and figures (numpy only), and Detectron2 evaluators around them.
+
+The evaluators need torch and detectron2 and are loaded on first use, so that files written by
+any other tool can be scored without either.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cellseg.evaluation.matching import (
+    Matching,
+    Overlaps,
+    find_overlaps,
+    iou_matrix,
+    iou_matrix_labels,
+    match_cells,
+    match_overlaps,
+)
+from cellseg.evaluation.metrics import IOU_THRESHOLDS, MatchCounts, count_matches, summarize_counts
+
+_LAZY = {
+    "CellIoUEvaluator": "cellseg.evaluation.iou_evaluator",
+    "PictureEvaluator": "cellseg.evaluation.pictures",
+    "build_coco_evaluator": "cellseg.evaluation.coco_evaluator",
+}
+
+__all__ = [
+    "IOU_THRESHOLDS",
+    "CellIoUEvaluator",
+    "MatchCounts",
+    "Matching",
+    "Overlaps",
+    "PictureEvaluator",
+    "build_coco_evaluator",
+    "count_matches",
+    "find_overlaps",
+    "iou_matrix",
+    "iou_matrix_labels",
+    "match_cells",
+    "match_overlaps",
+    "summarize_counts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'cellseg.evaluation' has no attribute {name!r}")

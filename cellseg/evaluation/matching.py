@@ -1,0 +1,226 @@
+"""Which predicted cell is which true cell: mask IoU and one-to-one matching.
+
+IoU (Jaccard index) of two cells is the number of pixels they share over the number of pixels that
+either covers. A cell without a pixel has IoU 0 with everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cellseg.errors import LabelError
+from cellseg.labels import IntArray, relabel_sequential
+from cellseg.structures import CellInstances
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """The pairs of cells that share pixels; most pairs of an image do not, so they are not stored.
+
+    Attributes:
+        shape: (N, M), numbers of true and of predicted cells.
+        true_index: int64[K], row of each pair, ascending.
+        pred_index: int64[K], column of each pair.
+        intersection_px: int64[K], shared pixels, > 0.
+        iou: float64[K], in (0, 1].
+    """
+
+    shape: tuple[int, int]
+    true_index: IntArray
+    pred_index: IntArray
+    intersection_px: IntArray
+    iou: NDArray[np.float64]
+
+    def to_matrix(self) -> NDArray[np.float64]:
+        """IoU of every pair, float64[N, M]."""
+        matrix = np.zeros(self.shape)
+        matrix[self.true_index, self.pred_index] = self.iou
+        return matrix
+
+
+@dataclass(frozen=True)
+class Matching:
+    """One-to-one pairs of true and predicted cells.
+
+    Attributes:
+        true_index: int64[K], ascending, no index twice.
+        pred_index: int64[K], no index twice.
+        iou: float64[K], mask IoU of the pairs.
+    """
+
+    true_index: IntArray
+    pred_index: IntArray
+    iou: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.iou)
+
+
+def find_overlaps(true: CellInstances, pred: CellInstances) -> Overlaps:
+    """Pairs of cells that share pixels, with their IoU.
+
+    Works on the crops: no array of image size is made, and the time follows the number of
+    neighbouring pairs. Cells within either set may overlap each other.
+
+    Args:
+        true, pred: cells of the same image; either may be empty.
+
+    Raises:
+        LabelError: the two were cut from images of different sizes.
+    """
+    if tuple(true.image_hw) != tuple(pred.image_hw):
+        raise LabelError(
+            f"true cells are in an image of (height, width) {tuple(true.image_hw)}, predicted "
+            f"ones in {tuple(pred.image_hw)}: bring both to the same size before they are compared"
+        )
+    windows_true, windows_pred = cell_windows(true), cell_windows(pred)
+    rows, columns = pairs_of_touching_windows(windows_true, windows_pred)
+    common = _common_windows(windows_true[rows], windows_pred[columns])
+    shared = _shared_pixels(true, pred, (rows, columns), common)
+    rows, columns, shared = (values[shared > 0] for values in (rows, columns, shared))
+    union = true.areas_px[rows] + pred.areas_px[columns] - shared
+    return Overlaps((len(true), len(pred)), rows, columns, shared, shared / union)
+
+
+def cell_windows(cells: CellInstances) -> IntArray:
+    """Where the crops lie: int64[N, 4], half-open (row0, col0, row1, col1) in image pixels."""
+    sizes = np.array([crop.shape for crop in cells.crops], dtype=np.int64).reshape(-1, 2)
+    return np.concatenate([cells.offsets_rc, cells.offsets_rc + sizes], axis=1)
+
+
+def pairs_of_touching_windows(
+    first: IntArray, second: IntArray, margin_px: int = 0
+) -> tuple[IntArray, IntArray]:
+    """Indices (i, j) of the windows that share a pixel, or nearly.
+
+    Args:
+        first, second: int64[N, 4] and int64[M, 4], half-open (row0, col0, row1, col1).
+        margin_px: windows that are fewer than this many pixels apart count too.
+
+    Returns:
+        Two int64[K] arrays in row-major order (i ascending, then j).
+    """
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for start in range(0, len(first), _ROWS_AT_ONCE):
+        block = first[start : start + _ROWS_AT_ONCE, None]
+        inner_end = np.minimum(block[..., 2:], second[None, :, 2:])
+        inner_start = np.maximum(block[..., :2], second[None, :, :2])
+        touching = (inner_end - inner_start > -margin_px).all(axis=2)
+        found.append(np.argwhere(touching) + np.array([start, 0]))
+    pairs = np.concatenate(found)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _common_windows(first: IntArray, second: IntArray) -> IntArray:
+    """Row by row, the window [K, 4] that both windows cover."""
+    start = np.maximum(first[:, :2], second[:, :2])
+    end = np.minimum(first[:, 2:], second[:, 2:])
+    return np.concatenate([start, end], axis=1)
+
+
+def _shared_pixels(
+    true: CellInstances,
+    pred: CellInstances,
+    pairs: tuple[IntArray, IntArray],
+    common: IntArray,
+) -> IntArray:
+    """Pixels that cells `pairs[0][k]` and `pairs[1][k]` share within window `common[k]`."""
+    inside_true = (common - np.tile(true.offsets_rc[pairs[0]], 2)).tolist()
+    inside_pred = (common - np.tile(pred.offsets_rc[pairs[1]], 2)).tolist()
+    shared = np.zeros(len(common), dtype=np.int64)
+    for k, (i, j) in enumerate(zip(pairs[0].tolist(), pairs[1].tolist())):
+        row0, col0, row1, col1 = inside_true[k]
+        part_true = true.crops[i][row0:row1, col0:col1]
+        row0, col0, row1, col1 = inside_pred[k]
+        shared[k] = np.count_nonzero(part_true & pred.crops[j][row0:row1, col0:col1])
+    return shared
+
+
+def iou_matrix(true: CellInstances, pred: CellInstances) -> NDArray[np.float64]:
+    """Mask IoU of every true with every predicted cell, float64[N, M] in 0 to 1.
+
+    See `find_overlaps`, which gives the same without the zeros.
+    """
+    return find_overlaps(true, pred).to_matrix()
+
+
+def iou_matrix_labels(labels_true: NDArray[Any], labels_pred: NDArray[Any]) -> NDArray[np.float64]:
+    """Mask IoU between the cells of two label images, from one histogram of label pairs.
+
+    Args:
+        labels_true, labels_pred: label images [H, W]; labels need not be consecutive.
+
+    Returns:
+        float64[N, M]; rows and columns follow the ascending labels that occur (0 left out).
+
+    Raises:
+        LabelError: the shapes differ, or one is no label image.
+    """
+    (true, true_ids), (pred, pred_ids) = map(relabel_sequential, (labels_true, labels_pred))
+    if true.shape != pred.shape:
+        raise LabelError(f"label images of shapes {true.shape} and {pred.shape} do not compare")
+    table_shape = (len(true_ids) + 1, len(pred_ids) + 1)
+    pair = true.astype(np.int64) * table_shape[1] + pred
+    table = np.bincount(pair.ravel(), minlength=table_shape[0] * table_shape[1])
+    table = table.reshape(table_shape)
+    shared = table[1:, 1:]
+    union = table.sum(axis=1)[1:, None] + table.sum(axis=0)[None, 1:] - shared
+    return shared / union
+
+
+def match_cells(
+    iou: NDArray[np.float64], threshold: float = 0.5, *, strict: bool = False
+) -> Matching:
+    """Pair true with predicted cells one to one, at an IoU of at least `threshold`.
+
+    As many pairs as possible and, among those, the largest sum of IoU: the assignment that
+    StarDist scores with (Weigert and Schmidt, `stardist/matching.py`). Scores play no part. At
+    thresholds above 0.5, cells that do not overlap within their set have one candidate at most,
+    and the assignment is the only one possible.
+
+    Args:
+        iou: float64[N, M], rows are true cells; either side may be empty.
+        threshold: in (0, 1].
+        strict: match at IoU > threshold (the Kaggle 2018 rule) instead of >=.
+    """
+    iou = np.asarray(iou, dtype=np.float64)
+    rows, columns = np.nonzero(iou)
+    overlaps = Overlaps(
+        (iou.shape[0], iou.shape[1]), rows, columns, np.ones_like(rows), iou[rows, columns]
+    )
+    return match_overlaps(overlaps, threshold, strict=strict)
+
+
+def match_overlaps(overlaps: Overlaps, threshold: float = 0.5, *, strict: bool = False) -> Matching:
+    """`match_cells` on the pairs that overlap; see there."""
+    if not 0 < threshold <= 1:
+        raise LabelError(f"an IoU threshold lies in (0, 1], found {threshold}")
+    passes = overlaps.iou > threshold if strict else overlaps.iou >= threshold
+    rows, columns = overlaps.true_index[passes], overlaps.pred_index[passes]
+    iou = overlaps.iou[passes]
+    alone = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1)
+    contested = np.flatnonzero(~alone)
+    chosen = contested[_assign(rows[contested], columns[contested], iou[contested])]
+    kept = np.sort(np.concatenate([np.flatnonzero(alone), chosen]))
+    return Matching(rows[kept], columns[kept], iou[kept])
+
+
+def _assign(rows: IntArray, columns: IntArray, iou: NDArray[np.float64]) -> IntArray:
+    """Positions of the pairs in the best assignment: most pairs first, then most IoU."""
+    if len(rows) == 0:
+        return np.zeros(0, dtype=np.int64)
+    row_values, row = np.unique(rows, return_inverse=True)
+    column_values, column = np.unique(columns, return_inverse=True)
+    position = np.full((len(row_values), len(column_values)), -1, dtype=np.int64)
+    position[row, column] = np.arange(len(rows))
+    gain = np.zeros(position.shape)
+    # All IoU together weigh half a pair at most, so they only decide between equal counts.
+    gain[row, column] = 1 + iou / (2 * min(position.shape))
+    chosen = position[linear_sum_assignment(gain, maximize=True)]
+    return chosen[chosen >= 0]

@@ -1,0 +1,64 @@
+"""Pictures of the first images of a dataset, prediction beside truth."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cellseg.data.images import read_image
+from cellseg.evaluation.adapters import GroundTruth, ImageKey, detections_to_cells, image_key
+from cellseg.report.overlay import draw_comparison, write_picture
+from detectron2.evaluation import DatasetEvaluator
+
+PICTURES_FOLDER = "pictures"
+
+logger = logging.getLogger("cellseg.evaluation")
+
+
+class PictureEvaluator(DatasetEvaluator):
+    """Writes `<output_dir>/pictures/<image_id>.png`: true cells left, predicted cells right.
+
+    Args:
+        dataset_name: registered in DatasetCatalog, with masks and thing_classes.
+        output_dir: folder; made when the first picture is written.
+        max_images: only the first so many images of the dataset are drawn, the same ones at
+            every evaluation and on any number of ranks.
+        score_threshold: detections below it are not drawn.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        max_images: int = 8,
+        score_threshold: float = 0.5,
+    ) -> None:
+        self._truth = GroundTruth.load(dataset_name)
+        self._folder = Path(output_dir) / PICTURES_FOLDER
+        self._drawn: set[ImageKey] = set(islice(self._truth.images, max_images))
+        self._score_threshold = score_threshold
+
+    def process(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
+        """Draw those of the images that are among the first ones; see CellIoUEvaluator.process."""
+        for image, output in zip(inputs, outputs):
+            key = image_key(image)
+            if key in self._drawn:
+                cells = detections_to_cells(output["instances"], self._score_threshold)
+                true, _ = self._truth.cells(key)
+                picture = draw_comparison(read_image(image["file_name"]), true, cells)
+                write_picture(self._folder / f"{_file_stem(key)}.png", picture)
+
+    def evaluate(self) -> dict[str, Any]:
+        """No figures; says where the pictures are."""
+        logger.info("Pictures of %s are in %s", self._truth.dataset_name, self._folder)
+        return {}
+
+
+def _file_stem(key: ImageKey) -> str:
+    """The image id as a file name: no folders, no characters that a file system may refuse."""
+    return re.sub(r"[^\w.-]+", "_", str(key))

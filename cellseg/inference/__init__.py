@@ -1,0 +1,1 @@
+"""From images to cells: masks into pixels, the predictor, whole lists of files."""

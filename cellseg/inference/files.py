@@ -1,0 +1,124 @@
+"""Predict whole lists of image files, and leave what a person and other programs can open."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from cellseg.data.images import IMAGE_SUFFIXES, read_image
+from cellseg.errors import CellsegError
+from cellseg.export import write_coco_results, write_label_image
+from cellseg.report.overlay import draw_overlay, write_picture
+from cellseg.structures import CellInstances
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+OVERLAY_SUFFIX = "_overlay.png"
+LABELS_SUFFIX = "_labels.tif"
+RESULTS_NAME = "coco_results.json"
+
+logger = logging.getLogger(__name__)
+
+
+def find_images(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Resolve files, folders and glob patterns to image files.
+
+    Args:
+        inputs: a file of any name; a folder, for the image files in it (not below it) that are
+            not results of an earlier prediction; or a pattern with `*`, `?`, `[...]` and `**`.
+
+    Returns:
+        Each file once, in the order of `inputs` and by name within a folder or pattern; and the
+        inputs that gave nothing.
+    """
+    found: dict[Path, Path] = {}
+    missing = []
+    for name in inputs:
+        paths = _resolve(name)
+        if not paths:
+            missing.append(name)
+        for path in paths:
+            found.setdefault(path.resolve(), path)
+    return list(found.values()), missing
+
+
+def _resolve(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_file():  # before globbing: names may hold brackets
+        return [path]
+    if path.is_dir():
+        files = [entry for entry in path.iterdir() if entry.is_file()]
+        files = [entry for entry in files if entry.suffix.lower() in IMAGE_SUFFIXES]
+        stems = {entry.stem for entry in files}
+        return sorted(entry for entry in files if not _is_result(entry.name, stems))
+    return sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+
+
+def _is_result(name: str, stems: set[str]) -> bool:
+    """True for `x_overlay.png` and `x_labels.tif` beside an image of stem `x`."""
+    return any(
+        name.endswith(suffix) and name.removesuffix(suffix) in stems
+        for suffix in (OVERLAY_SUFFIX, LABELS_SUFFIX)
+    )
+
+
+def output_stems(paths: Sequence[Path]) -> list[str]:
+    """A name of its own for each file: its stem, and `_2`, `_3`, ... where stems are equal."""
+    taken = {path.stem for path in paths}
+    used: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in used or (stem != path.stem and stem in taken):
+            stem, number = f"{path.stem}_{number}", number + 1
+        used.add(stem)
+        stems.append(stem)
+    return stems
+
+
+def predict_files(
+    predict: Callable[[NDArray[np.generic]], CellInstances],
+    paths: Sequence[Path],
+    output_dir: str | Path,
+) -> list[str]:
+    """Predict each file and write its results; one that fails does not stop the rest.
+
+    Writes `<stem>_overlay.png` (outlines in the image), `<stem>_labels.tif` (uint16 or uint32) and
+    for all images together `coco_results.json`, whose image ids are the stems and whose category
+    ids are class + 1. Each file appears only when it is complete, with the JSON last.
+
+    Args:
+        predict: image as stored to cells, such as a `CellPredictor`.
+        paths: image files.
+        output_dir: made if needed.
+
+    Returns:
+        One line per file that failed: its path and the reason.
+    """
+    folder = Path(output_dir)
+    problems: list[str] = []
+
+    def predictions() -> Iterator[tuple[str, CellInstances]]:
+        stems = output_stems(paths)
+        for path, stem in tqdm(list(zip(paths, stems)), desc="predict", unit="image"):
+            try:
+                image = read_image(path)
+                cells = predict(image)
+            except CellsegError as error:
+                problems.append(_name_file(path, error))
+                logger.error("%s", problems[-1])
+                continue
+            write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
+            write_label_image(cells, folder / f"{stem}{LABELS_SUFFIX}")
+            yield stem, cells
+
+    write_coco_results(predictions(), folder / RESULTS_NAME)
+    return problems
+
+
+def _name_file(path: Path, error: CellsegError) -> str:
+    text = str(error)
+    return text if str(path) in text else f"{path}: {text}"

@@ -1,0 +1,114 @@
+"""From an image, or a file, to its cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from cellseg.config import resolve_device
+from cellseg.data.images import prepare_model_input, read_image
+from cellseg.errors import ConfigError
+from cellseg.inference.postprocess import instances_to_cells
+from cellseg.modeling.weights import load_weights
+from cellseg.structures import CellInstances
+from detectron2.config import CfgNode
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+
+
+class CellPredictor:
+    """A trained model that takes one image of any size and intensity range at a time.
+
+    Images are read, normalized and resized as in training and evaluation.
+
+    Args:
+        cfg: from `load_config`; `MODEL.WEIGHTS` names the checkpoint. It is copied.
+        score_threshold: in [0, 1]; detections below it are no cells.
+            `CELLSEG.TEST.SCORE_THRESHOLD` by default.
+        mask_threshold: in (0, 1]; a pixel belongs to a cell where its soft mask reaches it.
+            `CELLSEG.TEST.MASK_THRESHOLD` by default.
+
+    Attributes:
+        cfg: the copy that the model was built from.
+        model: the engine's model, in evaluation mode.
+        score_threshold, mask_threshold: as above.
+
+    Raises:
+        ConfigError: no weights, no masks, or a threshold out of range.
+        CheckpointError: the checkpoint is missing, broken or of another model.
+
+    Example:
+        >>> predictor = CellPredictor(load_config("configs/quick_start.yaml"))  # doctest: +SKIP
+        >>> cells = predictor.predict_file("field_1.tif")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        *,
+        score_threshold: float | None = None,
+        mask_threshold: float | None = None,
+    ) -> None:
+        self.cfg = cfg.clone()
+        self.cfg.defrost()
+        test = self.cfg.CELLSEG.TEST
+        self.score_threshold = test.SCORE_THRESHOLD if score_threshold is None else score_threshold
+        self.mask_threshold = test.MASK_THRESHOLD if mask_threshold is None else mask_threshold
+        self._check()
+        resolve_device(self.cfg)
+        # A threshold below the model's own has to reach the model to have an effect.
+        heads = self.cfg.MODEL.ROI_HEADS
+        heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, float(self.score_threshold))
+        self.model = build_model(self.cfg)
+        load_weights(self.model, self.cfg.MODEL.WEIGHTS)
+        self.model.eval()
+        shorter = self.cfg.INPUT.MIN_SIZE_TEST
+        self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
+
+    def _check(self) -> None:
+        if not self.cfg.MODEL.WEIGHTS:
+            raise ConfigError(
+                "MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model, for "
+                "instance <OUTPUT_DIR>/model_final.pth"
+            )
+        if not self.cfg.MODEL.MASK_ON:
+            raise ConfigError("MODEL.MASK_ON is False; cells need masks: set it to True")
+        if not 0 <= self.score_threshold <= 1:
+            raise ConfigError(f"score threshold is {self.score_threshold}; expected 0 to 1")
+        if not 0 < self.mask_threshold <= 1:
+            raise ConfigError(
+                f"mask threshold is {self.mask_threshold}; expected above 0 and at most 1"
+            )
+
+    def __call__(self, image: NDArray[np.generic]) -> CellInstances:
+        """Find the cells of an image.
+
+        Args:
+            image: [H, W] or [H, W, C] as `cellseg.data.images.read_image` gives it: RGB order,
+                in the file's own dtype and intensities.
+
+        Returns:
+            Cells in the frame of `image`, by descending score; may be empty.
+
+        Raises:
+            ImageReadError: an image of another shape or dtype.
+        """
+        pixels = prepare_model_input(image, self.cfg)
+        height, width = pixels.shape[:2]
+        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        batch = [{"image": tensor, "height": height, "width": width}]
+        with torch.no_grad():
+            (found,) = self.model.inference(batch, do_postprocess=False)
+        found = found[found.scores >= self.score_threshold]
+        return instances_to_cells(found, (height, width), self.mask_threshold)
+
+    def predict_file(self, path: str | Path) -> CellInstances:
+        """Find the cells of an image file.
+
+        Raises:
+            ImageReadError: the file is missing or no image that can be read.
+        """
+        return self(read_image(path))

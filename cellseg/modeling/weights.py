@@ -1,0 +1,65 @@
+"""Load a checkpoint and know whether it fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import CheckpointError, collect_problems
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+
+class _RememberingCheckpointer(DetectionCheckpointer):
+    """Keeps what did not fit, which Detectron2's checkpointer only logs."""
+
+    incompatible: Any = None
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        self.incompatible = super()._load_model(checkpoint)
+        return self.incompatible
+
+
+def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -> None:
+    """Load a checkpoint of `tools/train_net.py`, a saved `state_dict` or a model-zoo file.
+
+    Args:
+        model: a model of the engine, or a `MaskRCNN`; changed in place.
+        path: `.pth` or `.pkl`; a path, or a URL that Detectron2's path manager knows.
+        partial: allow parameters that the file does not hold in their shape, as fine-tuning with
+            other classes needs; they keep their values and are logged.
+
+    Raises:
+        CheckpointError: the file is missing or cannot be read; it lacks parameters of the model,
+            or has them in another shape (with `partial`: all of them). The model may then hold
+            some of the file's values.
+    """
+    path = str(path)
+    if "://" not in path and not Path(path).is_file():
+        raise CheckpointError(f"{path or 'an empty path'}: no such checkpoint file")
+    checkpointer = _RememberingCheckpointer(model)
+    try:
+        checkpointer.load(path, checkpointables=[])
+    except Exception as error:  # whatever unpickling or a download raises
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}"
+        ) from error
+    problems = _describe(checkpointer.incompatible)
+    if len(problems) > (len(model.state_dict()) - 1 if partial else 0):
+        raise CheckpointError(
+            collect_problems(
+                f"{path}: parameters that do not fit the model",
+                problems,
+                "The model has to be built from the configuration it was trained with "
+                "(number of classes, normalization, heads).",
+            )
+        )
+
+
+def _describe(incompatible: Any) -> list[str]:
+    wrong_shapes = {
+        name: f"{name}: {list(found)} in the file, {list(expected)} in the model"
+        for name, found, expected in incompatible.incorrect_shapes
+    }
+    missing = [name for name in incompatible.missing_keys if name not in wrong_shapes]
+    return [*wrong_shapes.values(), *(f"{name}: not in the file" for name in missing)]

@@ -1,0 +1,124 @@
+"""Import the user's own code, named by CELLSEG.PLUGINS, before a model is built."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from cellseg.errors import PluginError
+
+
+def import_plugins(
+    plugins: Sequence[str], *, base_dir: str | Path | None = None
+) -> list[ModuleType]:
+    """Import modules and `.py` files; whatever they register is then known by name.
+
+    A file is imported under its stem, and its folder is appended to `sys.path`: it can import its
+    neighbours, and objects of its classes can be pickled to spawned workers. Importing the same
+    file again, under whatever spelling of its path, does nothing.
+
+    Args:
+        plugins: each a module name ("my_heads", "lab.heads") or a path ("heads/my_head.py").
+            Relative paths, and modules that are not on `sys.path`, are looked for in the current
+            folder and then in `base_dir`.
+        base_dir: usually the folder of the config file.
+
+    Returns:
+        The imported modules, in the order of `plugins`.
+
+    Raises:
+        PluginError: a plug-in is not found, its name is taken by another module, or its code
+            raises; that error is chained, with its traceback.
+    """
+    folders = [Path.cwd(), *([Path(base_dir).resolve()] if base_dir is not None else [])]
+    return [
+        _import_file(plugin, folders) if _is_path(plugin) else _import_module(plugin, folders)
+        for plugin in plugins
+    ]
+
+
+def _is_path(plugin: str) -> bool:
+    return plugin.endswith(".py") or "/" in plugin or "\\" in plugin
+
+
+def _import_file(plugin: str, folders: Sequence[Path]) -> ModuleType:
+    candidates = list(dict.fromkeys((folder / plugin).resolve() for folder in folders))
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise PluginError(_not_found(plugin, candidates))
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise PluginError(
+            f"plug-in {plugin!r}: {path} cannot be imported; expected a file called "
+            "<name>.py with letters, digits and underscores in its name"
+        )
+    return _import_from(plugin, path.stem, path)
+
+
+def _import_module(plugin: str, folders: Sequence[Path]) -> ModuleType:
+    if not all(part.isidentifier() for part in plugin.split(".")):
+        raise PluginError(f"plug-in {plugin!r} is neither a module name nor a path to a .py file")
+    root = plugin.partition(".")[0]
+    if root in sys.modules or _find_origin(root) is not None:
+        return _import(plugin, plugin)
+    for folder in dict.fromkeys(folders):
+        for path in (folder / f"{root}.py", folder / root / "__init__.py"):
+            if path.is_file():
+                with _folder_on_path(folder):
+                    return _import(plugin, plugin)
+    raise PluginError(_not_found(plugin, ["sys.path", *dict.fromkeys(folders)]))
+
+
+def _import_from(plugin: str, name: str, path: Path) -> ModuleType:
+    """Import `path` as `name`; an error if Python knows another module by that name."""
+    with _folder_on_path(path.parent):
+        known = sys.modules.get(name)
+        origin = getattr(known, "__file__", None) if known else _find_origin(name)
+        if origin is None or Path(origin).resolve() != path:
+            raise PluginError(
+                f"plug-in {plugin!r}: a module called {name!r} exists already "
+                f"({origin or 'built in'}); rename {path}"
+            )
+        return _import(plugin, name)
+
+
+def _import(plugin: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise PluginError(
+            f"plug-in {plugin!r} failed while it was imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _find_origin(name: str) -> str | None:
+    """Where `import name` would load from; None where it is not found."""
+    importlib.invalidate_caches()
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module without a spec, such as `__main__`
+        return None
+    return spec.origin if spec is not None else None
+
+
+@contextmanager
+def _folder_on_path(folder: Path) -> Iterator[None]:
+    """Append `folder` to `sys.path`, for good unless the import fails."""
+    added = str(folder) not in sys.path
+    if added:
+        sys.path.append(str(folder))
+    try:
+        yield
+    except PluginError:
+        if added:
+            sys.path.remove(str(folder))
+        raise
+
+
+def _not_found(plugin: str, places: Sequence[str | Path]) -> str:
+    looked = ", ".join(str(place) for place in places)
+    return f"plug-in {plugin!r} not found; looked for it in: {looked}"

@@ -1,0 +1,49 @@
+"""Packaging of cellseg; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cellseg/__init__.py").read_text("utf-8"))[1]
+
+setup(
+    name="cellseg",
+    version=VERSION,
+    description="Instance segmentation of cells in microscopy images with Mask R-CNN",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
+    packages=find_namespace_packages(include=["cellseg", "cellseg.*"]),
+    package_data={"": ["*.yaml", "py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.9",
+        "yacs>=0.1.8",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "opencv-python>=4.8",
+        "pycocotools>=2.0.7",
+        "pillow>=10.0",
+        "tifffile>=2023.7.10",
+        "matplotlib>=3.7",
+        "tensorboard>=2.14",
+        "tabulate>=0.9",
+        "termcolor>=2.3",
+        "tqdm>=4.65",
+        "pyyaml>=6.0",
+        "cloudpickle>=2.2",
+    ],
+    extras_require={
+        "dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"],
+        # Detectron2 is on no package index: this extra works where you have a wheel of your own
+        # (pip install --find-links FOLDER 'cellseg[detectron2]'). Without it the embedded engine
+        # runs.
+        "detectron2": ["detectron2>=0.6"],
+    },
+)

@@ -1,0 +1,63 @@
+"""Shared by all tests: the engine, the marks, and where real data may be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cellseg
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if cellseg.engine_info().name == "embedded":
+        return
+    skip = pytest.mark.skip(reason="only for the embedded engine; an installed Detectron2 runs")
+    for item in items:
+        if item.get_closest_marker("embedded_only"):
+            item.add_marker(skip)
+
+
+def pytest_report_header() -> str:
+    return f"engine: {cellseg.engine_info()}"
+
+
+@pytest.fixture(scope="session")
+def real_datasets() -> Path:
+    """Folder with real cell images; tests that ask for it are skipped where it is missing."""
+    candidates = [os.environ.get("DETECTRON2_DATASETS"), REPOSITORY.parent / "shared" / "datasets"]
+    for candidate in candidates:
+        if candidate and (Path(candidate) / "dsb2018").is_dir():
+            return Path(candidate).resolve()
+    pytest.skip("no real datasets: set DETECTRON2_DATASETS to a folder that holds dsb2018/")
+
+
+TINY_MODEL = {
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 64,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 32,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> list[str]:
+    """KEY VALUE overrides that make any config of configs/ small enough for a test."""
+    return [word for key, value in TINY_MODEL.items() for word in (key, str(value))]
+
+
+@pytest.fixture
+def tiny_training(tiny_model: list[str], tmp_path: Path) -> list[str]:
+    """Overrides for a run of four iterations on synthetic cells into `tmp_path / "run"`."""
+    return [
+        *tiny_model,
+        *("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.STEPS", "()"),
+        *("SOLVER.WARMUP_ITERS", "1", "CELLSEG.TEST.PICTURES", "2"),
+        *("OUTPUT_DIR", str(tmp_path / "run")),
+    ]

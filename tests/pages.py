@@ -1,0 +1,56 @@
+"""Documentation pages as tests: their files are written and their commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Page:
+    """A Markdown page whose blocks are marked `<!-- file: PATH -->` or are ```bash commands.
+
+    Attributes:
+        files: text of each marked block by its path.
+        commands: the bash blocks, one command each, continuation lines joined.
+    """
+
+    def __init__(self, path: str) -> None:
+        text = (REPOSITORY / path).read_text("utf-8")
+        marked = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, flags=re.DOTALL)
+        self.files: dict[str, str] = dict(marked)
+        self.commands = [
+            " ".join(block.replace("\\\n", " ").split())
+            for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+        ]
+
+    def write_files(self, folder: Path) -> None:
+        """The page's files in a folder that has the project's configs and tools."""
+        for name in ("configs", "tools"):
+            (folder / name).symlink_to(REPOSITORY / name)
+        for name, text in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+
+    @staticmethod
+    def run(command: str, folder: Path, *extra: str) -> str:
+        """Run a `python ...` command with further arguments; its standard output."""
+        words = shlex.split(command)
+        assert words[0] == "python", command
+        python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, *words[1:], *extra],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": python_path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout

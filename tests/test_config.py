@@ -1,0 +1,98 @@
+"""Loading configurations: every file of configs/, overrides, plug-ins with keys, clear errors."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from cellseg.config import add_cellseg_config, load_config, resolve_device
+from cellseg.errors import ConfigError
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIGS = REPOSITORY / "configs"
+QUICK_START = CONFIGS / "quick_start.yaml"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS))
+)
+def test_every_config_loads_and_builds(path: Path, tiny_model: list[str]) -> None:
+    cfg = load_config(path, [*tiny_model, "MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+    assert cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False
+
+
+def test_own_keys_sit_below_one_namespace() -> None:
+    plain, extended = get_cfg(), get_cfg()
+    add_cellseg_config(extended)
+    assert set(extended) - set(plain) == {"CELLSEG"}
+    del extended["CELLSEG"]
+    assert extended == plain
+
+
+def test_overrides_win_over_the_file_and_weights_over_both() -> None:
+    cfg = load_config(QUICK_START, ["SOLVER.MAX_ITER", "7", "MODEL.WEIGHTS", "a"], weights="b")
+    assert (cfg.SOLVER.MAX_ITER, cfg.MODEL.WEIGHTS) == (7, "b")
+    assert cfg.SOLVER.IMS_PER_BATCH == 2  # from the file
+    assert cfg.MODEL.RESNETS.NORM == "GN"  # from its _BASE_
+
+
+def write_config(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(f'_BASE_: "{QUICK_START}"\n{text}')
+    return path
+
+
+def test_a_plug_in_may_bring_keys(tmp_path: Path) -> None:
+    (tmp_path / "with_keys.py").write_text(
+        "from detectron2.config import CfgNode\n"
+        "def add_config(cfg):\n"
+        "    cfg.MY_HEAD = CfgNode({'WIDTH': 8})\n"
+    )
+    path = write_config(tmp_path, "CELLSEG:\n  PLUGINS: ['with_keys.py']\nMY_HEAD:\n  WIDTH: 16\n")
+    assert load_config(path).MY_HEAD.WIDTH == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SOLVER:\n  MAX_ITR: 3\n", "SOLVER.MAX_ITER"),
+        ("SOLVER:\n  MAX_ITER: 'many'\n", "MAX_ITER"),
+        ("CELLSEG:\n  INPUT:\n    NORMALIZE: 'percentil'\n", "percentile"),
+        ("CELLSEG:\n  INPUT:\n    PERCENTILES: [99, 1]\n", "low < high"),
+        ("CELLSEG:\n  SOLVER:\n    OPTIMIZER: 'ADAM'\n", "ADAMW"),
+        ("CELLSEG:\n  TEST:\n    SCORE_THRESHOLD: 1.5\n", "0 to 1"),
+        ("MODEL:\n  ROI_MASK_HEAD:\n    NAME: 'NoSuchHead'\n", "NoSuchHead"),
+        ("MODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 80\n", "synthetic_train has 1"),
+        ("INPUT:\n  MASK_FORMAT: 'polygon'\n", "bitmask"),
+        ("DATASETS:\n  TEST: ('synthetic_vall',)\n", "synthetic_val"),
+        ("SOLVER: [1\n", "mine.yaml"),
+        ("CELLSEG:\n  PLUGINS: 'one'\n", "list of names"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
+        load_config(write_config(tmp_path, text))
+
+
+def test_a_missing_file_and_odd_overrides() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
+        load_config("nowhere.yaml")
+    with pytest.raises(ConfigError, match="command line"):
+        load_config(QUICK_START, ["SOLVER.MAX_ITER"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_falls_back_to_the_cpu_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    cfg = load_config(QUICK_START, ["MODEL.DEVICE", "cuda"])
+    with caplog.at_level(logging.WARNING):
+        resolve_device(cfg)
+        resolve_device(cfg)
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert len(caplog.records) == 1

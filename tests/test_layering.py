@@ -1,0 +1,82 @@
+"""The dependencies that the layout promises: what runs without torch, and who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "cellseg"
+TORCH_FREE = [
+    "cellseg",
+    "cellseg.labels",
+    "cellseg.structures",
+    "cellseg.data.formats",
+    "cellseg.data.images",
+    "cellseg.data.records",
+    "cellseg.data.synthetic",
+    "cellseg.evaluation.matching",
+    "cellseg.evaluation.metrics",
+    "cellseg.export",
+    "cellseg.report",
+]
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_imports_neither_torch_nor_engine(module: str) -> None:
+    code = (
+        f"import sys, {module}; "
+        "print([m for m in ('torch', 'torchvision', 'detectron2') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def imported_modules(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def modules_below(folder: Path) -> list[Path]:
+    files = sorted(folder.rglob("*.py"))
+    assert files, folder
+    return files
+
+
+def test_embedded_engine_knows_nothing_of_cellseg() -> None:
+    for path in modules_below(PACKAGE / "embedded"):
+        assert not any(name.split(".")[0] == "cellseg" for name in imported_modules(path)), path
+
+
+def test_nothing_imports_tools_and_inference_not_engine() -> None:
+    for path in modules_below(PACKAGE):
+        names = imported_modules(path)
+        assert not any(name.split(".")[0] == "tools" for name in names), path
+        if "inference" in path.parts:
+            assert not any(name.startswith("cellseg.engine") for name in names), path
+
+
+def test_only_bootstrap_asks_which_engine_runs() -> None:
+    for path in modules_below(PACKAGE):
+        if "embedded" in path.relative_to(PACKAGE).parts or path.name in (
+            "bootstrap.py",
+            "__init__.py",
+        ):
+            continue
+        assert "engine_info" not in path.read_text("utf-8"), path

@@ -1,0 +1,80 @@
+"""The README does what it says: its files are written and its commands run, with a tiny model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import builders
+import pytest
+from pages import REPOSITORY, Page
+
+PAGE = Page("README.md")
+README = (REPOSITORY / "README.md").read_text("utf-8")
+SHORT = [*("SOLVER.MAX_ITER", "3"), *("SOLVER.STEPS", "()"), *("SOLVER.WARMUP_ITERS", "1")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    PAGE.write_files(folder)
+    cells = folder / "datasets" / "my_cells"
+    for split in ("train", "test"):
+        scenes = {split: builders.sixteen_bit((150, 160)), f"{split}_2": builders.many_cells()}
+        builders.write_label_images(cells, split, scenes)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _datasets_below_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+
+
+def command(tool: str, config: str = "") -> str:
+    """The one command of the page that runs `tool` with `config`."""
+    lines = [line for line in PAGE.commands if line.startswith("python ")]
+    found = [line for line in lines if tool in line and config in line]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_every_command_is_run_by_a_test_or_by_ci() -> None:
+    install, test, *others = PAGE.commands
+    assert install.endswith("python tools/train_net.py --config-file configs/quick_start.yaml")
+    assert test == "pip install -e '.[dev]' && pytest"
+    assert others == [
+        command("train_net.py", "my_config"),
+        command("predict.py"),
+        command("train_net.py", "DropoutMaskHead"),
+        command("in_python.py"),
+        command("engine.py"),
+    ]
+
+
+@pytest.mark.slow
+def test_own_data(project: Path, tiny_model: list[str]) -> None:
+    overrides = [*tiny_model, *SHORT]
+    log = PAGE.run(command("train_net.py", "my_config"), project, *overrides)
+    assert "ap_dsb" in log
+    PAGE.run(command("predict.py"), project, *tiny_model)
+    written = {path.name for path in (project / "predictions").iterdir()}
+    assert {"test_labels.tif", "test_overlay.png", "coco_results.json"} <= written
+
+
+@pytest.mark.slow
+def test_own_head(project: Path, tiny_model: list[str]) -> None:
+    overrides = [*tiny_model, *SHORT, "OUTPUT_DIR", "output/my_head"]
+    log = PAGE.run(command("train_net.py", "DropoutMaskHead"), project, *overrides)
+    assert "DropoutMaskHead(" in log  # the model as it was built
+
+
+def test_in_python_and_the_engine(project: Path) -> None:
+    printed = PAGE.run(command("in_python.py"), project)
+    for name in ("loss_classifier", "loss_objectness", "loss_rpn_box_reg", "torch.bool"):
+        assert name in printed
+    assert "torchvision" in PAGE.run(command("engine.py"), project)
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target

@@ -1,0 +1,126 @@
+"""tools/predict.py: once as a command, then its exit statuses from inside."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+from cellseg.config import load_config
+from cellseg.data.synthetic import make_cells
+from detectron2.modeling import build_model
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOL = REPOSITORY / "tools" / "predict.py"
+CONFIG = REPOSITORY / "configs" / "quick_start.yaml"
+
+
+@pytest.fixture(scope="module")
+def options(tiny_model: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name the checkpoint of an untrained small model."""
+    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
+    torch.manual_seed(0)
+    model = build_model(load_config(CONFIG, tiny_model))
+    torch.save({"model": model.state_dict()}, path)
+    return [*tiny_model, "MODEL.WEIGHTS", str(path)]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in (1, 2):
+        cells = make_cells(seed, (64, 80))
+        cv2.imwrite(str(folder / f"field_{seed}.png"), cells.image)
+    return folder
+
+
+def arguments(*arguments: str | Path) -> list[str]:
+    return ["--config-file", str(CONFIG), *map(str, arguments)]
+
+
+def test_a_folder_with_one_broken_image(images: Path, options: list[str], tmp_path: Path) -> None:
+    (images / "broken.png").write_bytes(b"not a picture")
+    out = tmp_path / "out"
+    given = arguments(
+        *("--input", images, "--output", out),
+        *("--score-threshold", "0", "--mask-threshold", "0.4", "--opts", *options),
+    )
+    python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *given],
+        env={**os.environ, "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Engine: " in done.stdout.splitlines()[0]
+    assert str(images / "broken.png") in done.stdout
+    assert "2 of 3 images done" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "3/3" in done.stderr  # the progress bar
+    for stem in ("field_1", "field_2"):
+        assert cv2.imread(str(out / f"{stem}_overlay.png")) is not None
+        labels = tifffile.imread(out / f"{stem}_labels.tif")
+        assert labels.dtype == np.uint16
+        assert labels.shape == (64, 80)
+        assert labels.max() > 0
+    results = json.loads((out / "coco_results.json").read_text())
+    assert {result["image_id"] for result in results} == {"field_1", "field_2"}
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], int | str]:
+    """The tool's `main`, without its log handler: that would outlive the test."""
+    spec = importlib.util.spec_from_file_location("predict_tool", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    return tool.main
+
+
+def test_all_well_is_status_0(
+    main: Callable, images: Path, options: list[str], tmp_path: Path
+) -> None:
+    pattern = images / "*_1.png"
+    status = main(arguments("--input", pattern, "--output", tmp_path / "out", "--opts", *options))
+    assert status == 0
+    assert (tmp_path / "out" / "field_1_labels.tif").is_file()
+    assert not (tmp_path / "out" / "field_2_labels.tif").exists()
+
+
+def test_one_input_that_gives_nothing_is_status_1(
+    main: Callable, images: Path, options: list[str], tmp_path: Path
+) -> None:
+    inputs = (images / "field_1.png", tmp_path / "gone.png")
+    assert main(arguments("--input", *inputs, "--output", tmp_path, "--opts", *options)) == 1
+    assert (tmp_path / "field_1_labels.tif").is_file()
+
+
+def test_no_input_is_status_2(
+    main: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        status = main(arguments("--input", tmp_path / "nowhere", "--output", tmp_path / "out"))
+    assert status == 2
+    assert f"{tmp_path / 'nowhere'}: no image found" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_weights_is_one_clear_error(main: Callable, images: Path, tmp_path: Path) -> None:
+    status = main(arguments("--input", images, "--output", tmp_path / "out"))
+    assert isinstance(status, str)
+    assert status.startswith("ConfigError: MODEL.WEIGHTS is empty")

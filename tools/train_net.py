@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Train and evaluate a cell segmentation model.
+
+python tools/train_net.py --config-file configs/quick_start.yaml [--resume] [KEY VALUE ...]
+python tools/train_net.py --config-file F --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import cellseg  # before detectron2: it makes `import detectron2` work
+from cellseg.config import load_config, resolve_device
+from cellseg.engine import CellTrainer
+from cellseg.errors import CellsegError
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+logger = logging.getLogger("cellseg.train_net")
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Configuration and logs; the first line says which engine runs."""
+    cfg = load_config(args.config_file, args.opts)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cellseg")
+    logger.info("Engine: %s", cellseg.engine_info())
+    resolve_device(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
+    model = CellTrainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = CellTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    cfg = setup(args)
+    if args.eval_only:
+        return evaluate(cfg, args.resume)
+    trainer = CellTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def run(args: argparse.Namespace) -> None:
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+if __name__ == "__main__":
+    try:
+        run(default_argument_parser().parse_args())
+    except CellsegError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
