@@ -5,6 +5,8 @@
     ├── DatasetError      a declaration, a tree on disk, an annotation           (ValueError)
     ├── LabelError        a label image, a mask or a set of cells in memory      (ValueError)
     ├── ImageReadError    one image file                                         (OSError)
+    ├── InputValueError   a value given to the model                             (ValueError)
+    ├── InputTypeError    a type given to the model                              (TypeError)
     ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
     └── CheckpointError   a weights file                                         (RuntimeError)
 
@@ -36,6 +38,14 @@ class LabelError(CellsegError, ValueError):
 
 class ImageReadError(CellsegError, OSError):
     """An image file cannot be read."""
+
+
+class InputValueError(CellsegError, ValueError):
+    """A value, shape or range given to the model cannot be used."""
+
+
+class InputTypeError(CellsegError, TypeError):
+    """A type or dtype given to the model cannot be used."""
 
 
 class PluginError(CellsegError, ImportError):

@@ -15,6 +15,7 @@ import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.config import load_config, resolve_device
 from cellseg.engine import CellTrainer
 from cellseg.errors import CellsegError
+from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
@@ -37,9 +38,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
+    """Figures of MODEL.WEIGHTS or, with `resume`, of the last checkpoint of OUTPUT_DIR."""
     model = CellTrainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    found = resume and checkpointer.has_checkpoint()
+    load_weights(model, checkpointer.get_checkpoint_file() if found else cfg.MODEL.WEIGHTS)
     results = CellTrainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

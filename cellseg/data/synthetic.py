@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 MIN_AREA_PX = 12
-SMALL_RADIUS_PX = (3.5, 5.5)
-LARGE_RADIUS_PX = (7.0, 11.0)
+SMALL_RADIUS_PX = (5.0, 7.0)
+LARGE_RADIUS_PX = (8.0, 12.0)
 # One nucleus per this many pixels, on average, where nothing else is asked for.
 DEFAULT_PX_PER_CELL = 900.0
 
 _ATTEMPTS_PER_CELL = 8
-_MIN_VISIBLE = 0.7
+_MIN_VISIBLE = 0.85
 _WAVES = ((2, 0.10), (3, 0.08), (4, 0.03))  # per turn, and highest share of the radius
 _FULL_SCALE = {"uint8": 255.0, "uint16": 4095.0}  # a 12-bit camera writes 16-bit files
 

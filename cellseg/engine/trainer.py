@@ -12,6 +12,7 @@ from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
+from cellseg.modeling.weights import check_weights_file
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase
@@ -91,8 +92,14 @@ class CellTrainer(DefaultTrainer):
         return super().build_hooks()
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which."""
+        """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which.
+
+        Raises:
+            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file.
+        """
         found = resume and self.checkpointer.has_checkpoint()
+        if self.cfg.MODEL.WEIGHTS and not found:
+            check_weights_file(self.cfg.MODEL.WEIGHTS)
         super().resume_or_load(resume=resume)
         if found:
             logger.info(

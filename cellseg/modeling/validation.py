@@ -6,20 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from cellseg.errors import CellsegError
+from cellseg.errors import InputTypeError, InputValueError
 from torch import Tensor
 
 # Resampling and float rounding may overshoot by this much: intensities in 0 to 1, boxes in pixels.
 INTENSITY_TOLERANCE = 1e-3
 BOX_TOLERANCE_PX = 1e-3
-
-
-class InputValueError(CellsegError, ValueError):
-    """A value, shape or range given to the model cannot be used."""
-
-
-class InputTypeError(CellsegError, TypeError):
-    """A type or dtype given to the model cannot be used."""
 
 
 def check_images(images: Sequence[Tensor], channels: int) -> None:

@@ -35,8 +35,7 @@ def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -
             some of the file's values.
     """
     path = str(path)
-    if "://" not in path and not Path(path).is_file():
-        raise CheckpointError(f"{path or 'an empty path'}: no such checkpoint file")
+    check_weights_file(path)
     checkpointer = _RememberingCheckpointer(model)
     try:
         checkpointer.load(path, checkpointables=[])
@@ -53,6 +52,19 @@ def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -
                 "The model has to be built from the configuration it was trained with "
                 "(number of classes, normalization, heads).",
             )
+        )
+
+
+def check_weights_file(path: str) -> None:
+    """Fail early where a local checkpoint is missing; URLs are left to the path manager.
+
+    Raises:
+        CheckpointError: the path is empty, or no file.
+    """
+    if "://" not in path and not Path(path).is_file():
+        raise CheckpointError(
+            f"{path or 'MODEL.WEIGHTS is empty'}: no such checkpoint file (current folder: "
+            f"{Path.cwd()}); a trained model is in <OUTPUT_DIR>/model_final.pth"
         )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from detectron2.checkpoint.c2_model_loading import (
     convert_basic_c2_names,
     convert_c2_detectron_names,
 )
-from iopath.common.file_io import PathHandler, PathManager
 from torch import nn
 
 
@@ -248,110 +244,6 @@ def test_numpy_numbers_in_a_checkpoint_can_be_read_back(tmp_path):
     DetectionCheckpointer(model, str(tmp_path)).save("a", best=np.float64(0.5), n=np.int64(3))
     rest = DetectionCheckpointer(model).load(str(tmp_path / "a.pth"))
     assert (rest["best"], rest["n"]) == (0.5, 3)
-
-
-class Unsaveable:
-    """Breaks the saving after part of the file is written."""
-
-    def state_dict(self) -> dict[str, object]:
-        return {"big": torch.zeros(100_000), "bad": self}
-
-    def __reduce__(self):
-        raise KeyboardInterrupt
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        raise AssertionError
-
-
-@pytest.mark.embedded_only
-def test_interrupted_save_keeps_the_previous_file_and_note(tmp_path):
-    model = nn.Linear(1, 1)
-    DetectionCheckpointer(model, str(tmp_path)).save("model", iteration=1)
-    DetectionCheckpointer(model, str(tmp_path)).save("other", iteration=2)
-    content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    broken = DetectionCheckpointer(model, str(tmp_path), broken=Unsaveable())
-    with pytest.raises(KeyboardInterrupt):
-        broken.save("model")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == content
-    assert (tmp_path / "last_checkpoint").read_text() == "other.pth"
-
-
-KILLED_WHILE_SAVING = """
-import os, signal, sys, torch, cellseg
-from detectron2.checkpoint import DetectionCheckpointer
-
-class Killer:
-    def state_dict(self):
-        return {"killer": self}
-    def load_state_dict(self, state):
-        pass
-    def __reduce__(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-DetectionCheckpointer(torch.nn.Linear(1, 1), sys.argv[1], killer=Killer()).save("model")
-"""
-
-
-@pytest.mark.embedded_only
-def test_killed_process_leaves_the_previous_checkpoint_and_the_next_save_cleans_up(tmp_path):
-    model = nn.Linear(1, 1)
-    checkpointer = DetectionCheckpointer(model, str(tmp_path))
-    checkpointer.save("model", iteration=1)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -9, killed.stderr.decode()
-    assert checkpointer.get_all_checkpoint_files() == [str(tmp_path / "model.pth")]
-    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 1
-    checkpointer.save("model", iteration=2)
-    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model.pth"]
-
-
-@pytest.mark.embedded_only
-def test_folder_is_created_and_names_with_folders_are_refused(tmp_path):
-    checkpointer = DetectionCheckpointer(nn.Linear(1, 1), str(tmp_path / "new" / "folder"))
-    checkpointer.save("model")
-    assert (tmp_path / "new" / "folder" / "model.pth").is_file()
-    with pytest.raises(ValueError, match="up/model"):
-        checkpointer.save("up/model")
-
-
-class MemoryStore(PathHandler):
-    """Paths "memory://..." are kept in a dict when they are closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: dict[str, bytes] = {}
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return ["memory://"]
-
-    def _open(
-        self, path: str, mode: str = "r", buffering: int = -1, **kwargs: object
-    ) -> io.BytesIO:
-        files = self.files
-
-        class Upload(io.BytesIO):
-            def close(self) -> None:
-                files[path] = self.getvalue()
-                super().close()
-
-        return Upload()
-
-
-@pytest.mark.embedded_only
-def test_remote_store_gets_whole_files():
-    store = MemoryStore()
-    checkpointer = DetectionCheckpointer(nn.Linear(1, 1), "memory://run")
-    checkpointer.path_manager = PathManager()
-    checkpointer.path_manager.register_handler(store)
-    checkpointer.save("model")
-    assert store.files["memory://run/last_checkpoint"] == b"model.pth"
-    saved = torch.load(io.BytesIO(store.files["memory://run/model.pth"]), weights_only=True)
-    assert list(saved["model"]) == ["weight", "bias"]
 
 
 def test_query_asks_for_matching_by_ending(tmp_path):

@@ -95,6 +95,7 @@ def test_a_killed_run_resumes_from_its_last_whole_checkpoint(
         (["DATASETS.TRAIN", "('synthetic_trian',)"], "synthetic_train"),
         (["SOLVER.MAX_ITR", "3"], "SOLVER.MAX_ITER"),
     ],
+    ids=["head", "classes", "dataset", "key"],
 )
 def test_a_wrong_setting_is_one_clear_error(
     arguments: list[str], message: str, tmp_path: Path
@@ -104,6 +105,14 @@ def test_a_wrong_setting_is_one_clear_error(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", [[], ["--eval-only"]])
+def test_missing_weights_are_one_clear_error(mode: list[str], tiny_training: list[str]) -> None:
+    done = train(*mode, *tiny_training, "MODEL.WEIGHTS", "nowhere.pth", check=False)
+    assert done.returncode == 1
+    assert "CheckpointError: nowhere.pth: no such checkpoint file" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

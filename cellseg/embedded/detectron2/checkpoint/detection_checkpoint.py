@@ -1,12 +1,11 @@
-"""The checkpointer of detection models: reads the model zoo's files, writes atomically."""
+"""The checkpointer of detection models: reads the model zoo's files, and runs no code."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 import torch
@@ -21,7 +20,7 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, Attri
 
 
 class DetectionCheckpointer(Checkpointer):
-    """Loads `.pth` files and the model zoo's `.pkl` files; saves so that no half file remains.
+    """Loads `.pth` files and the model zoo's `.pkl` files; saves as fvcore does.
 
     A path may end in `?matching_heuristics=True`: names are then matched by their endings (see
     `align_and_update_state_dicts`). No file that is loaded can run code.
@@ -75,56 +74,6 @@ class DetectionCheckpointer(Checkpointer):
             return super().load(local, *args, **kwargs)
         finally:
             self._match_by_ending = False
-
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write `<name>.pth` and note it as the last checkpoint.
-
-        The file appears under its name only when it is complete; until then the previous one of
-        that name, and the note, stay as they were.
-
-        Args:
-            name: file name without ending.
-            **kwargs: anything else to save along, in plain containers.
-        """
-        if not (self.save_dir and self.save_to_disk):
-            return
-        file_name = f"{name}.pth"
-        if os.path.basename(file_name) != file_name:
-            raise ValueError(f"a checkpoint's name has no folder in it, got {name!r}")
-        content = {"model": self.model.state_dict()}
-        content |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        path = os.path.join(self.save_dir, file_name)
-        self.logger.info("Saving %s", path)
-        with self._open_atomically(path) as file:
-            torch.save(content | kwargs, file)
-        self.tag_last_checkpoint(file_name)
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note which file of the folder a run is to be resumed from."""
-        path = os.path.join(self.save_dir, "last_checkpoint")
-        with self._open_atomically(path) as file:
-            file.write(last_filename_basename.encode())
-
-    @contextmanager
-    def _open_atomically(self, path: str) -> Iterator[IO[bytes]]:
-        if "://" in path:  # a remote store, whose handler uploads whole files
-            with self.path_manager.open(path, "wb") as file:
-                yield file
-            return
-        self.path_manager.mkdirs(os.path.dirname(path))
-        # Always the same name: what a killed process left is overwritten, not piled up. It does
-        # not end in .pth, so nobody takes it for a checkpoint.
-        partial = f"{path}.partial"
-        try:
-            with open(partial, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            if os.path.exists(partial):
-                os.remove(partial)
-            raise
 
     def _load_file(self, f: str) -> dict[str, Any]:
         try:
