@@ -17,6 +17,10 @@ from cellseg.data.registration import (
 )
 from cellseg.errors import ConfigError
 from cellseg.modeling.registry_check import check_registered_names
+from cellseg.modeling.torchvision_weights import (
+    register_torchvision_weights,
+    torchvision_mismatches,
+)
 from cellseg.plugins import import_plugins
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -88,6 +92,7 @@ def load_config(
     _merge(cfg, path, opts)
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
+    register_torchvision_weights()
     register_declarations(
         [*builtin_declarations(), *map(Path, cfg.CELLSEG.DATASETS.DECLARATIONS)], datasets_root()
     )
@@ -167,6 +172,8 @@ def check_config(cfg: CfgNode) -> None:
         if not 0 <= node.TEST[name] <= 1:
             raise ConfigError(f"CELLSEG.TEST.{name} is {node.TEST[name]}; expected 0 to 1")
     check_registered_names(cfg)
+    for mismatch in torchvision_mismatches(cfg):
+        logger.warning("%s (docs/weights.md)", mismatch)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_dataset(cfg, name)
 

@@ -96,3 +96,11 @@ def test_cuda_falls_back_to_the_cpu_with_one_warning(caplog: pytest.LogCaptureFi
         resolve_device(cfg)
     assert cfg.MODEL.DEVICE == "cpu"
     assert len(caplog.records) == 1
+
+
+def test_weights_that_do_not_go_with_the_config_are_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_config(QUICK_START, ["MODEL.WEIGHTS", "torchvision://resnet50"])
+    assert "INPUT.FORMAT is BGR; torchvision://resnet50 was trained with RGB" in caplog.text

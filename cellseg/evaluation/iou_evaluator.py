@@ -201,7 +201,10 @@ def write_per_image(
             "image_id": key,
             "true_cells": counts.tp[row, 0] + counts.fn[row, 0],
             "predicted_cells": counts.tp[row, 0] + counts.fp[row, 0],
-            **summarize_counts(counts[row : row + 1], thresholds),
+            **{
+                name: f"{value:.6g}"
+                for name, value in summarize_counts(counts[row : row + 1], thresholds).items()
+            },
         }
         for row, key in enumerate(keys)
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.errors import CheckpointError, collect_problems
+from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
@@ -37,8 +38,11 @@ def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -
     path = str(path)
     check_weights_file(path)
     checkpointer = _RememberingCheckpointer(model)
+    register_torchvision_weights()  # for models that no configuration file was read for
     try:
         checkpointer.load(path, checkpointables=[])
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever unpickling or a download raises
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}"
