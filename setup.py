@@ -20,8 +20,8 @@ setup(
     package_data={"": ["*.yaml", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         "yacs>=0.1.8",
