@@ -7,9 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# A block may stand in a list, and is indented then.
+_MARKED_BLOCK = r"^( *)<!-- file: (\S+) -->\n\1```\w+\n(.*?)^\1```"
 
 
 class Page:
@@ -22,8 +25,8 @@ class Page:
 
     def __init__(self, path: str) -> None:
         text = (REPOSITORY / path).read_text("utf-8")
-        marked = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, flags=re.DOTALL)
-        self.files: dict[str, str] = dict(marked)
+        marked = re.findall(_MARKED_BLOCK, text, flags=re.DOTALL | re.MULTILINE)
+        self.files = {name: textwrap.dedent(block) for _, name, block in marked}
         self.commands = [
             " ".join(block.replace("\\\n", " ").split())
             for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)

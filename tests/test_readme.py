@@ -38,6 +38,11 @@ def command(tool: str, config: str = "") -> str:
     return found[0]
 
 
+def test_every_file_of_the_page_is_used() -> None:
+    files = ["my_cells.yaml", "my_config.yaml", "my_heads.py", "in_python.py", "engine.py"]
+    assert list(PAGE.files) == files
+
+
 def test_every_command_is_run_by_a_test_or_by_ci() -> None:
     install, test, *others = PAGE.commands
     assert install.endswith("python tools/train_net.py --config-file configs/quick_start.yaml")
