@@ -40,7 +40,14 @@ setup(
         "cloudpickle>=2.2",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tabulate"],
+        "dev": [
+            "pytest>=8.0",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "types-tabulate",
+            "omegaconf>=2.1",  # what the embedded engine does with it is tested
+        ],
         # Detectron2 is on no package index: this extra works where you have a wheel of your own
         # (pip install --find-links FOLDER 'cellseg[detectron2]'). Without it the embedded engine
         # runs.

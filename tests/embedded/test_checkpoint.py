@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.checkpoint import Checkpointer, DetectionCheckpointer, PeriodicCheckpointer
 from detectron2.checkpoint.c2_model_loading import (
+    _longest_common_prefix_str,
     align_and_update_state_dicts,
     convert_basic_c2_names,
     convert_c2_detectron_names,
@@ -68,6 +69,19 @@ def test_without_resume_only_the_weights_are_loaded(tmp_path):
     )
     assert weights(other) == weights(model)
     assert other_optimizer.param_groups[0]["lr"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["bn_gamma", "bn_beta", "bn_rm"], "bn_"),
+        (["ab", "abc"], "ab"),
+        (["a", "b"], ""),
+        (["x"], "x"),
+    ],
+)
+def test_what_names_have_in_common(names, prefix):
+    assert _longest_common_prefix_str(names) == prefix
 
 
 def test_no_path_loads_nothing():

@@ -7,7 +7,8 @@ import os.path
 from collections import OrderedDict
 
 import pytest
-from detectron2.utils.registry import Registry, locate
+import torch
+from detectron2.utils.registry import Registry, _convert_target_to_string, locate
 
 
 class Plain:
@@ -70,6 +71,8 @@ def test_unknown_names_come_with_proposals_and_the_way_out() -> None:
         ("collections.OrderedDict.fromkeys", OrderedDict.fromkeys),
         (f"{__name__}.Plain.Inner", Plain.Inner),
         ("builtins.len", len),
+        ("len", len),
+        ("dict.fromkeys", dict.fromkeys),
         ("json", json),
     ],
 )
@@ -81,6 +84,22 @@ def test_locate_what_is_not_there() -> None:
     for name in ("no_such_module_at_all", "no_such_module_at_all.attribute"):
         with pytest.raises(ImportError):
             locate(name)
+
+
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        (OrderedDict, "collections.OrderedDict"),
+        (len, "builtins.len"),
+        (Plain.Inner, f"{__name__}.Plain.Inner"),
+        (torch.nn.Linear, "torch.nn.Linear"),  # from torch.nn.modules.linear
+        (json.JSONDecoder, "json.JSONDecoder"),
+        (torch.optim.SGD, "torch.optim.SGD"),
+    ],
+)
+def test_objects_have_a_short_name_that_leads_back(found: object, name: str) -> None:
+    assert _convert_target_to_string(found) == name
+    assert locate(name) is found
 
 
 @pytest.mark.embedded_only

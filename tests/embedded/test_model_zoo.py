@@ -11,6 +11,7 @@ R50_1X, R50_3X, R101_3X = (
     f"COCO-InstanceSegmentation/mask_rcnn_{name}.yaml"
     for name in ("R_50_FPN_1x", "R_50_FPN_3x", "R_101_FPN_3x")
 )
+SCRATCH = "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml"
 PUBLIC = "https://dl.fbaipublicfiles.com/detectron2/COCO-InstanceSegmentation"
 
 
@@ -45,6 +46,20 @@ def test_weights(config: str, file: str) -> None:
     assert model_zoo.get_checkpoint_url(config) == f"{PUBLIC}/{file}"
     trained = model_zoo.get_config(config, trained=True).MODEL
     assert f"{PUBLIC}/{file}" == trained.WEIGHTS
+
+
+def test_the_model_from_scratch() -> None:
+    cfg = model_zoo.get_config(SCRATCH)
+    model = cfg.MODEL
+    assert (model.WEIGHTS, model.MASK_ON, model.BACKBONE.FREEZE_AT) == ("", True, 0)
+    assert (model.RESNETS.DEPTH, model.RESNETS.STRIDE_IN_1X1) == (50, False)
+    parts = (model.RESNETS, model.FPN, model.ROI_BOX_HEAD, model.ROI_MASK_HEAD)
+    assert [part.NORM for part in parts] == ["GN"] * 4
+    assert (model.ROI_BOX_HEAD.NUM_CONV, model.ROI_BOX_HEAD.NUM_FC) == (4, 1)
+    assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == ((210000, 250000), 270000)
+    url = f"{PUBLIC.rpartition('/')[0]}/{SCRATCH[:-5]}/138602908/model_final_01ca85.pkl"
+    assert model_zoo.get_checkpoint_url(SCRATCH) == url
+    assert model_zoo.get_checkpoint_url(SCRATCH.replace(".yaml", ".py")) == url
 
 
 def test_config_files_exist() -> None:

@@ -7,6 +7,7 @@ names altogether.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -160,6 +161,11 @@ def _longest_ending(name: str, candidates: Mapping[str, Any]) -> str | None:
         if not dot:
             return None
     return ending
+
+
+def _longest_common_prefix_str(names: list[str]) -> str:
+    """What all names begin with, letter by letter; "" for no names."""
+    return os.path.commonprefix(names)  # noqa: RUF071 - letters are meant
 
 
 def _report(matches: Mapping[str, str], origins: Mapping[str, str]) -> None:

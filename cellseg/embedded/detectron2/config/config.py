@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from typing import IO, Any
 
-from detectron2._missing import FULL_ENGINE_HINT
+from detectron2.config.compat import (
+    LATEST_VERSION,
+    downgrade_config,
+    guess_version,
+    upgrade_config,
+)
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as FvcoreCfgNode
 
-CONFIG_VERSION = 2
-"""The only layout of keys that the embedded engine reads."""
-
 
 class CfgNode(FvcoreCfgNode):
-    """fvcore's config node that opens files through `PathManager` and checks `VERSION`."""
+    """fvcore's config node that opens files through `PathManager` and heeds `VERSION`."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[Any]:
@@ -23,6 +25,9 @@ class CfgNode(FvcoreCfgNode):
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
         """Merge a YAML file, and the files that its `_BASE_` names, into this config.
 
+        A file for an older `VERSION` of the keys is merged into them; the result is as new as
+        before.
+
         Args:
             cfg_filename: path or URL; relative `_BASE_` paths start at the file's own folder.
             allow_unsafe: also read YAML tags that build Python objects. Such a file can run
@@ -30,23 +35,38 @@ class CfgNode(FvcoreCfgNode):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file was written for another `VERSION` of the keys, or a value has
+            ValueError: the file was written for a later `VERSION` of the keys, or a value has
                 another type than the default.
             KeyError: a key does not exist.
         """
         if not PathManager.isfile(cfg_filename):
             raise FileNotFoundError(f"Config file {cfg_filename!r} does not exist")
         content = self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe) or {}
-        if "VERSION" not in content:
-            logging.getLogger(__name__).warning(
-                "%s has no VERSION; reading it as VERSION %d", cfg_filename, CONFIG_VERSION
-            )
-        elif content["VERSION"] != CONFIG_VERSION:
+        loaded = type(self)(content)
+        version = loaded.get("VERSION")
+        if version is None:
+            version = guess_version(loaded, cfg_filename)
+        if version > LATEST_VERSION:
             raise ValueError(
-                f"{cfg_filename} has VERSION {content['VERSION']}; the embedded engine reads "
-                f"VERSION {CONFIG_VERSION} only. To convert older files, {FULL_ENGINE_HINT}."
+                f"{cfg_filename} has VERSION {version}; the newest known is {LATEST_VERSION}"
             )
-        self.merge_from_other_cfg(type(self)(content))
+        if version == LATEST_VERSION:
+            self.merge_from_other_cfg(loaded)
+        else:
+            self._merge_older(loaded, version, cfg_filename)
+
+    def _merge_older(self, loaded: FvcoreCfgNode, version: int, cfg_filename: str) -> None:
+        logging.getLogger(__name__).warning(
+            "%s has VERSION %d; its keys are read as those of VERSION %d",
+            cfg_filename,
+            version,
+            LATEST_VERSION,
+        )
+        older = downgrade_config(self, version)
+        older.merge_from_other_cfg(loaded)
+        merged = upgrade_config(older)
+        self.clear()
+        self.update(merged)
 
 
 global_cfg = CfgNode()

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from detectron2.config._omegaconf import is_omegaconf_dict
 from fvcore.common.config import CfgNode
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -36,8 +37,9 @@ def configurable(
     On any other function, name the translation: `@configurable(from_config=lambda cfg: {...})`.
 
     A call goes through `from_config` when its first positional argument, or the one called
-    `cfg`, is a `CfgNode`. Keyword arguments that `from_config` can take go to it; the others
-    are handed to the decorated callable and win over what `from_config` returned.
+    `cfg`, is a `CfgNode` or omegaconf's `DictConfig`. Keyword arguments that `from_config` can
+    take go to it; the others are handed to the decorated callable and win over what
+    `from_config` returned.
 
     Raises:
         AssertionError: applied to something else than an `__init__` or a function.
@@ -93,7 +95,8 @@ def _from_config_of(cls: type) -> Callable[..., Mapping[str, Any]]:
 
 
 def _has_cfg(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return isinstance(args[0] if args else kwargs.get("cfg"), CfgNode)
+    first = args[0] if args else kwargs.get("cfg")
+    return isinstance(first, CfgNode) or is_omegaconf_dict(first)
 
 
 def _translate_arguments(

@@ -1,4 +1,4 @@
-"""The Mask R-CNN with FPN models that the Detectron2 project published."""
+"""Mask R-CNN with FPN models that the Detectron2 project published."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ WEIGHTS = {
     "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml": "137260431/model_final_a54504.pkl",
     "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml": "137849600/model_final_f10217.pkl",
     "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml": "138205316/model_final_a3ec72.pkl",
+    "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml": "138602908/model_final_01ca85.pkl",
 }
 """Training run and file of the weights, by config."""
 
@@ -38,12 +39,17 @@ def get_config_file(config_path: str) -> str:
 def get_checkpoint_url(config_path: str) -> str:
     """Web address of the weights that were trained with a config.
 
+    Args:
+        config_path: as in `get_config_file`; ".py" names the same model as ".yaml".
+
     Raises:
         RuntimeError: none are known for this config.
     """
-    if config_path not in WEIGHTS:
+    model = config_path.removesuffix(".py").removesuffix(".yaml")
+    file = WEIGHTS.get(f"{model}.yaml")
+    if file is None:
         raise RuntimeError(_not_available(config_path))
-    return f"{WEIGHTS_FOLDER}/{config_path.removesuffix('.yaml')}/{WEIGHTS[config_path]}"
+    return f"{WEIGHTS_FOLDER}/{model}/{file}"
 
 
 def get_config(config_path: str, trained: bool = False) -> CfgNode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from itertools import accumulate
 from typing import Any
 
 from detectron2._missing import FULL_ENGINE_HINT
@@ -34,19 +35,36 @@ class Registry(FvcoreRegistry):
 
 
 def locate(name: str) -> Any:
-    """The object behind a dotted name such as "package.module.Class.method".
+    """The object behind a dotted name such as "package.module.Class.method", or a builtin's.
 
     Raises:
         ImportError: no module or attribute of that name; the first cause is chained.
     """
     parts = name.split(".")
     cause: Exception | None = None
-    for end in range(len(parts), 0, -1):
+    for end in range(len(parts), -1, -1):
         try:
-            found = importlib.import_module(".".join(parts[:end]))
+            found = importlib.import_module(".".join(parts[:end]) or "builtins")
             for attribute in parts[end:]:
                 found = getattr(found, attribute)
             return found
         except (ImportError, AttributeError, ValueError) as error:
             cause = cause or error
     raise ImportError(f"Cannot locate {name!r}: no such module or attribute") from cause
+
+
+def _convert_target_to_string(t: Any) -> str:
+    """A dotted name by which `locate` finds a class or function: the shortest there is.
+
+    Short names lead through the packages that export the object, and survive a move of the file.
+    """
+    *packages, module = accumulate(t.__module__.split("."), "{}.{}".format)
+    names = (f"{package}.{t.__qualname__}" for package in packages)
+    return next((name for name in names if _leads_to(name, t)), f"{module}.{t.__qualname__}")
+
+
+def _leads_to(name: str, expected: Any) -> bool:
+    try:
+        return locate(name) is expected
+    except ImportError:
+        return False
