@@ -29,9 +29,9 @@ setup(
         "scipy>=1.11",
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
-        "pillow>=10.0",
+        "pillow>=11.3",
         "tifffile>=2023.7.10",
-        "matplotlib>=3.7",
+        "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",
         "termcolor>=2.3",
@@ -41,7 +41,7 @@ setup(
     ],
     extras_require={
         "dev": [
-            "pytest>=8.0",
+            "pytest>=8.4",
             "ruff>=0.6",
             "mypy>=1.11",
             "types-PyYAML",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cellseg
@@ -18,6 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("embedded_only"):
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """Undo what a test's `setup_logger` does, or the next test's `caplog` stays empty."""
+    loggers = [logging.getLogger(name) for name in ("cellseg", "detectron2", "fvcore")]
+    before = [(one.propagate, one.level, list(one.handlers)) for one in loggers]
+    yield
+    for one, (propagate, level, handlers) in zip(loggers, before):
+        one.propagate, one.level, one.handlers = propagate, level, handlers
 
 
 def pytest_report_header() -> str:
