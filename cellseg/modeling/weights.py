@@ -65,7 +65,8 @@ def check_weights_file(path: str) -> None:
     Raises:
         CheckpointError: the path is empty, or no file.
     """
-    if "://" not in path and not Path(path).is_file():
+    file = path.partition("?")[0]  # behind it: options of Detectron2's checkpointer
+    if "://" not in file and not Path(file).is_file():
         raise CheckpointError(
             f"{path or 'MODEL.WEIGHTS is empty'}: no such checkpoint file (current folder: "
             f"{Path.cwd()}); a trained model is in <OUTPUT_DIR>/model_final.pth"
