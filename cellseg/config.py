@@ -38,6 +38,9 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     # keys of its own defines `add_config(cfg)`.
     node.PLUGINS = []
 
+    # torch.compile for backbone and RPN head in train_net.py: slow to start, then faster.
+    node.COMPILE = False
+
     node.DATASETS = CfgNode()
     # YAML declarations of datasets beside those that come with cellseg.
     node.DATASETS.DECLARATIONS = []

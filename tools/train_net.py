@@ -3,6 +3,10 @@
 
 python tools/train_net.py --config-file configs/quick_start.yaml [--resume] [KEY VALUE ...]
 python tools/train_net.py --config-file F --eval-only MODEL.WEIGHTS output/model_final.pth
+
+On several GPUs, either of
+python tools/train_net.py --num-gpus 2 --config-file F
+torchrun --nproc-per-node 2 tools/train_net.py --config-file F
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ import sys
 import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.config import load_config, resolve_device
 from cellseg.engine import CellTrainer
+from cellseg.engine.distributed import run_in_processes
 from cellseg.errors import CellsegError
 from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -58,19 +63,8 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return trainer.train()
 
 
-def run(args: argparse.Namespace) -> None:
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
-
-
 if __name__ == "__main__":
     try:
-        run(default_argument_parser().parse_args())
+        run_in_processes(main, default_argument_parser().parse_args())
     except CellsegError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -12,6 +12,7 @@ from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
+from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.weights import check_weights_file
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -32,6 +33,14 @@ class CellTrainer(DefaultTrainer):
         >>> results = trainer.train()  # doctest: +SKIP
         >>> results["cell_iou"]["ap_dsb@0.50"]  # doctest: +SKIP
     """
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """The model of the config, compiled if CELLSEG.COMPILE says so."""
+        model = super().build_model(cfg)
+        if cfg.CELLSEG.COMPILE:
+            compile_convolutions(model)
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

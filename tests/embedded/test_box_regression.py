@@ -6,7 +6,11 @@ import math
 
 import pytest
 import torch
-from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
+from detectron2.modeling.box_regression import (
+    Box2BoxTransform,
+    Box2BoxTransformLinear,
+    _dense_box_regression_loss,
+)
 from detectron2.structures import Boxes
 
 SOURCE = torch.tensor([[0.0, 0.0, 10.0, 20.0]])  # centre (5, 10)
@@ -65,6 +69,33 @@ def test_a_source_without_area_is_an_error() -> None:
     flat = torch.tensor([[3.0, 3.0, 3.0, 9.0]])
     with pytest.raises((AssertionError, ValueError, RuntimeError)):
         Box2BoxTransform((1.0, 1.0, 1.0, 1.0)).get_deltas(flat, TARGET)
+
+
+class TestDistancesToTheSides:
+    source = torch.tensor([[0.0, 0.0, 10.0, 20.0]])  # centre (5, 10)
+    target = torch.tensor([[1.0, 2.0, 13.0, 16.0]])
+
+    def test_by_hand(self) -> None:
+        pixels = Box2BoxTransformLinear(normalize_by_size=False)
+        assert pixels.get_deltas(self.source, self.target).tolist() == [[4, 8, 8, 6]]
+        sizes = Box2BoxTransformLinear().get_deltas(self.source, self.target)
+        torch.testing.assert_close(sizes, torch.tensor([[0.4, 0.4, 0.8, 0.3]]))
+
+    @pytest.mark.parametrize("normalize", [False, True])
+    def test_applying_undoes_getting(self, normalize: bool) -> None:
+        transform = Box2BoxTransformLinear(normalize_by_size=normalize)
+        deltas = transform.get_deltas(self.source, self.target)
+        torch.testing.assert_close(transform.apply_deltas(deltas, self.source), self.target)
+
+    def test_negative_distances_count_as_none(self) -> None:
+        transform = Box2BoxTransformLinear(normalize_by_size=False)
+        found = transform.apply_deltas(torch.tensor([[-1.0, 2.0, 3.0, -4.0]]), self.source)
+        assert found.tolist() == [[5, 8, 8, 10]]
+
+    def test_several_deltas_per_box(self) -> None:
+        transform = Box2BoxTransformLinear(normalize_by_size=False)
+        found = transform.apply_deltas(torch.tensor([[1.0, 1, 1, 1, 2, 2, 2, 2]]), self.source)
+        assert found.tolist() == [[4, 9, 6, 11, 3, 8, 7, 12]]
 
 
 def smooth_l1(x: float, beta: float) -> float:

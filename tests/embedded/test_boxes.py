@@ -136,6 +136,16 @@ def test_clip_and_scale() -> None:
         Boxes([[0, 0, math.inf, 1]]).clip((10, 10))
 
 
+def test_clip_leaves_the_given_tensor_alone_and_passes_gradients_on() -> None:
+    given = torch.tensor([[-5.0, 2, 30, 50]], requires_grad=True)
+    boxes = Boxes(given)
+    boxes.clip((20, 10))
+    assert given.tolist() == [[-5, 2, 30, 50]]
+    boxes.tensor.sum().backward()
+    assert given.grad is not None
+    assert given.grad.tolist() == [[0, 1, 0, 0]]
+
+
 def test_clone_to_and_cat_do_not_share_memory() -> None:
     boxes = Boxes([[0, 0, 1, 1]])
     copies = [boxes.clone(), Boxes.cat([boxes]), Boxes.cat([boxes, boxes])]

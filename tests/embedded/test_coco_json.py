@@ -341,12 +341,6 @@ def test_a_failed_conversion_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.embedded_only
-def test_left_out_formats() -> None:
-    with pytest.raises(ImportError, match="full Detectron2"):
-        from detectron2.data.datasets import load_lvis_json  # noqa: F401
-
-
-@pytest.mark.embedded_only
 def test_a_file_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(annotation())
     monkeypatch.chdir(tmp_path)

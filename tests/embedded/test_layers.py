@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from detectron2.layers import (
+    ASPP,
     CNNBlockBase,
     Conv2d,
+    DepthwiseSeparableConv2d,
     FrozenBatchNorm2d,
     NaiveSyncBatchNorm,
     ROIAlign,
@@ -285,7 +287,59 @@ def test_freezing_a_block() -> None:
     assert not any(parameter.requires_grad for parameter in block.parameters())
 
 
-@pytest.mark.embedded_only
-def test_left_out_layers_say_so() -> None:
-    with pytest.raises(ImportError, match="full Detectron2"):
-        from detectron2.layers import DeformConv  # noqa: F401
+def test_a_separable_convolution_is_one_per_channel_and_one_over_channels() -> None:
+    layer = DepthwiseSeparableConv2d(3, 5, dilation=2, padding=2, activation2=torch.relu)
+    x = torch.randn(2, 3, 6, 7)
+    depthwise, pointwise = layer.depthwise, layer.pointwise
+    per_channel = [
+        nn.functional.conv2d(
+            x[:, i : i + 1], depthwise.weight[i : i + 1], depthwise.bias[i : i + 1], 1, 2, 2
+        )
+        for i in range(3)
+    ]
+    mixed = nn.functional.conv2d(torch.cat(per_channel, dim=1), pointwise.weight, pointwise.bias)
+    torch.testing.assert_close(layer(x), mixed.relu())
+    assert set(dict(layer.named_parameters())) == {
+        f"{part}.{kind}" for part in ("depthwise", "pointwise") for kind in ("weight", "bias")
+    }
+
+
+def test_a_separable_convolution_with_norms_has_no_biases() -> None:
+    layer = DepthwiseSeparableConv2d(3, 5, norm1="BN", norm2=nn.BatchNorm2d)
+    assert layer.depthwise.bias is None
+    assert layer.pointwise.bias is None
+    assert layer.depthwise.norm.num_features == 3
+
+
+@pytest.mark.parametrize("separable", [False, True])
+@pytest.mark.parametrize("pool", [None, (4, 3)])
+def test_aspp_sees_several_scales(separable: bool, pool: tuple[int, int] | None) -> None:
+    options = {"norm": "", "activation": nn.ReLU(), "use_depthwise_separable_conv": separable}
+    aspp = ASPP(3, 5, [2, 3, 4], pool_kernel_size=pool, **options)
+    x = torch.randn(2, 3, 8, 6)
+    assert aspp(x).shape == (2, 5, 8, 6)
+    assert len(aspp.convs) == 5
+    assert aspp.project.weight.shape == (5, 25, 1, 1)
+    context = x.mean(dim=(2, 3), keepdim=True) if pool is None else nn.AvgPool2d(pool, 1)(x)
+    context = aspp.convs[-1][1](context)
+    context = nn.functional.interpolate(context, (8, 6), mode="bilinear", align_corners=False)
+    branches = [conv(x) for conv in list(aspp.convs)[:4]]
+    torch.testing.assert_close(aspp(x), aspp.project(torch.cat([*branches, context], dim=1)))
+    reach = branches[1] - aspp.convs[1](x.index_fill(3, torch.tensor([0]), 0.0))
+    assert not reach[..., 3:].any()
+    assert reach[..., 2].any()
+
+
+def test_aspp_takes_three_dilations_and_fitting_maps() -> None:
+    with pytest.raises(AssertionError):
+        ASPP(3, 5, [2, 3], norm="", activation=nn.ReLU())
+    aspp = ASPP(3, 5, [2, 3, 4], norm="", activation=nn.ReLU(), pool_kernel_size=(4, 4))
+    with pytest.raises(ValueError, match="4"):
+        aspp(torch.zeros(1, 3, 8, 6))
+
+
+def test_aspp_drops_out_in_training_only() -> None:
+    aspp = ASPP(3, 64, [1, 1, 1], norm="", activation=nn.Identity(), dropout=0.5)
+    x = torch.randn(1, 3, 4, 4)
+    assert 0.3 < (aspp.train()(x) == 0).float().mean() < 0.7
+    assert not (aspp.eval()(x) == 0).any()

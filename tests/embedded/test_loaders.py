@@ -502,5 +502,3 @@ def test_precomputed_proposals_are_refused(cfg: CfgNode) -> None:
         build_detection_train_loader(cfg)
     with pytest.raises(NotImplementedError, match="LOAD_PROPOSALS"):
         build_detection_test_loader(cfg, NAMES[0])
-    with pytest.raises(ImportError, match="full Detectron2"):
-        from detectron2.data import load_proposals_into_dataset  # noqa: F401

@@ -114,3 +114,65 @@ def test_wrong_type_and_wrong_number_of_maps() -> None:
         pooler(maps * 2, [Boxes(torch.zeros(0, 4))])
     with pytest.raises((AssertionError, ValueError)):
         pooler(maps, [Boxes(torch.zeros(0, 4))] * 2)
+
+
+def by_level(pooler: ROIPooler, maps: list[torch.Tensor], boxes: list[Boxes]) -> torch.Tensor:
+    """Region after region with torchvision's operator."""
+    levels = assign_boxes_to_levels(boxes, 2, 4, 224, 4)
+    pooled = []
+    for roi, level in zip(convert_boxes_to_pooler_format(boxes), levels):
+        settings = pooler.level_poolers[level]
+        options = (settings.spatial_scale, settings.sampling_ratio, settings.aligned)
+        pooled.append(roi_align(maps[level], roi[None], pooler.output_size, *options))
+    return torch.cat(pooled)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("kind", "sampling"), [("ROIAlignV2", 0), ("ROIAlign", 0), ("ROIAlign", 3)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_values_and_gradients_are_those_of_torchvision_for_any_boxes(
+    kind: str, sampling: int, memory_format: torch.memory_format, seed: int
+) -> None:
+    """Small and large, without area, over the border, outside, and at whole numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    pooler = ROIPooler(6, (1 / 4, 1 / 8, 1 / 16), sampling, kind)
+    maps = [
+        torch.randn(2, 6, 240 >> k, 320 >> k, generator=generator)
+        .contiguous(memory_format=memory_format)
+        .requires_grad_()
+        for k in (2, 3, 4)
+    ]
+    boxes = []
+    for count in (40, 9):
+        corner = torch.rand(count, 2, generator=generator) * 400 - 60
+        size = torch.rand(count, 2, generator=generator) ** 3 * 600
+        size[::5] = 0
+        corner[::4], size[::4] = corner[::4].round(), size[::4].round()
+        boxes.append(Boxes(torch.cat([corner, corner + size], dim=1)))
+
+    found, expected = pooler(maps, boxes), by_level(pooler, maps, boxes)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.randn(found.shape, generator=generator)
+    gradients = [torch.autograd.grad((p * weights).sum(), maps) for p in (found, expected)]
+    for ours, theirs in zip(*gradients):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_gradient_is_that_of_differences() -> None:
+    pooler = ROIPooler(2, (1 / 4, 1 / 8, 1 / 16), 0, "ROIAlignV2")
+    maps = [torch.randn(1, 2, 8 >> k, 8 >> k).double().requires_grad_() for k in (0, 1, 2)]
+    boxes = [Boxes(torch.tensor([[1.0, 2.0, 20.0, 17.0], [0.0, 0.0, 250.0, 230.0]]))]
+    assert torch.autograd.gradcheck(lambda *x: pooler(list(x), boxes), maps)
+
+
+def test_no_box_at_all_leaves_a_gradient_for_every_map() -> None:
+    pooler = ROIPooler(7, (1 / 4, 1 / 8), 0, "ROIAlignV2")
+    maps = [torch.randn(2, 3, 16 >> k, 16 >> k, requires_grad=True) for k in (0, 1)]
+    found = pooler(maps, [Boxes(torch.zeros(0, 4)), Boxes(torch.zeros(0, 4))])
+    assert found.shape == (0, 3, 7, 7)
+    found.sum().backward()
+    for one in maps:
+        assert one.grad is not None
+        assert not one.grad.any()

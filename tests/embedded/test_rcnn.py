@@ -14,12 +14,8 @@ from detectron2.modeling import (
     Backbone,
     GeneralizedRCNN,
     ProposalNetwork,
-    anchor_generator,
-    backbone,
-    box_regression,
     build_model,
     detector_postprocess,
-    meta_arch,
 )
 from detectron2.structures import BitMasks, Boxes, Instances, ROIMasks
 from detectron2.utils.events import EventStorage
@@ -336,21 +332,3 @@ class TestPostprocess:
     def test_boxes_are_needed(self) -> None:
         with pytest.raises((AssertionError, ValueError)):
             detector_postprocess(Instances((8, 8), scores=torch.zeros(1)), 8, 8)
-
-
-@pytest.mark.embedded_only
-def test_left_out_models_say_so() -> None:
-    with pytest.raises(ImportError, match="full Detectron2"):
-        from detectron2.modeling import RetinaNet  # noqa: F401
-    with pytest.raises(ImportError, match="full Detectron2"):
-        from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead  # noqa: F401
-    for module, name in (
-        (backbone, "SwinTransformer"),
-        (backbone.resnet, "DeformBottleneckBlock"),
-        (meta_arch, "FCOS"),
-        (anchor_generator, "RotatedAnchorGenerator"),
-        (box_regression, "Box2BoxTransformRotated"),
-    ):
-        with pytest.raises(ImportError, match="full Detectron2"):
-            getattr(module, name)
-        assert not hasattr(module, "a_name_of_nothing")

@@ -1,7 +1,7 @@
 """Stand-in for Detectron2: the part of its API that instance segmentation of cells uses.
 
-Found by `import detectron2` only where no Detectron2 is installed. Parts that are left out fail
-at import with a message that says that the full Detectron2 is needed.
+Found by `import detectron2` only where no Detectron2 is installed. Parts that are left out have
+names, whose use is an error that says that the full Detectron2 is needed.
 """
 
 import os

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 
 from . import transforms  # isort: skip  # the modules below build on it
 from . import datasets, samplers
@@ -39,5 +37,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> NoReturn:
-    missing_module_attribute(__name__, name, {"load_proposals_into_dataset"})
+__getattr__ = left_out_names(__name__, "load_proposals_into_dataset")

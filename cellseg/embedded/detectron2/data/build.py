@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.utils.data as torchdata
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.config import configurable
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
@@ -296,5 +296,4 @@ def worker_init_reset_seed(worker_id: int) -> None:
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
 
 
-def __getattr__(name: str) -> NoReturn:
-    missing_module_attribute(__name__, name, {"load_proposals_into_dataset"})
+__getattr__ = left_out_names(__name__, "load_proposals_into_dataset")

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -142,7 +142,7 @@ def annotations_to_instances(
     boxes = [get_bbox(each) for each in annos]
     classes = [int(each["category_id"]) for each in annos]
     target = Instances(image_size)
-    target.gt_boxes = Boxes(np.stack(boxes) if boxes else np.zeros((0, 4)))
+    target.gt_boxes = Boxes(torch.as_tensor(np.stack(boxes) if boxes else np.zeros((0, 4))))
     target.gt_classes = torch.tensor(classes, dtype=torch.int64)
     if annos and "keypoints" in annos[0]:
         raise left_out("Training on keypoints")
@@ -264,14 +264,11 @@ def build_augmentation(cfg: Any, is_train: bool) -> list[T.Augmentation]:
 build_transform_gen = build_augmentation  # a name that older code uses
 
 
-_LEFT_OUT = {
+__getattr__ = left_out_names(
+    __name__,
     "annotations_to_instances_rotated",
     "create_keypoint_hflip_indices",
     "get_fed_loss_cls_weights",
     "transform_keypoint_annotations",
     "transform_proposals",
-}
-
-
-def __getattr__(name: str) -> NoReturn:
-    missing_module_attribute(__name__, name, _LEFT_OUT)
+)

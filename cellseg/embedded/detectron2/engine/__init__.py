@@ -1,5 +1,6 @@
 """Training and inference: the loop, its hooks, the default trainer, several processes."""
 
+from detectron2._missing import left_out_names
 from detectron2.engine import hooks
 from detectron2.engine.defaults import (
     DefaultPredictor,
@@ -49,3 +50,6 @@ __all__ = [
     "hooks",
     "launch",
 ]
+
+
+__getattr__ = left_out_names(__name__, "AutogradProfiler")

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.engine._evaluation_hooks import BestCheckpointer, EvalHook, PreciseBN
 from detectron2.engine._profiling_hooks import TorchMemoryStats, TorchProfiler
 from detectron2.engine._trainer_base import HookBase, is_due
@@ -38,8 +38,7 @@ _logger = logging.getLogger(__name__)
 _Callback = Callable[[Any], object]
 
 
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, ("AutogradProfiler",))
+__getattr__ = left_out_names(__name__, "AutogradProfiler")
 
 
 def _hours(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Evaluation: running a model over a dataset, and COCO's figures."""
 
+from detectron2._missing import left_out_names
 from detectron2.evaluation.coco_evaluation import COCOEvaluator
 from detectron2.evaluation.evaluator import (
     DatasetEvaluator,
@@ -23,3 +24,14 @@ __all__ = [
     "print_csv_format",
     "verify_results",
 ]
+
+__getattr__ = left_out_names(
+    __name__,
+    "COCOPanopticEvaluator",
+    "CityscapesInstanceEvaluator",
+    "CityscapesSemSegEvaluator",
+    "LVISEvaluator",
+    "PascalVOCDetectionEvaluator",
+    "RotatedCOCOEvaluator",
+    "SemSegEvaluator",
+)

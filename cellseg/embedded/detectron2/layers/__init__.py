@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from detectron2._missing import left_out_names
 
-from detectron2._missing import missing_module_attribute
-
+from .aspp import ASPP
 from .batch_norm import FrozenBatchNorm2d, LayerNorm, NaiveSyncBatchNorm, get_norm
-from .blocks import CNNBlockBase
+from .blocks import CNNBlockBase, DepthwiseSeparableConv2d
 from .losses import ciou_loss, diou_loss
 from .mask_ops import paste_masks_in_image
 from .nms import batched_nms, nms
@@ -28,10 +27,12 @@ from .wrappers import (
 )
 
 __all__ = [
+    "ASPP",
     "BatchNorm2d",
     "CNNBlockBase",
     "Conv2d",
     "ConvTranspose2d",
+    "DepthwiseSeparableConv2d",
     "FrozenBatchNorm2d",
     "LayerNorm",
     "Linear",
@@ -54,18 +55,14 @@ __all__ = [
     "shapes_to_tensor",
 ]
 
-_LEFT_OUT = (
-    "ASPP",
+
+__getattr__ = left_out_names(
+    __name__,
     "CycleBatchNormList",
     "DeformConv",
-    "DepthwiseSeparableConv2d",
     "ModulatedDeformConv",
     "ROIAlignRotated",
     "batched_nms_rotated",
     "nms_rotated",
     "roi_align_rotated",
 )
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)

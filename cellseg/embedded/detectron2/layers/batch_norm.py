@@ -1,7 +1,6 @@
 """Normalisation layers and the names that configs use for them."""
 
-from __future__ import annotations
-
+# no postponed annotations: torch.jit.script reads those of the buffers
 from collections.abc import Callable
 from typing import Any
 

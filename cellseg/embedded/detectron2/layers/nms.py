@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from detectron2._missing import left_out_names
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 
@@ -25,3 +26,6 @@ def batched_nms(
     """
     # in half precision, neighbouring pixels beyond 2048 are the same number
     return box_ops.batched_nms(boxes.float(), scores.float(), idxs, iou_threshold)
+
+
+__getattr__ = left_out_names(__name__, "batched_nms_rotated", "nms_rotated")

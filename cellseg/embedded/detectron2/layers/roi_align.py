@@ -33,8 +33,21 @@ class ROIAlign(nn.Module):
 
     def forward(self, input: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
         """Pool [N, C, H, W] at `rois` [R, 5] (image index, x0, y0, x1, y1) to [R, C, h, w]."""
-        options = (self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
-        return roi_align(input, rois.to(input.dtype), *options)
+        return roi_align(
+            input,
+            rois.to(input.dtype),
+            output_size=self.output_size,
+            spatial_scale=self.spatial_scale,
+            sampling_ratio=self.sampling_ratio,
+            aligned=self.aligned,
+        )
+
+    @property
+    @torch.jit.unused
+    def output_hw(self) -> tuple[int, int]:
+        """(height, width) of the grid."""
+        size = self.output_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     def extra_repr(self) -> str:
         names = ("output_size", "spatial_scale", "sampling_ratio", "aligned")

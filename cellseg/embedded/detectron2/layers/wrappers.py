@@ -37,15 +37,18 @@ class Conv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = super().forward(x)
-        for step in (self.norm, self.activation):
-            out = out if step is None else step(out)
+        # what the base class does; torch.jit.script does not know super()
+        out = self._conv_forward(x, self.weight, self.bias)
+        if self.norm is not None:
+            out = self.norm(out)
+        if self.activation is not None:
+            out = self.activation(out)
         return out
 
 
-def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+def cat(tensors: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
     """Concatenate along `dim`; a single tensor is returned as it is, without a copy."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors), dim)
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
 def empty_input_loss_func_wrapper(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.layers import ShapeSpec
 
 from .anchor_generator import ANCHOR_GENERATOR_REGISTRY, build_anchor_generator
@@ -79,7 +77,9 @@ __all__ = [
     "make_stage",
 ]
 
-_LEFT_OUT = (
+
+__getattr__ = left_out_names(
+    __name__,
     "BaseKeypointRCNNHead",
     "FCOS",
     "MMDetBackbone",
@@ -95,7 +95,3 @@ _LEFT_OUT = (
     "build_sem_seg_head",
     "get_vit_lr_decay_rate",
 )
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)

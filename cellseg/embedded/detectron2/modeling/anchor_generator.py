@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes
@@ -32,6 +32,7 @@ class BufferList(nn.Module):
     def __len__(self) -> int:
         return len(self._buffers)
 
+    @torch.jit.unused
     def __iter__(self) -> Iterator[torch.Tensor]:
         return self.buffers()
 
@@ -95,11 +96,13 @@ class DefaultAnchorGenerator(nn.Module):
         }
 
     @property
+    @torch.jit.unused
     def num_anchors(self) -> list[int]:
         """Anchors per cell, for each feature map."""
         return [len(anchors) for anchors in self.cell_anchors]
 
     @property
+    @torch.jit.unused
     def num_cell_anchors(self) -> list[int]:
         """Same as `num_anchors`."""
         return self.num_anchors
@@ -118,18 +121,17 @@ class DefaultAnchorGenerator(nn.Module):
         half = torch.tensor(widths_heights, dtype=torch.float64) / 2
         return torch.cat((-half, half), dim=1).float()
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[Boxes]:
+    def forward(self, features: list[torch.Tensor]) -> list[Boxes]:
         """Anchors in pixels for each map [N, C, H, W]: H*W*A boxes, row by row, A fastest."""
+        bases = [base for _, base in self.cell_anchors.named_buffers()]
         return [
-            Boxes(self._grid_anchors(feature.shape[-2:], stride, base))
-            for feature, stride, base in zip(features, self.strides, self.cell_anchors)
+            Boxes(self._grid_anchors(list(feature.shape[-2:]), stride, base))
+            for feature, stride, base in zip(features, self.strides, bases)
         ]
 
-    def _grid_anchors(
-        self, grid_hw: Sequence[int], stride: int, base: torch.Tensor
-    ) -> torch.Tensor:
-        axes = (torch.arange(n, dtype=torch.float32, device=base.device) for n in grid_hw)
-        y, x = torch.meshgrid(*((axis + self.offset) * stride for axis in axes), indexing="ij")
+    def _grid_anchors(self, grid_hw: list[int], stride: int, base: torch.Tensor) -> torch.Tensor:
+        axes = [torch.arange(n, dtype=torch.float32, device=base.device) for n in grid_hw]
+        y, x = torch.meshgrid([(axis + self.offset) * stride for axis in axes], indexing="ij")
         centres = torch.stack((x, y, x, y), dim=-1)
         return (centres[:, :, None] + base).reshape(-1, 4)
 
@@ -139,8 +141,4 @@ def build_anchor_generator(cfg: CfgNode, input_shape: list[ShapeSpec]) -> Any:
     return ANCHOR_GENERATOR_REGISTRY.get(cfg.MODEL.ANCHOR_GENERATOR.NAME)(cfg, input_shape)
 
 
-_LEFT_OUT = ("RotatedAnchorGenerator",)
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)
+__getattr__ = left_out_names(__name__, "RotatedAnchorGenerator")

@@ -8,12 +8,12 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.layers import cat, ciou_loss, diou_loss
 from detectron2.structures import Boxes
 from fvcore.nn import giou_loss, smooth_l1_loss
 
-__all__ = ["Box2BoxTransform"]
+__all__ = ["Box2BoxTransform", "Box2BoxTransformLinear"]
 
 # no box grows by more than this factor in one step, else exp() overflows early in training
 _DEFAULT_SCALE_CLAMP = math.log(1000.0 / 16)
@@ -74,12 +74,48 @@ class Box2BoxTransform:
         Returns:
             float32 [N, 4 k], x0 y0 x1 y1 of each result.
         """
-        parts = deltas.float().reshape(len(deltas), deltas.shape[1] // 4, 4)
+        parts = deltas.float().reshape(deltas.shape[0], deltas.shape[1] // 4, 4)
         dx, dy, dw, dh = (part / w for part, w in zip(parts.unbind(dim=-1), self.weights))
         centres, sizes = _centres_and_sizes(boxes.to(parts.dtype)[:, None])
         centres = torch.stack((dx, dy), dim=-1) * sizes + centres
         half = torch.stack((dw, dh), dim=-1).clamp(max=self.scale_clamp).exp() * sizes * 0.5
         return torch.cat((centres - half, centres + half), dim=-1).reshape(deltas.shape)
+
+
+class Box2BoxTransformLinear:
+    """Distances from a centre to the sides of a box (FCOS, Tian et al., arXiv:1904.01355).
+
+    The parameters (left, top, right, bottom) are counted from the centre of the source box, which
+    has to lie in the target box.
+
+    Args:
+        normalize_by_size: measure in widths and heights of the source box instead of pixels.
+    """
+
+    def __init__(self, normalize_by_size: bool = True) -> None:
+        self.normalize_by_size = normalize_by_size
+
+    def get_deltas(self, src_boxes: torch.Tensor, target_boxes: torch.Tensor) -> torch.Tensor:
+        """Deltas [N, 4] that turn `src_boxes` into `target_boxes`, both [N, 4] x0 y0 x1 y1."""
+        centres, sizes = _centres_and_sizes(src_boxes)
+        low, high = target_boxes.split(2, dim=1)
+        distances = torch.stack((centres - low, high - centres), dim=1)
+        if self.normalize_by_size:
+            distances = distances / sizes[:, None]
+        return distances.flatten(1)
+
+    def apply_deltas(self, deltas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Apply k sets of deltas, [N, 4 k], to each of `boxes`, [N, 4]; negative ones count as 0.
+
+        Returns:
+            [N, 4 k] in the type of `deltas`, x0 y0 x1 y1 of each result.
+        """
+        centres, sizes = _centres_and_sizes(boxes.to(deltas.dtype)[:, None])
+        distances = deltas.clamp(min=0).reshape(deltas.shape[0], deltas.shape[1] // 4, 2, 2)
+        if self.normalize_by_size:
+            distances = distances * sizes[:, :, None]
+        to_low, to_high = distances.unbind(dim=2)
+        return torch.cat((centres - to_low, centres + to_high), dim=-1).reshape(deltas.shape)
 
 
 def _dense_box_regression_loss(
@@ -113,7 +149,7 @@ def _dense_box_regression_loss(
     sources = cat([a.tensor if isinstance(a, Boxes) else a for a in anchors])
     sources = sources.expand(len(gt_boxes), -1, -1)[chosen].reshape(-1, 4)
     targets = torch.stack(list(gt_boxes))[chosen].reshape(-1, 4)
-    deltas = cat(pred_anchor_deltas, dim=1)[chosen].reshape(-1, 4)
+    deltas = cat(list(pred_anchor_deltas), dim=1)[chosen].reshape(-1, 4)
     if box_reg_loss_type == "smooth_l1":
         wanted = box2box_transform.get_deltas(sources, targets)
         return smooth_l1_loss(deltas, wanted, beta=smooth_l1_beta, reduction="sum")
@@ -121,8 +157,4 @@ def _dense_box_regression_loss(
     return _IOU_LOSSES[box_reg_loss_type](boxes, targets, reduction="sum")
 
 
-_LEFT_OUT = ("Box2BoxTransformLinear", "Box2BoxTransformRotated")
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)
+__getattr__ = left_out_names(__name__, "Box2BoxTransformRotated")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from math import inf
-
 import torch
 
 __all__ = ["Matcher"]
@@ -27,16 +23,18 @@ class Matcher:
 
     def __init__(
         self,
-        thresholds: Sequence[float],
-        labels: Sequence[int],
+        thresholds: list[float],
+        labels: list[int],
         allow_low_quality_matches: bool = False,
     ) -> None:
-        ascending = [-inf, *thresholds, inf]
-        if thresholds[0] <= 0 or any(low > high for low, high in pairwise(ascending)):
+        # lists and nothing newer than them: this class also compiles under torch.jit.script
+        descends = [thresholds[i - 1] > thresholds[i] for i in range(1, len(thresholds))]
+        if thresholds[0] <= 0 or any(descends):
             raise ValueError(f"Thresholds of a matcher are positive and ascend: {thresholds}.")
-        if len(labels) != len(ascending) - 1 or not set(labels) <= {-1, 0, 1}:
+        known = [label in (-1, 0, 1) for label in labels]
+        if len(labels) != len(thresholds) + 1 or not all(known):
             raise ValueError(f"Thresholds {thresholds} need one label more of -1, 0, 1: {labels}.")
-        self.thresholds = ascending
+        self.thresholds = [-float("inf")] + list(thresholds) + [float("inf")]  # noqa: RUF005
         self.labels = list(labels)
         self.allow_low_quality_matches = allow_low_quality_matches
 
@@ -47,7 +45,8 @@ class Matcher:
             int64 [N], the best row of each column (0 without rows); int8 [N], its label.
         """
         if match_quality_matrix.numel() == 0:
-            nothing = match_quality_matrix.new_zeros(match_quality_matrix.shape[1]).long()
+            columns = [match_quality_matrix.shape[1]]
+            nothing = match_quality_matrix.new_zeros(columns, dtype=torch.int64)
             return nothing, torch.full_like(nothing, self.labels[0], dtype=torch.int8)
         best, matches = match_quality_matrix.max(dim=0)
         match_labels = torch.full_like(matches, self.labels[0], dtype=torch.int8)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.layers import ROIAlign, cat
+from detectron2.layers.cpu_roi_align import pool_pyramid, supports
 from detectron2.structures import Boxes
 from torch import nn
 from torchvision.ops import RoIPool
@@ -15,7 +16,7 @@ __all__ = ["ROIPooler"]
 
 
 def assign_boxes_to_levels(
-    box_lists: Sequence[Boxes],
+    box_lists: list[Boxes],
     min_level: int,
     max_level: int,
     canonical_box_size: int,
@@ -37,10 +38,10 @@ def assign_boxes_to_levels(
     return levels.clamp(min_level, max_level).long() - min_level
 
 
-def convert_boxes_to_pooler_format(box_lists: Sequence[Boxes]) -> torch.Tensor:
+def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> torch.Tensor:
     """Boxes of all images as one [M, 5]: index of the image, x0, y0, x1, y1."""
     rois = [
-        torch.cat((boxes.tensor.new_full((len(boxes), 1), image), boxes.tensor), dim=1)
+        torch.cat((torch.full_like(boxes.tensor[:, :1], image), boxes.tensor), dim=1)
         for image, boxes in enumerate(box_lists)
     ]
     return torch.cat(rois)
@@ -83,7 +84,7 @@ class ROIPooler(nn.Module):
         self.canonical_box_size = canonical_box_size
         self.canonical_level = canonical_level
 
-    def forward(self, x: Sequence[torch.Tensor], box_lists: Sequence[Boxes]) -> torch.Tensor:
+    def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
         """Pool the boxes of every image.
 
         Args:
@@ -93,29 +94,45 @@ class ROIPooler(nn.Module):
         Returns:
             [M, C, height, width], M boxes in the order of the images.
         """
-        if len(x) != len(self.level_poolers) or (box_lists and len(box_lists) != len(x[0])):
+        num_images = len(box_lists)
+        if len(x) != len(self.level_poolers) or num_images not in (0, len(x[0])):
             raise ValueError(
                 f"A pooler of {len(self.level_poolers)} maps has got {len(x)} maps of "
-                f"{len(x[0])} images with boxes for {len(box_lists)} images."
+                f"{len(x[0])} images with boxes for {num_images} images."
             )
-        if not box_lists:
-            return x[0].new_zeros((0, x[0].shape[1], *self.output_size))
+        if num_images == 0:
+            return x[0].new_zeros([0, x[0].shape[1], self.output_size[0], self.output_size[1]])
         rois = convert_boxes_to_pooler_format(box_lists)
         if len(x) == 1:
             return self.level_poolers[0](x[0], rois)
-        limits = (self.min_level, self.max_level)
-        canonical = (self.canonical_box_size, self.canonical_level)
-        levels = assign_boxes_to_levels(box_lists, *limits, *canonical)
+        levels = assign_boxes_to_levels(
+            box_lists,
+            canonical_level=self.canonical_level,
+            canonical_box_size=self.canonical_box_size,
+            min_level=self.min_level,
+            max_level=self.max_level,
+        )
+        if not torch.jit.is_scripting() and self._can_mix_rows(x):
+            return pool_pyramid(x, rois, levels, list(self.level_poolers))
         return self._pool_by_level(x, rois, levels)
 
+    @torch.jit.unused
+    def _can_mix_rows(self, x: list[torch.Tensor]) -> bool:
+        return supports(x, list(self.level_poolers))
+
     def _pool_by_level(
-        self, x: Sequence[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor
+        self, x: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor
     ) -> torch.Tensor:
-        # sorted by level, so that the device is waited for once and not once per level
         order = torch.argsort(levels, stable=True)
-        counts = torch.bincount(levels, minlength=len(x)).tolist()
-        parts = zip(self.level_poolers, x, rois[order].split(counts))
-        pooled = torch.cat([pooler(features, part) for pooler, features, part in parts])
+        if torch.jit.is_tracing():  # numbers of boxes would become constants
+            parts = [rois[levels == level] for level in range(len(x))]
+        else:  # waits for the device once, and not once per level
+            counts: list[int] = torch.bincount(levels, minlength=len(x)).tolist()
+            parts = list(rois[order].split(counts))
+        by_level = []
+        for level, pooler in enumerate(self.level_poolers):
+            by_level.append(pooler(x[level], parts[level]))
+        pooled = torch.cat(by_level)
         return torch.empty_like(pooled).index_copy(0, order, pooled)
 
 

@@ -96,7 +96,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         momentum=solver.MOMENTUM,
         weight_decay=solver.WEIGHT_DECAY,
         nesterov=solver.NESTEROV,
-        foreach=True,
+        fused=True,
     )
     return maybe_add_gradient_clipping(cfg, optimizer)
 

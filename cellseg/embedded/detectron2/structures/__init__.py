@@ -1,5 +1,6 @@
 """Boxes, masks and whatever else belongs to the instances of an image."""
 
+from detectron2._missing import left_out_names
 from detectron2.structures.boxes import (
     Boxes,
     BoxMode,
@@ -24,3 +25,7 @@ __all__ = [
     "pairwise_point_box_distance",
     "polygons_to_bitmask",
 ]
+
+__getattr__ = left_out_names(
+    __name__, "Keypoints", "RotatedBoxes", "heatmaps_to_keypoints", "pairwise_iou_rotated"
+)

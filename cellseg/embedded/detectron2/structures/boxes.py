@@ -5,12 +5,12 @@ Wrong use is an AssertionError here, as callers that were written for Detectron2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.structures.box_mode import BoxMode
 from torch import Tensor
+from torch import device as Device  # torch.jit.script takes no dotted type
 
 __all__ = [
     "BoxMode",
@@ -24,15 +24,13 @@ __all__ = [
 
 
 class Boxes:
-    """Upright boxes of one image.
+    """Upright boxes of one image; works under `torch.jit.script`.
 
     Attributes:
         tensor: float32 [N, 4]: left, top, right, bottom in pixels; N may be 0.
     """
 
-    tensor: Tensor
-
-    def __init__(self, tensor: Any) -> None:
+    def __init__(self, tensor: Tensor) -> None:
         """Take a tensor (its device is kept), or anything that becomes one on the CPU.
 
         Raises:
@@ -41,25 +39,25 @@ class Boxes:
         tensor = torch.as_tensor(tensor, dtype=torch.float32)
         if tensor.numel() == 0:
             tensor = tensor.reshape(-1, 4)
-        assert tensor.shape == (len(tensor), 4), (
-            f"boxes have shape [N, 4], not {list(tensor.shape)}"
-        )
+        assert list(tensor.shape[1:]) == [4], f"boxes have shape [N, 4], not {tensor.shape}"
         self.tensor = tensor
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         return self.tensor.device
 
     def __len__(self) -> int:
-        return len(self.tensor)
+        return self.tensor.shape[0]
 
-    def __iter__(self) -> Iterator[Tensor]:
+    @torch.jit.unused
+    def __iter__(self) -> Any:
         """One tensor of 4 numbers per box."""
         return iter(self.tensor)
 
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"
 
+    @torch.jit.unused
     def __getitem__(self, item: Any) -> Boxes:
         """The boxes selected by an int (one box), slice, index tensor or bool tensor.
 
@@ -73,17 +71,19 @@ class Boxes:
         return Boxes(chosen)
 
     @classmethod
-    def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
+    def cat(cls, boxes_list: list[Boxes]) -> Boxes:
         """All boxes of several lists, copied; an empty sequence gives no boxes."""
         assert isinstance(boxes_list, (list, tuple)), f"expected a list, not {type(boxes_list)}"
-        strangers = {type(boxes) for boxes in boxes_list if not isinstance(boxes, Boxes)}
-        assert not strangers, f"expected Boxes only, found {strangers}"
-        return cls(torch.cat([boxes.tensor for boxes in boxes_list]) if boxes_list else [])
+        if len(boxes_list) == 0:
+            return cls(torch.empty(0))
+        for boxes in boxes_list:
+            assert isinstance(boxes, Boxes), f"expected Boxes only, found {type(boxes)}"
+        return cls(torch.cat([boxes.tensor for boxes in boxes_list]))
 
     def clone(self) -> Boxes:
         return Boxes(self.tensor.clone())
 
-    def to(self, device: torch.device | str) -> Boxes:
+    def to(self, device: Device) -> Boxes:
         """The boxes on another device; the type stays float32."""
         return Boxes(self.tensor.to(device=device))
 
@@ -112,9 +112,9 @@ class Boxes:
                 the right and bottom ones do not.
         """
         height, width = box_size
-        limit = self.tensor.new_tensor([width, height]) + boundary_threshold
-        low, high = self.tensor[..., :2], self.tensor[..., 2:]
-        return ((low >= -boundary_threshold) & (high < limit)).all(dim=-1)
+        starts = (self.tensor[..., :2] >= -boundary_threshold).all(dim=-1)
+        right = self.tensor[..., 2] < width + boundary_threshold
+        return starts & right & (self.tensor[..., 3] < height + boundary_threshold)
 
     def clip(self, box_size: tuple[int, int]) -> None:
         """Cut the boxes, in this object, at the borders of an image.
@@ -127,8 +127,10 @@ class Boxes:
         """
         assert self.tensor.isfinite().all(), "boxes with infinite or NaN coordinates"
         height, width = box_size
-        limit = self.tensor.new_tensor([width, height, width, height])
-        self.tensor = self.tensor.clamp(min=torch.zeros_like(limit), max=limit)
+        clipped = self.tensor.clone()
+        clipped[:, 0::2].clamp_(min=0, max=width)
+        clipped[:, 1::2].clamp_(min=0, max=height)
+        self.tensor = clipped
 
     def scale(self, scale_x: float, scale_y: float) -> None:
         """Multiply the coordinates, in this object and in the memory it shares."""

@@ -140,7 +140,7 @@ class PolygonMasks:
                 points = polygon.reshape(-1, 2)
                 box[:2] = np.minimum(box[:2], points.min(axis=0))
                 box[2:] = np.maximum(box[2:], points.max(axis=0))
-        return Boxes(boxes)
+        return Boxes(torch.from_numpy(boxes))
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
         """Cut each mask out by its own box and scale it to a square: targets of the mask head.

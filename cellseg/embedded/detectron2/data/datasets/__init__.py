@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 
 from .coco import convert_to_coco_json, load_coco_json, register_coco_instances
 
 __all__ = ["convert_to_coco_json", "load_coco_json", "register_coco_instances"]
 
-_LEFT_OUT = {
+
+__getattr__ = left_out_names(
+    __name__,
     "get_lvis_instances_meta",
     "load_lvis_json",
     "load_sem_seg",
@@ -19,8 +19,4 @@ _LEFT_OUT = {
     "register_coco_panoptic_separated",
     "register_lvis_instances",
     "register_pascal_voc",
-}
-
-
-def __getattr__(name: str) -> NoReturn:
-    missing_module_attribute(__name__, name, _LEFT_OUT)
+)

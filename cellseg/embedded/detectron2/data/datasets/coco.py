@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
+import torch
 from detectron2.structures import Boxes, BoxMode, PolygonMasks
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import file_lock
@@ -221,7 +222,7 @@ def _coco_box(annotation: dict[str, Any]) -> Sequence[float]:
 
 def _box_area(box: Sequence[float]) -> float:
     """Square pixels, of an XYWH or XYWHA box; in single precision like all boxes."""
-    return Boxes([[0, 0, box[2], box[3]]]).area().item()
+    return Boxes(torch.tensor([[0, 0, box[2], box[3]]])).area().item()
 
 
 def _write_segmentation(segmentation: Any) -> tuple[Any, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.structures import Boxes, pairwise_iou
 from fvcore.transforms.transform import (
     CropTransform,
@@ -241,4 +242,8 @@ def _keeps_boxes(
         return True
     centers = boxes.reshape(-1, 2, 2).mean(axis=1)
     has_center = ((centers > low) & (centers < high)).all(axis=1).any()
-    return bool(has_center) and bool(pairwise_iou(Boxes(window), Boxes(boxes)).min() >= min_iou)
+    return bool(has_center) and bool(_iou(window, boxes).min() >= min_iou)
+
+
+def _iou(one: np.ndarray, other: np.ndarray) -> torch.Tensor:
+    return pairwise_iou(Boxes(torch.as_tensor(one)), Boxes(torch.as_tensor(other)))

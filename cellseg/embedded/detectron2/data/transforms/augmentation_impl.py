@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform, VFlipTransform
 
 from .._require import require
@@ -123,11 +124,14 @@ class ResizeShortestEdge(Augmentation):
         max_size: of the longer edge, pixels.
         sample_style: "range" or "choice".
         interp: a `PIL.Image.Resampling`.
+
+    `get_output_shape` works under `torch.jit.script`.
     """
 
+    @torch.jit.unused
     def __init__(
         self,
-        short_edge_length: int | Sequence[int],
+        short_edge_length: Any,
         max_size: int = sys.maxsize,
         sample_style: str = "range",
         interp: int = BILINEAR,
@@ -149,7 +153,8 @@ class ResizeShortestEdge(Augmentation):
         self.sample_style = sample_style
         self.interp = interp
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    @torch.jit.unused
+    def get_transform(self, image: Any) -> Any:
         lengths = self.short_edge_length
         if self.is_range:
             length = np.random.randint(lengths[0], lengths[1] + 1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 
 from .backbone import Backbone
 from .build import BACKBONE_REGISTRY, build_backbone
@@ -31,7 +29,9 @@ __all__ = [
     "make_stage",
 ]
 
-_LEFT_OUT = (
+
+__getattr__ = left_out_names(
+    __name__,
     "MViT",
     "RegNet",
     "SimpleFeaturePyramid",
@@ -39,7 +39,3 @@ _LEFT_OUT = (
     "ViT",
     "get_vit_lr_decay_rate",
 )
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)

@@ -1,7 +1,6 @@
 """What every backbone offers."""
 
-from __future__ import annotations
-
+# no postponed annotations: torch.jit.script reads those of the attributes
 from abc import ABCMeta, abstractmethod
 from typing import Any
 

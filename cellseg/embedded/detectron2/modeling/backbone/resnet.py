@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from fvcore.nn import weight_init
@@ -51,7 +51,8 @@ def _conv(in_channels: int, out_channels: int, size: int, norm: Norm, **kwargs: 
 class _ResidualBlock(CNNBlockBase):
     """relu(convs(x) + shortcut(x)); the shortcut is a projection where the channels change.
 
-    Subclasses add conv1, conv2, ... and then call `_initialize`.
+    Subclasses add conv1, conv2, ... and then call `_initialize`; their `forward` ends with
+    `_add_shortcut`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
@@ -62,21 +63,15 @@ class _ResidualBlock(CNNBlockBase):
             else _conv(in_channels, out_channels, 1, norm, stride=stride)
         )
 
-    def _convs(self) -> list[nn.Module]:
-        return [layer for name, layer in self.named_children() if name != "shortcut"]
-
     def _initialize(self) -> None:
-        shortcuts = [] if self.shortcut is None else [self.shortcut]
-        for layer in self._convs() + shortcuts:
+        # the shortcut last: the order of the random draws is part of the behaviour
+        for _, layer in sorted(self.named_children()):
             weight_init.c2_msra_fill(layer)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        *inner, last = self._convs()
-        out = x
-        for conv in inner:
-            out = F.relu_(conv(out))
-        out = last(out)
-        out += x if self.shortcut is None else self.shortcut(x)
+    def _add_shortcut(self, out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        out += x
         return F.relu_(out)
 
 
@@ -96,6 +91,9 @@ class BasicBlock(_ResidualBlock):
         self.conv1 = _conv(in_channels, out_channels, 3, norm, stride=stride)
         self.conv2 = _conv(out_channels, out_channels, 3, norm)
         self._initialize()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._add_shortcut(self.conv2(F.relu_(self.conv1(x))), x)
 
 
 class BottleneckBlock(_ResidualBlock):
@@ -132,6 +130,10 @@ class BottleneckBlock(_ResidualBlock):
         self.conv2 = _conv(width, width, 3, norm, **middle)
         self.conv3 = _conv(width, out_channels, 1, norm)
         self._initialize()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = F.relu_(self.conv2(F.relu_(self.conv1(x))))
+        return self._add_shortcut(self.conv3(out), x)
 
 
 class BasicStem(CNNBlockBase):
@@ -204,6 +206,7 @@ class ResNet(Backbone):
         self.avgpool, self.linear = nn.AdaptiveAvgPool2d(1), linear
 
     @property
+    @torch.jit.unused
     def stages(self) -> list[nn.Module]:
         """The stages, from the stem on."""
         return [self.get_submodule(name) for name in self.stage_names]
@@ -211,13 +214,18 @@ class ResNet(Backbone):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the feature maps asked for of images [N, C, H, W]; `linear` is [N, classes]."""
         if x.dim() != 4:
-            raise ValueError(f"ResNet takes images [N, C, H, W], not a tensor {tuple(x.shape)}.")
-        outputs = {}
-        for name in ("stem", *self.stage_names):
-            x = outputs[name] = self.get_submodule(name)(x)
-        if self.num_classes is not None:
-            outputs["linear"] = self.linear(self.avgpool(x).flatten(1))
-        return {name: outputs[name] for name in outputs if name in self._out_features}
+            raise ValueError(f"ResNet takes images [N, C, H, W], not a tensor {x.shape}.")
+        wanted = self._out_features
+        maps = {}
+        # torch.jit.script unrolls this loop
+        for name, part in self.named_children():
+            if name == "stem" or name in self.stage_names:
+                x = part(x)
+                if name in wanted:
+                    maps[name] = x
+        if self.num_classes is not None and "linear" in wanted:
+            maps["linear"] = self.linear(self.avgpool(x).flatten(1))
+        return maps
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of the feature maps asked for (a classifier has neither)."""
@@ -360,8 +368,4 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     return ResNet(stem, stages, out_features=outputs, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
-_LEFT_OUT = ("DeformBottleneckBlock",)
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)
+__getattr__ = left_out_names(__name__, "DeformBottleneckBlock")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 
 from .build import META_ARCH_REGISTRY, build_model
 from .rcnn import GeneralizedRCNN, ProposalNetwork
 
 __all__ = ["META_ARCH_REGISTRY", "GeneralizedRCNN", "ProposalNetwork", "build_model"]
 
-_LEFT_OUT = (
+
+__getattr__ = left_out_names(
+    __name__,
     "DenseDetector",
     "FCOS",
     "PanopticFPN",
@@ -20,7 +20,3 @@ _LEFT_OUT = (
     "SemanticSegmentor",
     "build_sem_seg_head",
 )
-
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)

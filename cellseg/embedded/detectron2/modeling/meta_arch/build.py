@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.layers.memory_format import prefer_channels_last
 from detectron2.utils.registry import Registry
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
@@ -20,5 +21,9 @@ def build_model(cfg: CfgNode) -> Any:
     Its weights are random; `DetectionCheckpointer` loads `cfg.MODEL.WEIGHTS`.
     """
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
-    model.to(torch.device(cfg.MODEL.DEVICE))
+    device = torch.device(cfg.MODEL.DEVICE)
+    model.to(device)
+    if device.type == "cpu":
+        for part in model.children():
+            prefer_channels_last(part)
     return model

@@ -44,7 +44,8 @@ def find_top_rpn_proposals(
         FloatingPointError: a value is not finite in training.
     """
     top = [
-        logits.topk(min(logits.shape[1], pre_nms_topk), dim=1) for logits in pred_objectness_logits
+        logits.topk(_at_most(pre_nms_topk, logits.shape[1]), dim=1)
+        for logits in pred_objectness_logits
     ]
     scores = cat([values for values, _ in top], dim=1)
     boxes = cat(
@@ -72,6 +73,11 @@ def find_top_rpn_proposals(
     return results
 
 
+def _at_most(limit: int, size: Any) -> Any:
+    # in a trace the size of a tensor is a tensor, and has to stay one
+    return size.clamp(max=limit) if isinstance(size, torch.Tensor) else min(size, limit)
+
+
 def add_ground_truth_to_proposals(
     gt: Sequence[Instances | Boxes], proposals: Sequence[Instances]
 ) -> list[Instances]:
@@ -88,7 +94,8 @@ def add_ground_truth_to_proposals(
         New Instances per image, with the fields of `proposals`.
 
     Raises:
-        ValueError: there are not as many of one as of the other, or `gt` lacks a field.
+        ValueError: there are not as many of one as of the other.
+        AssertionError: `gt` lacks a field; callers of Detectron2 expect this one.
     """
     if len(gt) != len(proposals):
         raise ValueError(f"Ground truth for {len(gt)} images and proposals for {len(proposals)}.")
@@ -111,6 +118,6 @@ def add_ground_truth_to_proposals_single_image(
     wanted = proposals.get_fields()
     lacking = [name for name in wanted if name not in fields]
     if lacking:
-        raise ValueError(f"The proposals have {lacking}, which the ground truth has not.")
+        raise AssertionError(f"The proposals have {lacking}, which the ground truth has not.")
     extra = Instances(proposals.image_size, **{name: fields[name] for name in wanted})
     return Instances.cat([proposals, extra])

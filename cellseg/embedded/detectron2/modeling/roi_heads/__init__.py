@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from detectron2._missing import missing_module_attribute
+from detectron2._missing import left_out_names
 
 from .box_head import ROI_BOX_HEAD_REGISTRY, FastRCNNConvFCHead, build_box_head
 from .cascade_rcnn import CascadeROIHeads
@@ -45,8 +43,7 @@ __all__ = [
     "select_foreground_proposals",
 ]
 
-_LEFT_OUT = ("BaseKeypointRCNNHead", "KRCNNConvDeconvUpsampleHead", "RROIHeads")
 
-
-def __getattr__(name: str) -> Any:
-    missing_module_attribute(__name__, name, _LEFT_OUT)
+__getattr__ = left_out_names(
+    __name__, "BaseKeypointRCNNHead", "KRCNNConvDeconvUpsampleHead", "RROIHeads"
+)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.utils.registry import Registry
@@ -87,6 +88,7 @@ class FastRCNNConvFCHead(nn.Sequential):
         }
 
     @property
+    @torch.jit.unused
     def output_shape(self) -> ShapeSpec:
         """Channels of the output; also height and width if there is no fully connected layer."""
         return ShapeSpec(*self._output_size)

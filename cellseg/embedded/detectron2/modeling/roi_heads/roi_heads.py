@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2._missing import left_out_names
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, ImageList, Instances
@@ -191,3 +192,6 @@ class StandardROIHeads(ROIHeads):
         if self.mask_pooler is not None:
             inputs = self.mask_pooler(list(inputs.values()), [i.get(box_name) for i in instances])
         return self.mask_head(inputs, instances)
+
+
+__getattr__ = left_out_names(__name__, "select_proposals_with_visible_keypoints")

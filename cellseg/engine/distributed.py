@@ -1,0 +1,71 @@
+"""One training in several processes: started here, or by torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from cellseg.errors import CellsegError, ConfigError
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+
+def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    """Call `main(args)` in every process of a run.
+
+    Three ways lead here: a single process; `--num-gpus`, `--num-machines`, `--machine-rank` and
+    `--dist-url` as Detectron2's `launch` takes them; `torchrun --nproc-per-node N SCRIPT ...`,
+    which has started the processes already. The processes talk over NCCL, each with a GPU of its
+    own, or over gloo on a machine without CUDA.
+
+    Args:
+        main: must be importable by name; its result is dropped.
+        args: of `detectron2.engine.default_argument_parser`.
+
+    Raises:
+        SystemExit: `main` raised a `CellsegError`, here or in another process; carries its text.
+        ConfigError: both torchrun and `--num-gpus` or `--num-machines` ask for processes.
+    """
+    if _started_by_torchrun():
+        _run_as_one_of_torchrun(main, args)
+        return
+    try:
+        machines = (args.num_machines, args.machine_rank, args.dist_url)
+        launch(_end_with_message, args.num_gpus, *machines, (main, args))
+    except torch.multiprocessing.ProcessExitedException as error:
+        # the process has said why; a traceback of this one would say nothing more
+        sys.exit(f"The run ended because one of its processes did: {error}")
+
+
+def _started_by_torchrun() -> bool:
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def _end_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    try:
+        main(args)
+    except CellsegError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _run_as_one_of_torchrun(
+    main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
+) -> None:
+    if args.num_gpus > 1 or args.num_machines > 1:
+        raise ConfigError(
+            f"torchrun has started {os.environ['WORLD_SIZE']} processes, and --num-gpus "
+            f"{args.num_gpus} --num-machines {args.num_machines} asks for more. Use one of the two."
+        )
+    use_cuda = torch.cuda.is_available()
+    if use_cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    _end_with_message(main, args)
+    # not in a `finally`: after an error it would wait for the others
+    dist.destroy_process_group()
