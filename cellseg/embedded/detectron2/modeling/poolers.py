@@ -112,13 +112,10 @@ class ROIPooler(nn.Module):
             min_level=self.min_level,
             max_level=self.max_level,
         )
-        if not torch.jit.is_scripting() and self._can_mix_rows(x):
-            return pool_pyramid(x, rois, levels, list(self.level_poolers))
+        if not torch.jit.is_scripting():  # noqa: SIM102  # torch.jit.script skips such a block
+            if supports(x, list(self.level_poolers)):
+                return pool_pyramid(x, rois, levels, list(self.level_poolers))
         return self._pool_by_level(x, rois, levels)
-
-    @torch.jit.unused
-    def _can_mix_rows(self, x: list[torch.Tensor]) -> bool:
-        return supports(x, list(self.level_poolers))
 
     def _pool_by_level(
         self, x: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor
