@@ -47,6 +47,17 @@ setup(
             "types-PyYAML",
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
+            "roifile>=2024.9.15",
+        ],
+        # ImageJ's ROI files.
+        "imagej": ["roifile>=2024.9.15"],
+        # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
+        "microscopes": [
+            "bioio>=3.6",
+            "bioio-czi>=3.0.1",
+            "bioio-nd2>=2.6",
+            "bioio-lif>=2.0.1; python_version >= '3.11'",
+            "imagecodecs",
         ],
         # Detectron2 is on no package index: this extra works where you have a wheel of your own
         # (pip install --find-links FOLDER 'cellseg[detectron2]'). Without it the embedded engine

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cellseg.data.images import NORMALIZATION_MODES
+from cellseg.data.augmentations.config import add_augmentation_config, check_augmentation_config
+from cellseg.data.images import ImageInput
 from cellseg.data.registration import (
     builtin_declarations,
     datasets_root,
@@ -47,10 +48,23 @@ def add_cellseg_config(cfg: CfgNode) -> None:
 
     node.INPUT = CfgNode()
     # How intensities become 0..255: "auto" (percentile for anything but 8-bit), "percentile",
-    # "minmax" or "none".
+    # "minmax", "range" or "none". docs/images.md explains these keys.
     node.INPUT.NORMALIZE = "auto"
     # Lower and upper percentile of "percentile", per channel.
     node.INPUT.PERCENTILES = [1.0, 99.8]
+    # The two intensities that become 0 and 255 in "range", such as [0, 4095].
+    node.INPUT.RANGE = []
+    # Up to three channels of the file, by number from 0 or by name, in the order of R, G, B: one is
+    # repeated, two leave B black. Empty: grey (repeated) and RGB images.
+    node.INPUT.CHANNELS = []
+    # Page of a multi-page file or stack, from 0; -1: every file has one page.
+    node.INPUT.PAGE = -1
+    # "max": the brightest value along Z, before pages are counted. "none": no projection.
+    node.INPUT.PROJECTION = "none"
+
+    # Changes of training images beside Detectron2's own, all off (docs/augmentation.md).
+    node.AUGMENTATION = CfgNode()
+    add_augmentation_config(node.AUGMENTATION)
 
     node.SOLVER = CfgNode()
     # SGD is Detectron2's own; ADAMW uses SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY too.
@@ -163,22 +177,28 @@ def check_config(cfg: CfgNode) -> None:
         ConfigError: naming the key, what was found and what was expected.
     """
     node = cfg.CELLSEG
-    _check_choice("CELLSEG.INPUT.NORMALIZE", node.INPUT.NORMALIZE, NORMALIZATION_MODES)
+    ImageInput.from_config(cfg)
     _check_choice("CELLSEG.SOLVER.OPTIMIZER", node.SOLVER.OPTIMIZER, OPTIMIZERS)
-    percentiles = list(node.INPUT.PERCENTILES)
-    if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
-        raise ConfigError(
-            f"CELLSEG.INPUT.PERCENTILES is {percentiles}; expected [low, high] "
-            "with 0 <= low < high <= 100"
-        )
     for name in ("SCORE_THRESHOLD", "MASK_THRESHOLD"):
         if not 0 <= node.TEST[name] <= 1:
             raise ConfigError(f"CELLSEG.TEST.{name} is {node.TEST[name]}; expected 0 to 1")
+    _check_augmentations(cfg)
     check_registered_names(cfg)
     for mismatch in torchvision_mismatches(cfg):
         logger.warning("%s (docs/weights.md)", mismatch)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_dataset(cfg, name)
+
+
+def _check_augmentations(cfg: CfgNode) -> None:
+    node = cfg.CELLSEG.AUGMENTATION
+    check_augmentation_config(node)
+    if node.COPY_PASTE.ENABLED and (cfg.INPUT.MASK_FORMAT != "bitmask" or not cfg.MODEL.MASK_ON):
+        raise ConfigError(
+            "CELLSEG.AUGMENTATION.COPY_PASTE.ENABLED needs masks as bitmaps; expected "
+            f"MODEL.MASK_ON True and INPUT.MASK_FORMAT 'bitmask', found {cfg.MODEL.MASK_ON} and "
+            f"{cfg.INPUT.MASK_FORMAT!r}"
+        )
 
 
 def _check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:

@@ -207,18 +207,22 @@ def crops_to_rles(
     crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
 ) -> list[Rle]:
     """`crop_to_rle` for many cells of one image; see there."""
+    return runs_to_rles(*crops_to_runs(crops, offsets_rc, image_hw), len(crops), image_hw)
+
+
+def crops_to_runs(
+    crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Cell number, start and exclusive end of every run, in column-major pixels of the image.
+
+    Raises:
+        LabelError: a crop reaches beyond the image.
+    """
     offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
     check_crops_inside(crops, offsets, image_hw)
-    cells, starts, ends = _crops_to_runs(crops, offsets, int(image_hw[0]))
-    return runs_to_rles(cells, starts, ends, len(crops), image_hw)
-
-
-def _crops_to_runs(
-    crops: Sequence[Crop], offsets_rc: IntArray, height: int
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Cell number, start and exclusive end of every run, in column-major pixels of the image."""
     if not crops:
         return (np.zeros(0, np.int64),) * 3
+    height = int(image_hw[0])
     # A zero behind every column ends its runs, so that all cells can be laid end to end.
     framed = [_end_columns(crop).ravel() for crop in crops]
     first = np.cumsum([0, *(len(flat) for flat in framed)])
@@ -226,7 +230,7 @@ def _crops_to_runs(
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     cells = np.searchsorted(first, starts, side="right") - 1
     strides = np.array([crop.shape[0] + 1 for crop in crops], np.int64)[cells]
-    rows, cols = offsets_rc[cells].T
+    rows, cols = offsets[cells].T
     starts, ends = (
         (cols + at // strides) * height + rows + at % strides
         for at in (starts - first[cells], ends - first[cells])

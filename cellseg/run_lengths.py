@@ -19,6 +19,7 @@ _CHARACTER_OFFSET = 48  # COCO writes six-bit groups as the characters from "0" 
 _GROUP_BITS = 5
 _MORE = 0x20
 _SIGN = 0x10
+_EXPECTED = 'an RLE is {"size": [height, width], "counts": str, bytes or list of run lengths}'
 
 
 def runs_to_rles(
@@ -83,39 +84,121 @@ def rle_to_runs(rle: Rle) -> tuple[IntArray, IntArray, int, int]:
     """Starts and exclusive ends of the runs of 1 (none empty), and the image's height and width."""
     try:
         height, width = (int(length) for length in rle["size"])
-        counts = _read_counts(rle["counts"])
+        counts, sizes = _read_counts([rle["counts"]])
+        _check_sums(counts, sizes, height * width)
     except (KeyError, TypeError, ValueError, IndexError, UnicodeEncodeError) as error:
-        raise LabelError(
-            'an RLE is {"size": [height, width], "counts": str, bytes or list of run lengths}; '
-            f"found {str(rle)[:200]}"
-        ) from error
+        raise LabelError(f"{error}; {_EXPECTED}; found {str(rle)[:200]}") from error
     borders = np.cumsum(counts)
-    if counts.size == 0 or (counts < 0).any() or borders[-1] != height * width:
-        total = int(borders[-1]) if borders.size else 0
-        raise LabelError(f"an RLE of {height} x {width} pixels has runs that add up to {total}")
     starts, ends = borders[:-1:2], borders[1::2]
     nonempty = ends > starts
     return starts[nonempty], ends[nonempty], height, width
 
 
-def _read_counts(counts: str | bytes | Sequence[int]) -> IntArray:
-    """Run lengths from COCO's string.
+def rles_to_runs(
+    rles: Sequence[Rle], image_hw: tuple[int, int]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The runs of all cells of one image, parsed at once.
+
+    Args:
+        rles: one per cell; compressed (str or bytes) or not (list of run lengths).
+        image_hw: (height, width), pixels, which each of them has as its size.
+
+    Returns:
+        Number of the cell (ascending), first pixel and pixel behind each run; no run is empty.
+
+    Raises:
+        LabelError: names the first cell whose RLE is of another size or is none.
+    """
+    if not rles:
+        return (np.zeros(0, np.int64),) * 3
+    area = int(image_hw[0]) * int(image_hw[1])
+    try:
+        if not all(tuple(rle["size"]) == tuple(image_hw) for rle in rles):
+            raise ValueError("sizes differ")
+        counts, sizes = _read_counts([rle["counts"] for rle in rles])
+        _check_sums(counts, sizes, area)
+    except (KeyError, TypeError, ValueError, IndexError, UnicodeEncodeError) as error:
+        raise _first_fault(rles, image_hw) from error
+    owner = np.repeat(np.arange(len(rles)), sizes)
+    borders = np.cumsum(counts) - owner * area
+    first = np.cumsum(sizes) - sizes
+    is_cell = (np.arange(counts.size) - first[owner]) % 2 == 1
+    is_cell &= counts > 0
+    at = np.flatnonzero(is_cell)
+    return owner[at], borders[at - 1], borders[at]
+
+
+def _first_fault(rles: Sequence[Rle], image_hw: tuple[int, int]) -> LabelError:
+    for number, rle in enumerate(rles):
+        try:
+            *_, height, width = rle_to_runs(rle)
+        except LabelError as error:
+            return LabelError(f"cell {number}: {error}")
+        if (height, width) != tuple(image_hw):
+            return LabelError(
+                f"cell {number}: RLE of size {[height, width]} in an image of {list(image_hw)}"
+            )
+    raise AssertionError("every RLE is sound by itself")
+
+
+def _check_sums(counts: IntArray, sizes: IntArray, area: int) -> None:
+    if not sizes.all():
+        raise ValueError("an RLE without run lengths")
+    totals = np.add.reduceat(counts, np.cumsum(sizes) - sizes)
+    if counts.min() < 0 or (totals != area).any():
+        wrong = totals[totals != area]
+        found = f"add up to {wrong[0]}" if wrong.size else "are negative"
+        raise ValueError(f"an RLE of {area} pixels has runs that {found}")
+
+
+def _read_counts(
+    encoded: Sequence[str | bytes | Sequence[int]],
+) -> tuple[IntArray, IntArray]:
+    """Run lengths of several RLEs, one after the other, and how many each has."""
+    is_text = [isinstance(one, (str, bytes)) for one in encoded]
+    if all(is_text):
+        return _parse_counts(encoded)  # type: ignore[arg-type]
+    parts = [
+        _parse_counts([one])[0]  # type: ignore[list-item]
+        if text
+        else np.asarray(one, np.int64).reshape(-1)
+        for one, text in zip(encoded, is_text)
+    ]
+    return np.concatenate(parts), np.array([part.size for part in parts])
+
+
+def _parse_counts(encoded: Sequence[str | bytes]) -> tuple[IntArray, IntArray]:
+    """Run lengths from COCO's strings.
 
     Each character holds five bits, low ones first, and a sixth that says that more follow. From the
     fourth run on, the number is the difference to the run before the last.
     """
-    if not isinstance(counts, (str, bytes)):
-        return np.asarray(counts, np.int64).reshape(-1)
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    groups = np.frombuffer(text, np.uint8).astype(np.int64) - _CHARACTER_OFFSET
-    last = np.flatnonzero((groups & _MORE) == 0)
-    first = np.r_[0, last[:-1] + 1]
+    texts = [one.encode("ascii") if isinstance(one, str) else one for one in encoded]
+    groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - _CHARACTER_OFFSET
+    is_last = (groups & _MORE) == 0
+    last = np.flatnonzero(is_last)
+    first = np.r_[0, last[:-1] + 1][: last.size]
     lengths = last - first + 1
-    if lengths.sum() != groups.size or lengths.max(initial=0) > 12:
+    text_ends = np.cumsum([len(text) for text in texts])
+    whole = is_last[text_ends[text_ends > 0] - 1].all() if groups.size else True
+    if not whole or lengths.max(initial=0) > 12:
         raise ValueError("the string ends in the middle of a number")
     places = np.arange(groups.size) - np.repeat(first, lengths)
-    values = np.add.reduceat((groups & (_MORE - 1)) << (_GROUP_BITS * places), first)
+    shifted = (groups & (_MORE - 1)) << (_GROUP_BITS * places)
+    values = np.add.reduceat(shifted, first) if first.size else shifted
     values -= np.where(groups[last] & _SIGN, 1 << (_GROUP_BITS * lengths), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    ends = np.searchsorted(last, text_ends)
+    sizes = np.diff(ends, prepend=0)
+    place = np.arange(values.size) - np.repeat(ends - sizes, sizes)
+    for chain, begin in (((place % 2 == 1), 1), (((place % 2 == 0) & (place > 0)), 2)):
+        at = np.flatnonzero(chain)
+        values[at] = _sum_along(values[at], place[at] == begin)
+    return values, sizes
+
+
+def _sum_along(values: IntArray, begins: NDArray[np.bool_]) -> IntArray:
+    """Cumulative sums that start anew where `begins` is True; the first one is."""
+    sums = np.cumsum(values)
+    at = np.flatnonzero(begins)
+    before = (sums - values)[at]
+    return sums - np.repeat(before, np.diff(at, append=values.size))

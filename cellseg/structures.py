@@ -1,10 +1,10 @@
-"""CellInstances: the cells of one image, as small crops."""
+"""CellInstances: the cells of one image, as small crops. LabelMasks: those of training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cellseg.errors import LabelError
@@ -20,6 +20,20 @@ from cellseg.labels import (
     rle_to_crop,
 )
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from cellseg.label_masks import LabelMasks
+
+__all__ = ["CellInstances", "LabelMasks"]
+
+
+def __getattr__(name: str) -> Any:
+    """`LabelMasks` on first use: it needs torch and the engine, all else here does not."""
+    if name == "LabelMasks":
+        from cellseg.label_masks import LabelMasks
+
+        return LabelMasks
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, eq=False)

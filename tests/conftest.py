@@ -32,6 +32,14 @@ def _loggers_as_they_were() -> Iterator[None]:
         one.propagate, one.level, one.handlers = propagate, level, handlers
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is cached below the tests' own folder, and not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def pytest_report_header() -> str:
     return f"engine: {cellseg.engine_info()}"
 

@@ -50,6 +50,7 @@ def test_every_command_is_run_by_a_test_or_by_ci() -> None:
     assert others == [
         command("train_net.py", "my_config"),
         command("predict.py"),
+        command("inspect_dataset.py"),
         command("train_net.py", "DropoutMaskHead"),
         command("in_python.py"),
         command("engine.py"),
@@ -64,6 +65,13 @@ def test_own_data(project: Path, tiny_model: list[str]) -> None:
     PAGE.run(command("predict.py"), project, *tiny_model)
     written = {path.name for path in (project / "predictions").iterdir()}
     assert {"test_labels.tif", "test_overlay.png", "coco_results.json"} <= written
+
+
+def test_a_look_at_the_data(project: Path) -> None:
+    PAGE.run(command("inspect_dataset.py"), project)
+    written = {path.name for path in (project / "output" / "inspect").iterdir()}
+    assert any(name.endswith(".png") for name in written)
+    assert any(name.endswith(".csv") for name in written)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
-    problems = predict_files(predictor, images, args.output)
+    problems = predict_files(predictor, images, args.output, read=predictor.read_image)
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
     return 1 if problems or missing else 0
 

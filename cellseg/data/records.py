@@ -19,11 +19,14 @@ class CellAnnotation:
         rle: COCO's compressed RLE of the whole image.
         box_xyxy: tight box (x0, y0, x1, y1), x1 and y1 exclusive, pixels.
         class_name: one of the dataset's classes.
+        is_crowd: a region of cells that nobody counted (COCO's `iscrowd`), not one cell: not
+            trained on, and detections inside it are neither right nor wrong.
     """
 
     rle: Rle
     box_xyxy: tuple[float, float, float, float]
     class_name: str
+    is_crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def record_to_detectron2_dict(record: CellRecord, classes: Sequence[str]) -> dic
 
     Returns:
         `file_name`, `height`, `width`, `image_id` and `annotations`, each with `bbox` (XYXY_ABS),
-        `bbox_mode`, `category_id`, `segmentation` and `iscrowd` 0.
+        `bbox_mode`, `category_id`, `segmentation` and `iscrowd`.
 
     Raises:
         DatasetError: a cell's class is not among `classes`.
@@ -77,7 +80,7 @@ def record_to_detectron2_dict(record: CellRecord, classes: Sequence[str]) -> dic
                 "bbox_mode": BoxMode.XYXY_ABS,
                 "category_id": category_ids[cell.class_name],
                 "segmentation": dict(cell.rle),
-                "iscrowd": 0,
+                "iscrowd": int(cell.is_crowd),
             }
             for cell in record.cells
         ],

@@ -5,7 +5,9 @@
       root: dsb2018                   # below $DETECTRON2_DATASETS
       splits: [train, val]            # folders; or {train: folder_1, val: folder_2}
       classes: [nucleus]              # [cell] by default
+      cache: true                     # keep parsed annotations (cellseg.data.cache); the default
 
+Splits of one folder, by a hash or by lists of ids, are in `cellseg.data.splits`.
 Registering reads the YAML file only; records are read when a dataset is first asked for.
 """
 
@@ -20,9 +22,19 @@ from typing import Any
 
 import cellseg
 import yaml
+from cellseg.data.cache import Reading, cached_records
 from cellseg.data.formats import find_format, read_records
 from cellseg.data.formats.base import DatasetFormat, Option
-from cellseg.data.records import record_to_detectron2_dict
+from cellseg.data.records import CellRecord, record_to_detectron2_dict
+from cellseg.data.split_plans import (
+    GROUP_BY_EXPECTED,
+    SplitPlan,
+    build_plan,
+    find_plan_problems,
+    is_derived,
+    is_grouping,
+)
+from cellseg.data.splits import select_split
 from cellseg.errors import DatasetError, collect_problems
 
 DECLARATIONS_HINT = "datasets/README.md describes every key."
@@ -38,6 +50,15 @@ _NAMES = Option(
         and len(set(value)) == len(value)
     ),
 )
+_KEYS_OF_FILES = {
+    "root": _ROOT,
+    "split_seed": Option(
+        "a text or a whole number",
+        lambda value: isinstance(value, (str, int)) and not isinstance(value, bool),
+    ),
+    "group_by": Option(GROUP_BY_EXPECTED, is_grouping),
+    "cache": Option("true or false", lambda value: isinstance(value, bool)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,10 +69,14 @@ class Declaration:
         name: the name it is registered by, `<dataset>_<split>`.
         format_name: key of `cellseg.data.formats.FORMATS`.
         root: the dataset's folder, below the root of all datasets; "" if the format has none.
-        split: what the format's splits are declared by, usually a folder.
+        split: what the format's splits are declared by, usually a folder; where there is a plan,
+            what all its splits are taken from.
         classes: class names in the order of their ids.
         options: the format's own keys.
         path: the YAML file; two that declare the same do not contradict each other.
+        split_name: what stands behind the dataset's name in `name`.
+        plan: how splits are taken from one folder; None where `split` is a folder of its own.
+        use_cache: whether parsed annotations are kept.
     """
 
     name: str
@@ -61,6 +86,9 @@ class Declaration:
     classes: tuple[str, ...]
     options: Mapping[str, Any]
     path: Path = field(compare=False)
+    split_name: str = ""
+    plan: SplitPlan | None = None
+    use_cache: bool = True
 
 
 _registered: dict[str, tuple[Declaration, Path]] = {}
@@ -146,17 +174,57 @@ def _make_loader(declaration: Declaration, folder: Path) -> Callable[[], list[di
 
 
 def _read_dicts(declaration: Declaration, folder: Path) -> list[dict[str, Any]]:
+    records = read_declared_records(declaration, folder)
+    return [record_to_detectron2_dict(record, declaration.classes) for record in records]
+
+
+def read_declared_records(
+    declaration: Declaration, datasets_folder: str | Path
+) -> list[CellRecord]:
+    """Records of one declared split, through the cache.
+
+    Args:
+        declaration: as `read_declarations` returns it.
+        datasets_folder: what the dataset's root is below.
+
+    Raises:
+        DatasetError: files that cannot be used, or a split that cannot be dealt; it begins with
+            the dataset's name and the declaration.
+    """
+    root = Path(datasets_folder).absolute() / declaration.root
     try:
-        records = read_records(
+        records = _read_source(declaration, root)
+        if declaration.plan is None:
+            return records
+        return select_split(records, declaration.plan, declaration.split_name, root)
+    except DatasetError as error:
+        raise DatasetError(f"{declaration.name} ({declaration.path}): {error}") from error
+
+
+def _read_source(declaration: Declaration, root: Path) -> list[CellRecord]:
+    """All records of what the declaration's split is, or is taken from."""
+    format_ = find_format(declaration.format_name)
+
+    def read() -> list[CellRecord]:
+        return read_records(
             declaration.format_name,
-            folder / declaration.root,
+            root,
             declaration.split,
             classes=declaration.classes,
             **declaration.options,
         )
-    except DatasetError as error:
-        raise DatasetError(f"{declaration.name} ({declaration.path}): {error}") from error
-    return [record_to_detectron2_dict(record, declaration.classes) for record in records]
+
+    if not (declaration.use_cache and format_.has_files):
+        return read()
+    reading = Reading(
+        declaration.format_name,
+        root,
+        declaration.split,
+        declaration.classes,
+        declaration.options,
+        format_.read,
+    )
+    return cached_records(reading, read)
 
 
 def read_declarations(path: str | Path) -> list[Declaration]:
@@ -230,6 +298,9 @@ def _problems_of(name: str, content: Any) -> Iterator[str]:
     for key in ("root", "splits") if format_.has_files else ("splits",):
         if key not in content:
             yield f"{name}.{key}: missing, expected {allowed[key].expected}"
+    if _are_splits(content.get("splits"), format_):
+        for problem in find_plan_problems(content, format_.split.accepts):
+            yield f"{name}.{problem}"
 
 
 def _allowed_keys(format_: DatasetFormat) -> dict[str, Option]:
@@ -242,7 +313,7 @@ def _allowed_keys(format_: DatasetFormat) -> dict[str, Option]:
         "classes": _NAMES,
         **format_.options,
     }
-    return {**keys, "root": _ROOT} if format_.has_files else keys
+    return {**keys, **_KEYS_OF_FILES} if format_.has_files else keys
 
 
 def _are_splits(value: Any, format_: DatasetFormat) -> bool:
@@ -252,13 +323,14 @@ def _are_splits(value: Any, format_: DatasetFormat) -> bool:
         isinstance(value, dict)
         and len(value) > 0
         and all(isinstance(name, str) for name in value)
-        and all(format_.split.accepts(split) for split in value.values())
+        and all(is_derived(split) or format_.split.accepts(split) for split in value.values())
     )
 
 
 def _split_declarations(file: Path, name: str, content: dict[str, Any]) -> Iterator[Declaration]:
-    general = ("format", "root", "splits", "classes")
+    general = ("format", "splits", "classes", *_KEYS_OF_FILES)
     splits = content["splits"]
+    plan = build_plan(content)
     for split_name, split in (
         ((s, s) for s in splits) if isinstance(splits, list) else splits.items()
     ):
@@ -266,8 +338,11 @@ def _split_declarations(file: Path, name: str, content: dict[str, Any]) -> Itera
             name=f"{name}_{split_name}",
             format_name=content["format"],
             root=content.get("root", ""),
-            split=split,
+            split=split["from"] if is_derived(split) else split,
             classes=tuple(content.get("classes", ["cell"])),
             options={key: value for key, value in content.items() if key not in general},
             path=file,
+            split_name=split_name,
+            plan=plan if is_derived(split) else None,
+            use_cache=content.get("cache", True),
         )

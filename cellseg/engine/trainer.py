@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import torch
+from cellseg.data.images import ImageInput
 from cellseg.data.mapper import CellDatasetMapper
 from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
@@ -89,6 +90,7 @@ class CellTrainer(DefaultTrainer):
                     folder,
                     max_images=cfg.CELLSEG.TEST.PICTURES,
                     score_threshold=threshold,
+                    read=ImageInput.from_config(cfg).read,
                 )
             )
         return DatasetEvaluators(evaluators)

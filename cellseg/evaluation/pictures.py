@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from cellseg.data.images import read_image
 from cellseg.evaluation.adapters import GroundTruth, ImageKey, detections_to_cells, image_key
 from cellseg.report.overlay import draw_comparison, write_picture
 from detectron2.evaluation import DatasetEvaluator
+from numpy.typing import NDArray
 
 PICTURES_FOLDER = "pictures"
 
@@ -28,6 +29,7 @@ class PictureEvaluator(DatasetEvaluator):
         max_images: only the first so many images of the dataset are drawn, the same ones at
             every evaluation and on any number of ranks.
         score_threshold: detections below it are not drawn.
+        read: file to image, such as `ImageInput.read`, for files of several pages or channels.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class PictureEvaluator(DatasetEvaluator):
         *,
         max_images: int = 8,
         score_threshold: float = 0.5,
+        read: Callable[[str], NDArray[Any]] = read_image,
     ) -> None:
         self._truth = GroundTruth.load(dataset_name)
         self._folder = Path(output_dir) / PICTURES_FOLDER
         self._drawn: set[ImageKey] = set(islice(self._truth.images, max_images))
         self._score_threshold = score_threshold
+        self._read = read
 
     def process(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
         """Draw those of the images that are among the first ones; see CellIoUEvaluator.process."""
@@ -50,7 +54,7 @@ class PictureEvaluator(DatasetEvaluator):
             if key in self._drawn:
                 cells = detections_to_cells(output["instances"], self._score_threshold)
                 true, _ = self._truth.cells(key)
-                picture = draw_comparison(read_image(image["file_name"]), true, cells)
+                picture = draw_comparison(self._read(image["file_name"]), true, cells)
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)
 
     def evaluate(self) -> dict[str, Any]:

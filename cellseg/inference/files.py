@@ -83,6 +83,8 @@ def predict_files(
     predict: Callable[[NDArray[np.generic]], CellInstances],
     paths: Sequence[Path],
     output_dir: str | Path,
+    *,
+    read: Callable[[Path], NDArray[np.generic]] = read_image,
 ) -> list[str]:
     """Predict each file and write its results; one that fails does not stop the rest.
 
@@ -94,6 +96,7 @@ def predict_files(
         predict: image as stored to cells, such as a `CellPredictor`.
         paths: image files.
         output_dir: made if needed.
+        read: file to image, such as `CellPredictor.read_image`.
 
     Returns:
         One line per file that failed: its path and the reason.
@@ -105,7 +108,7 @@ def predict_files(
         stems = output_stems(paths)
         for path, stem in tqdm(list(zip(paths, stems)), desc="predict", unit="image"):
             try:
-                image = read_image(path)
+                image = read(path)
                 cells = predict(image)
             except CellsegError as error:
                 problems.append(_name_file(path, error))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from cellseg.config import resolve_device
-from cellseg.data.images import prepare_model_input, read_image
+from cellseg.data.images import ImageInput
 from cellseg.errors import ConfigError
 from cellseg.inference.postprocess import instances_to_cells
 from cellseg.modeling.weights import load_weights
@@ -64,6 +65,7 @@ class CellPredictor:
         self.model = build_model(self.cfg)
         load_weights(self.model, self.cfg.MODEL.WEIGHTS)
         self.model.eval()
+        self._input = ImageInput.from_config(self.cfg)
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
 
@@ -86,8 +88,9 @@ class CellPredictor:
         """Find the cells of an image.
 
         Args:
-            image: [H, W] or [H, W, C] as `cellseg.data.images.read_image` gives it: RGB order,
-                in the file's own dtype and intensities.
+            image: [H, W] or [H, W, C] as `read_image` gives it: the channels that
+                CELLSEG.INPUT.CHANNELS chooses, or grey or RGB, in the file's own dtype and
+                intensities.
 
         Returns:
             Cells in the frame of `image`, by descending score; may be empty.
@@ -95,7 +98,7 @@ class CellPredictor:
         Raises:
             ImageReadError: an image of another shape or dtype.
         """
-        pixels = prepare_model_input(image, self.cfg)
+        pixels = self._input.prepare(image)
         height, width = pixels.shape[:2]
         resized = self._resize.get_transform(pixels).apply_image(pixels)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
@@ -105,10 +108,18 @@ class CellPredictor:
         found = found[found.scores >= self.score_threshold]
         return instances_to_cells(found, (height, width), self.mask_threshold)
 
+    def read_image(self, path: str | Path) -> NDArray[Any]:
+        """The page and channels of a file that the config chooses, with the file's own values.
+
+        Raises:
+            ImageReadError: the file is missing, no image that can be read, or does not have them.
+        """
+        return self._input.read(path)
+
     def predict_file(self, path: str | Path) -> CellInstances:
         """Find the cells of an image file.
 
         Raises:
-            ImageReadError: the file is missing or no image that can be read.
+            ImageReadError: as `read_image`.
         """
-        return self(read_image(path))
+        return self(self.read_image(path))

@@ -180,7 +180,7 @@ def test_everything_wrong_with_label_images_in_one_message(tmp_path: Path) -> No
     text = str(caught.value)
     assert "problems (5)" in text
     assert "labels/a.png: the label image is 20 x 30 (width x height), the image 30 x 20" in text
-    assert "labels/b.png: a label image has one channel" in text
+    assert "labels/b.png: a label image has one page of one channel" in text
     assert "labels/c.png: cannot be read as an image" in text
     assert "images/d.png: cannot be read as an image" in text
     assert "labels/e.tif: a label image has no negative values" in text
@@ -278,7 +278,7 @@ def test_unknown_format() -> None:
     with pytest.raises(DatasetError, match="did you mean label_images"):
         read_records("label_image", "x", "y")
     with pytest.raises(DatasetError, match=", ".join(sorted(FORMATS))):
-        read_records("coco", "x", "y")
+        read_records("parquet", "x", "y")
 
 
 @pytest.fixture

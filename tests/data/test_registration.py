@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cellseg.data.records import CellAnnotation, CellRecord, record_to_detectron
 from cellseg.data.registration import (
     builtin_declarations,
     read_declarations,
+    read_declared_records,
     register_declarations,
 )
 from cellseg.errors import DatasetError
@@ -200,7 +202,7 @@ drawn: {format: synthetic, splits: {a: {images: 0, seed: 1}}, image_hw: 128, tou
         "missing.root: missing, expected the name of a folder",
         "missing.splits: missing",
         "format.format: no dataset format 'label_image'; did you mean label_images?",
-        "nothing.format: no dataset format '(none given)'; there are instance_masks",
+        "nothing.format: no dataset format '(none given)'; there are c",
         "list.format: no dataset format",
         "number: expected keys format, root, splits, classes; found 5",
         "drawn.splits: found",
@@ -254,6 +256,120 @@ def test_real_dataset_through_the_catalog(real_datasets: Path) -> None:
     assert sum(len(entry["annotations"]) for entry in dicts) == 903
     assert all(os.path.isfile(entry["file_name"]) for entry in dicts)
     assert MetadataCatalog.get("dsb2018_other_devtest").thing_classes == ["nucleus"]
+
+
+@pytest.fixture
+def one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root of datasets with `cells/all`: 40 images, `plate<k>_<n>` with n below 4."""
+    monkeypatch.setenv("CELLSEG_CACHE", str(tmp_path / "cache"))
+    ids = [f"plate{plate}_{number}" for plate in range(10) for number in range(4)]
+    root = tmp_path / "datasets"
+    builders.write_label_images(root / "cells", "all", dict.fromkeys(ids, SCENES["touching"]))
+    return root
+
+
+SHARES = "{train: {from: all, share: 0.6}, val: {from: all, share: 0.4}}"
+
+
+def ids_of(name: str) -> list[str]:
+    return [entry["image_id"] for entry in DatasetCatalog.get(name)]
+
+
+def test_splits_of_one_folder(tmp_path: Path, one_folder: Path, name: str) -> None:
+    path = declare(
+        tmp_path, name, splits=SHARES, classes=None, group_by=r"'^(plate\d+)'", split_seed="v1"
+    )
+    names = register_declarations([path], one_folder)
+    assert names == [f"{name}_train", f"{name}_val"]
+    train, val = (ids_of(one) for one in names)
+    assert sorted([*train, *val]) == sorted(p.stem for p in one_folder.glob("cells/all/images/*"))
+    plates = [{image_id.split("_")[0] for image_id in ids} for ids in (train, val)]
+    assert plates[0].isdisjoint(plates[1])
+    # As `sha256(["v1", "plate<k>"]) < 0.6 * 2 ** 256` gives them.
+    assert plates[0] == {
+        f"plate{k}"
+        for k in range(10)
+        if int(hashlib.sha256(f'["v1", "plate{k}"]'.encode()).hexdigest(), 16) < 0.6 * 2**256
+    }
+    assert MetadataCatalog.get(f"{name}_val").thing_classes == ["cell"]
+
+
+def test_lists_of_ids_and_groups_in_files_below_root(
+    tmp_path: Path, one_folder: Path, name: str
+) -> None:
+    (one_folder / "cells/val.txt").write_text("plate1_0\nplate1_1\n")
+    (one_folder / "cells/plates.csv").write_text(
+        "id,plate\n"
+        + "".join(f"{p.stem},{p.stem[:6]}\n" for p in one_folder.glob("cells/all/images/*"))
+    )
+    path = declare(
+        tmp_path,
+        name,
+        splits="{train: {from: all, ids: [plate2_0]}, val: {from: all, ids: val.txt}, all: all2}",
+        classes=None,
+        group_by="{csv: plates.csv, column: plate}",
+    )
+    register_declarations([path], one_folder)
+    assert ids_of(f"{name}_train") == ["plate2_0"]
+    assert ids_of(f"{name}_val") == ["plate1_0", "plate1_1"]
+    with pytest.raises(DatasetError, match="all2: no such folder"):
+        ids_of(f"{name}_all")
+    (one_folder / "cells/val.txt").write_text("plate2_1\n")  # its sibling is in train
+    register_declarations([path], tmp_path)
+    register_declarations([path], one_folder)  # asks anew
+    with pytest.raises(DatasetError) as caught:
+        ids_of(f"{name}_train")
+    assert f"{name}_train ({path}): " in str(caught.value)
+    assert "group 'plate2' straddles" in str(caught.value)
+
+
+def test_mistakes_in_splits_of_one_folder(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        """
+sum: {format: label_images, root: x, splits: {a: {from: y, share: 0.8}, b: {from: y, share: 0.3}}}
+group: {format: label_images, root: x, splits: {a: {from: y, share: 1}}, group_by: 'plate'}
+seed: {format: label_images, root: x, splits: [a], split_seed: 1.5, cache: maybe}
+drawn: {format: synthetic, splits: {a: {images: 1, seed: 1}}, cache: true}
+"""
+    )
+    with pytest.raises(DatasetError) as caught:
+        read_declarations(path)
+    for part in (
+        "cannot be used (6)",
+        "sum.splits: the shares add up to 1.1",
+        "group.group_by: found 'plate', expected a regular expression with a group",
+        "seed.split_seed: found 1.5, expected a text or a whole number",
+        "seed.split_seed: is for splits such as {from: all, share: 0.8}; there are none",
+        "seed.cache: found 'maybe', expected true or false",
+        "drawn.cache: unknown key",
+    ):
+        assert part in str(caught.value)
+
+
+def test_annotations_are_parsed_once(
+    tmp_path: Path, one_folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = registration.read_records
+    monkeypatch.setattr(
+        registration,
+        "read_records",
+        lambda *args, **options: calls.append(args) or original(*args, **options),
+    )
+    path = declare(tmp_path, name, splits=SHARES, classes=None)
+    declarations = read_declarations(path)
+    first = [read_declared_records(one, one_folder) for one in declarations]
+    assert len(calls) == 1  # one folder, two splits
+    assert [read_declared_records(one, one_folder) for one in declarations] == first
+    assert len(calls) == 1
+    without = declare(tmp_path, name, splits=SHARES, classes=None, cache="false")
+    uncached = [read_declared_records(one, one_folder) for one in read_declarations(without)]
+    assert uncached == first
+    assert len(calls) == 3
+    monkeypatch.setenv("CELLSEG_CACHE", "off")
+    assert [read_declared_records(one, one_folder) for one in declarations] == first
+    assert len(calls) == 5
 
 
 def test_record_of_a_class_that_is_not_declared() -> None:

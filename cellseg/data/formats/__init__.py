@@ -10,14 +10,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cellseg.data.formats import instance_masks, label_images, synthetic
+from cellseg.data.formats import (
+    cellpose,
+    coco_json,
+    geojson,
+    imagej_rois,
+    instance_masks,
+    label_images,
+    run_length_tables,
+    stardist,
+    synthetic,
+)
 from cellseg.data.formats.base import DatasetFormat, Option
 from cellseg.data.records import CellRecord
 from cellseg.errors import DatasetError
 
 FORMATS: dict[str, DatasetFormat] = {
+    "cellpose": cellpose.FORMAT,
+    "coco_json": coco_json.FORMAT,
+    "dsb2018_table": run_length_tables.DSB2018_TABLE,
+    "geojson": geojson.FORMAT,
+    "imagej_rois": imagej_rois.FORMAT,
     "instance_masks": instance_masks.FORMAT,
     "label_images": label_images.FORMAT,
+    "sartorius_table": run_length_tables.SARTORIUS_TABLE,
+    "stardist": stardist.FORMAT,
     "synthetic": synthetic.FORMAT,
 }
 

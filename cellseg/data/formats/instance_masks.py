@@ -4,26 +4,32 @@
     <root>/<split>/<id>/masks/*.png             any nonzero pixel is cell; files may overlap
     <root>/<split>/<id>/masks/<class>/*.png     where the dataset has several classes
 
-An image without cells has an empty `masks` folder.
+An image without cells has an empty `masks` folder. Cells are read class by class, in the order of
+the files' names. Regions of uncounted cells are not written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from cellseg.data.formats.base import (
     FOLDER_NAME,
     DatasetFormat,
     Problems,
+    copy_image,
     find_split_folder,
+    image_file_name,
     list_files,
     make_cells,
+    new_split_folder,
     read_all,
 )
+from cellseg.data.formats.per_image import check_folder_names, decode_cells
 from cellseg.data.images import read_image, read_image_hw
 from cellseg.data.records import CellRecord
 from cellseg.errors import DatasetError, ImageReadError
@@ -108,4 +114,56 @@ def _read_mask(path: Path, image_hw: tuple[int, int]) -> tuple[Crop, tuple[int, 
     return crop, offset_rc
 
 
-FORMAT = DatasetFormat(read_split, options={"images": FOLDER_NAME, "masks": FOLDER_NAME})
+def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the folders of masks, sorted; none where masks lie in no such folders."""
+    masks = options.get("masks", "masks")
+    folders = find_split_folder(root, split).glob(f"*/{masks}/*/")
+    return tuple(sorted({path.name for path in folders if path.is_dir() and list_files(path)}))
+
+
+def write_split(
+    records: Sequence[CellRecord],
+    root: Path,
+    split: str,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> None:
+    """Write one split; see `DatasetFormat.write`."""
+    check_folder_names(classes if len(classes) > 1 else ())
+    with new_split_folder(root, split) as folder:
+        for record in records:
+            name = image_file_name(record)
+            target = folder / record.image_id / options.get("images", "images") / name
+            if target.parent.is_dir():
+                raise DatasetError(f"{root / split}: image id {record.image_id} occurs twice")
+            target.parent.mkdir(parents=True)
+            copy_image(record, target)
+            _write_masks(record, folder / record.image_id / options.get("masks", "masks"), classes)
+
+
+def _write_masks(record: CellRecord, folder: Path, classes: tuple[str, ...]) -> None:
+    folder.mkdir()
+    mask = np.zeros(record.image_hw, np.uint8)
+    digits = max(4, len(str(len(record.cells))))
+    crops, offsets_rc = decode_cells(record, classes)
+    for number, (cell, crop, (row, col)) in enumerate(
+        zip(record.cells, crops, offsets_rc.tolist()), 1
+    ):
+        if cell.is_crowd:
+            continue
+        target = folder / cell.class_name if len(classes) > 1 else folder
+        target.mkdir(exist_ok=True)
+        window = mask[row : row + crop.shape[0], col : col + crop.shape[1]]
+        window[crop] = 255
+        _, png = cv2.imencode(".png", mask)
+        (target / f"{number:0{digits}d}.png").write_bytes(png.tobytes())
+        window[...] = 0
+
+
+FORMAT = DatasetFormat(
+    read_split,
+    options={"images": FOLDER_NAME, "masks": FOLDER_NAME},
+    write=write_split,
+    loses=("crowd",),
+    find_classes=find_classes,
+)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.data.cache import cache_root
 from cellseg.data.formats import label_images
 from cellseg.data.formats.base import DatasetFormat, Option
 from cellseg.data.records import CellRecord
@@ -27,11 +27,6 @@ from PIL import Image
 # Part of the folder's name: to be raised whenever `make_cells` draws differently.
 DRAWING_VERSION = 1
 MAX_CLASSES = 2
-
-
-def cache_root() -> Path:
-    """Folder for files that can be made again: $CELLSEG_CACHE or `~/.cache/cellseg`."""
-    return Path(os.environ.get("CELLSEG_CACHE") or Path.home() / ".cache" / "cellseg")
 
 
 def read_split(

@@ -1,48 +1,20 @@
-"""Reading images as stored, and bringing them to what a model takes."""
+"""Reading images as stored."""
 
 from __future__ import annotations
 
-import struct
-import zlib
+import os
+import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import builders
 import numpy as np
 import pytest
 import tifffile
 from cellseg.data import images
-from cellseg.errors import ConfigError, ImageReadError
+from cellseg.data.images import pictures
+from cellseg.errors import ImageReadError
+from image_files import FLOAT, GREY_8, GREY_16, RGB_8, RGB_16, RNG, with_alpha, write_raw_png
 from PIL import Image
-
-RNG = np.random.default_rng(0)
-GREY_8 = RNG.integers(0, 256, (7, 11)).astype(np.uint8)
-GREY_16 = RNG.integers(0, 65536, (7, 11)).astype(np.uint16)
-RGB_8 = RNG.integers(0, 256, (7, 11, 3)).astype(np.uint8)
-RGB_16 = RNG.integers(0, 65536, (7, 11, 3)).astype(np.uint16)
-FLOAT = RNG.normal(0, 1000, (7, 11)).astype(np.float32)
-
-
-def with_alpha(image: np.ndarray) -> np.ndarray:
-    alpha = np.full((*image.shape[:2], 1), 3, image.dtype)
-    return np.concatenate([image.reshape(*image.shape[:2], -1), alpha], axis=-1)
-
-
-def write_raw_png(path: Path, image: np.ndarray, colour_type: int) -> None:
-    """A PNG from its definition, for the kinds that no library here writes."""
-    height, width = image.shape[:2]
-    depth = 8 * image.itemsize
-    rows = image.astype(image.dtype.newbyteorder(">")).reshape(height, -1)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize("image", [GREY_8, GREY_16, RGB_8, RGB_16], ids=lambda a: f"{a.dtype}")
@@ -148,7 +120,7 @@ def test_labels_of_many_bits(tmp_path: Path) -> None:
 def test_what_is_no_label_image(tmp_path: Path, array: np.ndarray) -> None:
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, array, photometric="rgb" if array.ndim == 3 else None)
-    with pytest.raises(ImageReadError, match=rf"labels.tif: a label image .*{array.dtype}"):
+    with pytest.raises(ImageReadError, match=r"labels.tif: a label image has"):
         images.read_label_image(path)
 
 
@@ -222,7 +194,7 @@ def test_no_image_at_all(tmp_path: Path, read: object) -> None:
 
 def test_a_png_that_only_one_decoder_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = builders.write_png(tmp_path / "a.png", RGB_16)
-    monkeypatch.setattr(images.cv2, "imdecode", lambda *_: None)
+    monkeypatch.setattr(pictures.cv2, "imdecode", lambda *_: None)
     with pytest.raises(ImageReadError, match=r"a\.png: cannot be decoded"):
         images.read_image(path)
 
@@ -238,85 +210,6 @@ def test_implausibly_large_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             images.read_image_hw(tmp_path / name)
 
 
-def test_normalize_by_hand() -> None:
-    image = np.array([[1000, 1000], [3000, 5000]], np.uint16)
-    expected = np.array([[0, 0], [127.5, 255]], np.float32)
-    assert np.array_equal(images.normalize_image(image, "minmax"), expected)
-    assert images.normalize_image(image, "minmax").dtype == np.float32
-    as_is = images.normalize_image(image, "none")
-    assert as_is.dtype == np.float32
-    assert np.array_equal(as_is, image)
-
-
-def test_normalize_percentiles_clip() -> None:
-    ramp = np.arange(101, dtype=np.float64).reshape(1, 101) / 7 - 3
-    found = images.normalize_image(ramp, "percentile", (10, 60))
-    assert found[0, :11].tolist() == [0] * 11
-    assert found[0, 60:].tolist() == [255] * 41
-    assert found[0, 35] == pytest.approx(127.5)
-
-
-def test_auto_leaves_8_bit_alone_and_nothing_else() -> None:
-    assert images.normalize_image(GREY_8, "auto") is GREY_8
-    for image in (GREY_16, FLOAT, GREY_16.astype(np.int64)):
-        found = images.normalize_image(image, "auto")
-        assert np.array_equal(found, images.normalize_image(image, "percentile", (1.0, 99.8)))
-        assert (found.min(), found.max()) == (0, 255)
-    scene = builders.sixteen_bit()
-    found = images.normalize_image(scene.image)
-    assert np.array_equal(found, np.where(scene.labels > 0, 255, 0))
-
-
-def test_normalize_channels_separately_and_flat_ones() -> None:
-    colour = np.zeros((2, 2, 3), np.uint16)
-    colour[0, 0] = (10, 4000, 0)
-    found = images.normalize_image(colour, "minmax")
-    assert found[0, 0].tolist() == [255, 255, 0]
-    assert not images.normalize_image(np.full((3, 3), 7.0), "percentile").any()
-
-
-def test_one_small_cell_on_an_even_background_is_not_lost() -> None:
-    image = np.zeros((100, 100), np.uint16)
-    image[50, 50:53] = 900
-    assert images.normalize_image(image, "auto").max() == 255
-
-
-@pytest.mark.parametrize(
-    ("mode", "limits"), [("median", (1, 99)), ("percentile", (60, 40)), ("percentile", (-1, 50))]
-)
-def test_normalize_what_it_does_not_know(mode: str, limits: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError):
-        images.normalize_image(GREY_16, mode, limits)
-
-
-def test_model_input() -> None:
-    assert np.array_equal(images.to_model_input(RGB_8, "RGB"), RGB_8)
-    bgr = images.to_model_input(RGB_8, "BGR")
-    assert np.array_equal(bgr, RGB_8[..., ::-1])
-    assert bgr.dtype == np.uint8
-    assert bgr.flags.c_contiguous
-    grey = images.to_model_input(FLOAT)
-    assert grey.dtype == np.float32
-    assert all(np.array_equal(grey[..., k], FLOAT) for k in range(3))
-    assert np.array_equal(images.to_model_input(FLOAT[..., None]), grey)
-
-
-def test_model_input_of_other_channels_and_formats() -> None:
-    with pytest.raises(ImageReadError, match=r"\[7, 11, 4\]"):
-        images.to_model_input(np.zeros((7, 11, 4), np.uint8))
-    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT"):
-        images.to_model_input(GREY_8, "YUV")
-
-
-def test_read_model_input_follows_the_config(tmp_path: Path) -> None:
-    path = builders.write_png(tmp_path / "a.png", RGB_16)
-    own = SimpleNamespace(NORMALIZE="percentile", PERCENTILES=[5.0, 95.0])
-    cfg = SimpleNamespace(INPUT=SimpleNamespace(FORMAT="BGR"), CELLSEG=SimpleNamespace(INPUT=own))
-    expected = images.normalize_image(RGB_16, "percentile", (5, 95))[..., ::-1]
-    assert np.array_equal(images.read_model_input(path, cfg), expected)
-    assert np.array_equal(images.prepare_model_input(RGB_16, cfg), expected)
-
-
 def test_real_16_bit_tiff(real_datasets: Path) -> None:
     paths = sorted((real_datasets / "usiigaci" / "raw16").rglob("*.tif"))
     if not paths:
@@ -326,3 +219,52 @@ def test_real_16_bit_tiff(real_datasets: Path) -> None:
         assert image.dtype == np.uint16
         assert image.max() > 255
         assert images.read_image_hw(path) == image.shape[:2] == (1022, 1024)
+
+
+def test_names_with_everything_in_them(tmp_path: Path) -> None:
+    folder = tmp_path / "Zellen è µm 細胞"
+    folder.mkdir()
+    for name in ("field 1 [a]*?.TIF", "Ä.Tiff", "ß.PNG", "ok.ome.tif"):
+        path = folder / name
+        if path.suffix == ".PNG":
+            builders.write_png(tmp_path / "a.png", RGB_16)
+            shutil.move(tmp_path / "a.png", path)
+        else:
+            tifffile.imwrite(path, RGB_16, photometric="rgb")
+        os.chmod(path, 0o444)
+        assert np.array_equal(images.read_image(path), RGB_16)
+        assert np.array_equal(images.read_image(str(path)), RGB_16)
+        assert images.read_image_hw(path) == (7, 11)
+        os.remove(path)
+
+
+def test_a_png_named_tif(tmp_path: Path) -> None:
+    builders.write_png(tmp_path / "a.png", GREY_16)
+    shutil.move(tmp_path / "a.png", tmp_path / "a.tif")
+    assert np.array_equal(images.read_image(tmp_path / "a.tif"), GREY_16)
+    assert images.read_image_hw(tmp_path / "a.tif") == (7, 11)
+
+
+def test_half_precision_and_64_bits(tmp_path: Path) -> None:
+    for dtype in (np.float16, np.int64, np.uint64, np.int8):
+        image = (GREY_16 % 100).astype(dtype)
+        tifffile.imwrite(tmp_path / "a.tif", image)
+        found = images.read_image(tmp_path / "a.tif")
+        assert found.dtype == dtype
+        assert np.array_equal(found, image)
+
+
+def test_reading_leaves_no_file_open(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY_16)
+    builders.write_png(tmp_path / "a.png", RGB_8)
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:300])
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for _ in range(5):
+        images.read_image(tmp_path / "a.tif")
+        images.read_image(tmp_path / "a.png")
+        images.read_image_hw(tmp_path / "a.png")
+        with pytest.raises(ImageReadError):
+            images.read_image(tmp_path / "b.tif")
+    after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    assert after == before
+    assert not [w for w in recwarn if w.category is ResourceWarning]

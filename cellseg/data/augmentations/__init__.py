@@ -1,0 +1,60 @@
+"""Augmentation for cells, beside Detectron2's own; docs/augmentation.md shows each."""
+
+from cellseg.data.augmentations.annotations import (
+    annotations_to_labelled_image,
+    labelled_image_to_annotations,
+)
+from cellseg.data.augmentations.build import (
+    build_cell_augmentations,
+    build_copy_paste,
+    needs_tight_boxes,
+)
+from cellseg.data.augmentations.config import (
+    add_augmentation_config,
+    check_augmentation_config,
+)
+from cellseg.data.augmentations.copy_paste import (
+    CopyPaste,
+    LabelledImage,
+    SameClassImages,
+)
+from cellseg.data.augmentations.elastic import ElasticTransform, RandomElastic
+from cellseg.data.augmentations.geometry import (
+    RandomRotate90,
+    RandomScaleCrop,
+    Rotate90Transform,
+    ScaleCropTransform,
+)
+from cellseg.data.augmentations.intensity import (
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
+    RandomGamma,
+    RandomInvert,
+    RandomNoise,
+)
+
+__all__ = [
+    "CopyPaste",
+    "ElasticTransform",
+    "LabelledImage",
+    "RandomBlur",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomElastic",
+    "RandomGamma",
+    "RandomInvert",
+    "RandomNoise",
+    "RandomRotate90",
+    "RandomScaleCrop",
+    "Rotate90Transform",
+    "SameClassImages",
+    "ScaleCropTransform",
+    "add_augmentation_config",
+    "annotations_to_labelled_image",
+    "build_cell_augmentations",
+    "build_copy_paste",
+    "check_augmentation_config",
+    "labelled_image_to_annotations",
+    "needs_tight_boxes",
+]

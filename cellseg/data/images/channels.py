@@ -1,0 +1,213 @@
+"""Which page and which channels of a file make the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from cellseg.errors import ImageReadError
+from numpy.typing import NDArray
+from PIL import Image
+
+PROJECTIONS = ("none", "max")
+_UNNAMED_AXES = "QI"  # tifffile's letters where a file has several images and does not say why
+
+
+@dataclass(frozen=True)
+class ImageStack:
+    """Everything that a file holds, of which nothing has been read yet.
+
+    Attributes:
+        axes: a letter per dimension: Y, X, S (samples of a pixel, such as R, G, B), C (channels),
+            Z, T, and others; Q and I where the file does not say.
+        shape: as long as `axes`.
+        read_block: index of the first `leading` dimensions -> array of the rest.
+        leading: how many dimensions are read one by one.
+        channel_names: one per channel, or none.
+        has_alpha: the last sample is transparency.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    read_block: Callable[[tuple[int, ...]], NDArray[Any]]
+    leading: int = 0
+    channel_names: tuple[str, ...] = ()
+    has_alpha: bool = False
+
+    def __post_init__(self) -> None:
+        if self.axes.count("Y") != 1 or self.axes.count("X") != 1 or 0 in self.shape:
+            raise ImageReadError(f"expected an image; {self.found}")
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and math.prod(self.image_hw) > 2 * limit:
+            raise ImageReadError(f"implausibly large: {self.found}")
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
+
+    @property
+    def found(self) -> str:
+        """Shape and axes, for messages."""
+        return f"found shape {list(self.shape)}, axes {self.axes}"
+
+    def describe(self, positions: Sequence[int]) -> str:
+        """Axes with their lengths, such as `T 3, Z 5`."""
+        return ", ".join(f"{self.axes[at]} {self.shape[at]}" for at in positions)
+
+
+def select_image(
+    stack: ImageStack,
+    channels: Sequence[int | str] = (),
+    page: int = -1,
+    projection: str = "none",
+) -> NDArray[Any]:
+    """Read the chosen page and channels, and no others.
+
+    Args:
+        stack: what the file holds.
+        channels: numbers from 0 or names, in the order wanted; empty for the one channel or the
+            three of R, G, B (alpha is left out). Where axes C and S are both there, channel
+            numbers count S fastest. An unnamed axis counts as channels where `channels` are given
+            and it is not needed for `page`.
+        page: from 0, counted over all axes that are neither Y, X nor channels, the last one
+            fastest; -1 where there is one page only.
+        projection: "max" takes the brightest value along Z (or along the only axis of pages, if
+            that has no name) before pages are counted.
+
+    Returns:
+        [H, W] for one channel, else [H, W, C]; the file's own dtype.
+
+    Raises:
+        ImageReadError: a choice is missing, or is not in the file; it lists what there is.
+    """
+    channel_axes = _find_channel_axes(stack, bool(channels), page)
+    numbers = _channel_numbers(stack, channel_axes, channels)
+    others = [at for at in _stacked(stack) if at not in channel_axes]
+    depth = _find_depth(stack, others) if projection == "max" else []
+    fixed = _page_index(stack, [at for at in others if at not in depth], page)
+    levels = (
+        _read_channels(stack, {**fixed, **dict(zip(depth, level))}, channel_axes, numbers)
+        for level in np.ndindex(*(stack.shape[at] for at in depth))
+    )
+    return reduce(np.maximum, levels)
+
+
+def _stacked(stack: ImageStack) -> list[int]:
+    return [at for at, axis in enumerate(stack.axes) if axis not in "YX"]
+
+
+def _find_channel_axes(stack: ImageStack, wanted: bool, page: int) -> list[int]:
+    named = [at for at, axis in enumerate(stack.axes) if axis in "CS"]
+    unnamed = [at for at, axis in enumerate(stack.axes) if axis in _UNNAMED_AXES]
+    if named or not wanted or not unnamed:
+        return named
+    return unnamed[-1:] if page < 0 or len(_stacked(stack)) > 1 else []
+
+
+def _channel_numbers(
+    stack: ImageStack, channel_axes: Sequence[int], channels: Sequence[int | str]
+) -> list[int]:
+    count = math.prod(stack.shape[at] for at in channel_axes) - stack.has_alpha
+    if channels:
+        return [_channel_number(stack, channel, count) for channel in channels]
+    longer = [stack.axes[at] for at in channel_axes if stack.shape[at] > 1]
+    is_colour = count == 3 and longer == ["S"]
+    if count == 1 or is_colour:
+        return list(range(count))
+    raise ImageReadError(
+        f"expected one channel or RGB; {stack.found}: choose up to three of "
+        f"{_list_channels(stack, count)} with CELLSEG.INPUT.CHANNELS"
+    )
+
+
+def _channel_number(stack: ImageStack, channel: int | str, count: int) -> int:
+    number = channel
+    if isinstance(channel, str):
+        matches = [k for k, name in enumerate(stack.channel_names[:count]) if name == channel]
+        number = matches[0] if len(matches) == 1 else -1
+    if isinstance(number, int) and 0 <= number < count:
+        return number
+    names = "" if stack.channel_names or isinstance(channel, int) else " (it has no channel names)"
+    raise ImageReadError(
+        f"CELLSEG.INPUT.CHANNELS asks for {channel!r}; the file has "
+        f"{_list_channels(stack, count)}{names}; {stack.found}"
+    )
+
+
+def _list_channels(stack: ImageStack, count: int) -> str:
+    if len(stack.channel_names) >= count:
+        named = [f"{k} {name!r}" for k, name in enumerate(stack.channel_names[:count])]
+        return f"channels {', '.join(named)}"
+    return f"channels 0 to {count - 1}" if count > 1 else "channel 0"
+
+
+def _find_depth(stack: ImageStack, others: Sequence[int]) -> list[int]:
+    depth = [at for at in others if stack.axes[at] == "Z"]
+    if not depth and len(others) == 1 and stack.axes[others[0]] in _UNNAMED_AXES:
+        return list(others)
+    return depth
+
+
+def _page_index(stack: ImageStack, positions: Sequence[int], page: int) -> dict[int, int]:
+    lengths = [stack.shape[at] for at in positions]
+    count = math.prod(lengths)
+    if page < 0 and count > 1:
+        raise ImageReadError(
+            f"expected one page; {stack.found}: {count} pages ({stack.describe(positions)}). "
+            f"Choose one, 0 to {count - 1}, with CELLSEG.INPUT.PAGE" + _advice(stack, positions)
+        )
+    if page >= count:
+        pages = f"pages 0 to {count - 1}" if count > 1 else "page 0 only"
+        raise ImageReadError(f"CELLSEG.INPUT.PAGE is {page}; the file has {pages}; {stack.found}")
+    index = np.unravel_index(max(page, 0), lengths) if lengths else ()
+    return dict(zip(positions, map(int, index)))
+
+
+def _advice(stack: ImageStack, positions: Sequence[int]) -> str:
+    letters = {stack.axes[at] for at in positions}
+    advice = ""
+    if "Z" in letters or (len(positions) == 1 and letters <= set(_UNNAMED_AXES)):
+        advice += ', or set CELLSEG.INPUT.PROJECTION to "max"'
+    if letters & set(_UNNAMED_AXES):
+        advice += "; if they are channels, choose with CELLSEG.INPUT.CHANNELS"
+        if stack.shape[-1] <= 16 < stack.shape[0]:
+            advice += (
+                '; if the channels come last, the file was written without its axes: "YXC" is meant'
+            )
+    return advice
+
+
+def _read_channels(
+    stack: ImageStack, index: dict[int, int], channel_axes: Sequence[int], numbers: Sequence[int]
+) -> NDArray[Any]:
+    blocks: dict[tuple[int, ...], NDArray[Any]] = {}
+
+    def read(at: dict[int, int]) -> NDArray[Any]:
+        """The part of a block at an index; dimensions without one stay, in the file's order."""
+        leading = tuple(at[k] for k in range(stack.leading))
+        if leading not in blocks:
+            blocks[leading] = stack.read_block(leading)
+        rest = range(stack.leading, len(stack.axes))
+        return blocks[leading][tuple(at.get(k, slice(None)) for k in rest)]
+
+    if list(numbers) == list(range(len(numbers))) and len(channel_axes) == 1 < len(numbers):
+        (axis,) = channel_axes
+        if axis >= stack.leading:  # all at once: what is usual for RGB
+            position = [k for k in range(len(stack.axes)) if k not in index].index(axis)
+            colour = np.moveaxis(read(index), position, -1)[..., : len(numbers)]
+            return _rows_first(stack, colour)
+    lengths = [stack.shape[at] for at in channel_axes]
+    planes = []
+    for number in numbers:
+        where = np.unravel_index(number, lengths) if lengths else ()
+        planes.append(read({**index, **dict(zip(channel_axes, map(int, where)))}))
+    return _rows_first(stack, planes[0] if len(planes) == 1 else np.stack(planes, axis=-1))
+
+
+def _rows_first(stack: ImageStack, image: NDArray[Any]) -> NDArray[Any]:
+    is_turned = stack.axes.index("X") < stack.axes.index("Y")
+    return image.swapaxes(0, 1) if is_turned else image

@@ -1,0 +1,153 @@
+"""How intensities become 0 to 255."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cellseg.errors import ConfigError, ImageReadError
+from numpy.typing import NDArray
+
+NORMALIZATION_MODES = ("auto", "none", "minmax", "percentile", "range")
+DEFAULT_PERCENTILES = (1.0, 99.8)
+
+Floats = NDArray[np.float64]
+
+
+def normalize_image(
+    image: NDArray[Any],
+    mode: str = "auto",
+    limits: Sequence[float] = DEFAULT_PERCENTILES,
+    value_range: Sequence[float] = (),
+) -> NDArray[Any]:
+    """Bring intensities to the range 0 to 255 that the model's pixel mean and deviation are for.
+
+    Args:
+        image: [H, W] or [H, W, C] of any integer or float type.
+        mode: "minmax" (darkest pixel 0, brightest 255), "percentile" (values at the two
+            percentiles become 0 and 255, what lies beyond is clipped), "range" (the two values of
+            `value_range` become 0 and 255), "none" (values stay as they are, also beyond 255), or
+            "auto": "none" for uint8, else "percentile". "minmax" and "percentile" work per channel.
+        limits: the two percentiles.
+        value_range: the two intensities of "range".
+
+    Returns:
+        float32 of the same shape; uint8 stays uint8 where nothing is changed. A channel of one
+        value becomes 0 in "minmax" and "percentile". Where both percentiles fall on one value
+        (a few cells on an even background), the channel's least and greatest value take their
+        place.
+
+    Raises:
+        ConfigError: unknown mode, or limits or a range that do not ascend.
+        ImageReadError: values that are not finite.
+    """
+    check_normalization(mode, limits, value_range)
+    check_finite(image)
+    if mode == "auto":
+        mode = "none" if image.dtype == np.uint8 else "percentile"
+    if mode == "none":
+        return image if image.dtype == np.uint8 else image.astype(np.float32)
+    planes = image[..., None] if image.ndim == 2 else image
+    stretched = np.empty(planes.shape, np.float32)
+    for number in range(planes.shape[-1]):
+        plane = planes[..., number]
+        low, high = value_range if mode == "range" else _plane_limits(plane, mode, limits)
+        stretched[..., number] = _stretch(plane, float(low), float(high))
+    return stretched.reshape(image.shape)
+
+
+def check_normalization(mode: str, limits: Sequence[float], value_range: Sequence[float]) -> None:
+    """Raise ConfigError for what `normalize_image` cannot use."""
+    if mode not in NORMALIZATION_MODES:
+        raise ConfigError(
+            f"CELLSEG.INPUT.NORMALIZE is {mode!r}; expected one of {', '.join(NORMALIZATION_MODES)}"
+        )
+    if not _ascend(limits) or not 0 <= limits[0] <= limits[1] <= 100:
+        raise ConfigError(
+            f"CELLSEG.INPUT.PERCENTILES is {list(limits)}; expected [low, high] "
+            "with 0 <= low < high <= 100"
+        )
+    if (mode == "range" or len(value_range) > 0) and not _ascend(value_range):
+        raise ConfigError(
+            f"CELLSEG.INPUT.RANGE is {list(value_range)}; expected [low, high], the intensities "
+            "that become 0 and 255, with low < high"
+        )
+
+
+def _ascend(pair: Sequence[float]) -> bool:
+    is_numbers = all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in pair)
+    return is_numbers and len(pair) == 2 and bool(pair[0] < pair[1])
+
+
+def check_finite(image: NDArray[Any]) -> None:
+    """Raise ImageReadError for NaN and infinite values."""
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        bad = np.count_nonzero(~np.isfinite(image))
+        raise ImageReadError(f"{bad} of {image.size} values are not finite (NaN or infinite)")
+
+
+def channel_percentiles(channel: NDArray[Any], percents: Sequence[float]) -> Floats:
+    """The same values as `np.percentile(channel.astype(float), percents)`, sooner.
+
+    Args:
+        channel: any shape with at least one value, integers or floats.
+        percents: 0 to 100.
+
+    Returns:
+        float64, one per percent; linear between neighbouring values.
+    """
+    last = channel.size - 1
+    virtual = np.asarray(percents, np.float64) / 100 * last
+    below = np.floor(virtual).astype(np.int64)
+    above = np.minimum(below + 1, last)
+    weight = virtual - below
+    values = _ordered_values(channel, np.concatenate([below, above]))
+    lower, upper = values[: len(below)], values[len(below) :]
+    step = upper - lower
+    # As NumPy rounds: from the nearer of the two values.
+    return np.where(weight >= 0.5, upper - step * (1 - weight), lower + step * weight)
+
+
+def _ordered_values(channel: NDArray[Any], ranks: NDArray[np.int64]) -> Floats:
+    """Values at the given ranks (from 0) of all values in ascending order."""
+    values = channel.ravel()
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+        counts = np.bincount(_from_zero(values)).cumsum()
+        levels = np.searchsorted(counts, ranks, side="right")
+        return (levels + _least(values.dtype)).astype(np.float64)
+    return np.partition(values, np.unique(ranks))[ranks].astype(np.float64)
+
+
+def _least(dtype: np.dtype[Any]) -> int:
+    return int(np.iinfo(dtype).min)
+
+
+def _from_zero(values: NDArray[Any]) -> NDArray[Any]:
+    """Integers of up to 16 bits, moved to begin at 0."""
+    return values if values.dtype.kind == "u" else values.astype(np.intp) - _least(values.dtype)
+
+
+def _plane_limits(plane: NDArray[Any], mode: str, limits: Sequence[float]) -> tuple[float, float]:
+    if mode == "percentile":
+        low, high = channel_percentiles(plane, limits)
+        if low < high:
+            return float(low), float(high)
+    return float(plane.min()), float(plane.max())
+
+
+def _stretch(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+    if plane.dtype.kind not in "iu" or plane.dtype.itemsize > 2:
+        return _scale(plane.astype(np.float64), low, high)
+    least, greatest = _least(plane.dtype), int(np.iinfo(plane.dtype).max)
+    table = _scale(np.arange(least, greatest + 1, dtype=np.float64), low, high)
+    return table[_from_zero(plane)]
+
+
+def _scale(values: Floats, low: float, high: float) -> NDArray[np.float32]:
+    """Works in `values`, which are lost."""
+    values -= low
+    values /= high - low if high > low else 1
+    np.clip(values, 0, 1, out=values)
+    values *= 255
+    return values.astype(np.float32)

@@ -1,0 +1,1 @@
+"""Look at a dataset before a model does: figures, findings, pictures, a cleaned copy."""

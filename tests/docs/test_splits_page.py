@@ -1,0 +1,50 @@
+"""docs/splits.md: its declarations and its script do what the page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import builders
+import pytest
+from cellseg.data.registration import read_declarations, read_declared_records
+from pages import Page
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the page's files and 60 images in `datasets/my_cells/all`."""
+    monkeypatch.setenv("CELLSEG_CACHE", str(tmp_path / "cache"))
+    Page("docs/splits.md").write_files(tmp_path)
+    add_images(tmp_path, range(30))
+    return tmp_path
+
+
+def add_images(folder: Path, wells: range) -> None:
+    scenes = {f"plate1_well{well}_{k}": builders.touching() for well in wells for k in (1, 2)}
+    builders.write_label_images(folder / "datasets/my_cells", "all", scenes)
+
+
+def splits_of(folder: Path, name: str) -> dict[str, set[str]]:
+    return {
+        one.split_name: {r.image_id for r in read_declared_records(one, folder / "datasets")}
+        for one in read_declarations(folder / name)
+    }
+
+
+def test_shares(workplace: Path) -> None:
+    splits = splits_of(workplace, "my_cells.yaml")
+    assert list(splits) == ["train", "val", "test"]
+    assert sum(map(len, splits.values())) == 60
+    wells = [{image_id.rpartition("_")[0] for image_id in ids} for ids in splits.values()]
+    assert sum(map(len, wells)) == 30
+
+
+def test_script_and_table(workplace: Path) -> None:
+    Page.run("python deal_my_cells.py", workplace)
+    before = splits_of(workplace, "my_cells_table.yaml")
+    assert {name: len(ids) for name, ids in before.items()} == {"train": 48, "val": 6, "test": 6}
+    add_images(workplace, range(30, 40))
+    Page.run("python deal_my_cells.py", workplace)
+    after = splits_of(workplace, "my_cells_table.yaml")
+    assert {name: len(ids) for name, ids in after.items()} == {"train": 64, "val": 8, "test": 8}
+    assert all(before[name] <= after[name] for name in before)
