@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"]),
-    package_data={"": ["*.yaml", "py.typed"]},
+    package_data={"": ["*.yaml", "*.css", "*.js", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from cellseg.data.registration import (
     datasets_root,
     register_declarations,
 )
-from cellseg.errors import ConfigError
+from cellseg.errors import ConfigError, LabelError
+from cellseg.evaluation import score
+from cellseg.inference.selection import TEST_KEYS, DetectionThresholds
+from cellseg.modeling.mask_losses import parse_loss
 from cellseg.modeling.registry_check import check_registered_names
 from cellseg.modeling.torchvision_weights import (
     register_torchvision_weights,
@@ -66,16 +70,34 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     node.AUGMENTATION = CfgNode()
     add_augmentation_config(node.AUGMENTATION)
 
+    # Of MODEL.ROI_MASK_HEAD.NAME: CellMaskHead.
+    node.MASK_HEAD = CfgNode()
+    # "bce" (Detectron2's), "dice", "jaccard", "lovasz", or a sum: "bce+dice", "0.5*bce+2*jaccard".
+    node.MASK_HEAD.LOSS = "bce"
+    # What a pixel beside the outline weighs more in "bce"; 0 for none.
+    node.MASK_HEAD.BOUNDARY_WEIGHT = 0.0
+
     node.SOLVER = CfgNode()
     # SGD is Detectron2's own; ADAMW uses SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY too.
     node.SOLVER.OPTIMIZER = "SGD"
 
     node.TEST = CfgNode()
-    # A detection below this score is no cell: for predict.py, the pictures and `cell_iou`.
-    # COCO's AP ranks all detections, so it is not touched by it.
+    # Which detections are cells, for predict.py, the pictures and `cell_iou`; COCO's AP ranks all
+    # detections and is not touched. Each of the four is one number, or a list with one number per
+    # class; tools/tune_thresholds.py finds them (docs/thresholds.md).
+    # A detection below this score is no cell.
     node.TEST.SCORE_THRESHOLD = 0.5
     # A pixel belongs to a cell where the soft mask reaches this, in predict.py.
     node.TEST.MASK_THRESHOLD = 0.5
+    # Of two detections of a class whose masks have an IoU above this, that of the lower score is
+    # no cell; 1.0: off.
+    node.TEST.MASK_NMS = 1.0
+    # A detection with fewer pixels is no cell; 0: off.
+    node.TEST.MIN_AREA = 0
+    # Further figures of `cell_iou`, over all cells and per class: names of docs/metrics.md.
+    node.TEST.METRICS = []
+    # Write OUTPUT_DIR/report.html after every evaluation (docs/report.md).
+    node.TEST.REPORT = False
     # How many images of each test set are drawn, prediction beside truth.
     node.TEST.PICTURES = 8
 
@@ -143,13 +165,29 @@ def _plugins_named(path: Path, opts: Sequence[Any]) -> list[str]:
 def _merge(cfg: CfgNode, path: Path, opts: Sequence[Any]) -> None:
     """Merge file and overrides into `cfg`; the engine's many error types become ConfigError."""
     try:
-        cfg.merge_from_file(str(path))
+        with _numbers_or_lists(cfg):
+            cfg.merge_from_file(str(path))
     except Exception as error:
         raise ConfigError(f"{path}: {_explain(error, cfg)}") from error
     try:
-        cfg.merge_from_list(list(opts))
+        with _numbers_or_lists(cfg):
+            cfg.merge_from_list(list(opts))
     except Exception as error:
         raise ConfigError(f"command line: {_explain(error, cfg)}") from error
+
+
+@contextmanager
+def _numbers_or_lists(cfg: CfgNode) -> Iterator[None]:
+    """Let the thresholds of CELLSEG.TEST be a number or a list, whatever they are now.
+
+    A merge refuses a change of type, except from None.
+    """
+    before = {key: cfg.CELLSEG.TEST[key] for key in TEST_KEYS}
+    cfg.CELLSEG.TEST.update(dict.fromkeys(TEST_KEYS))
+    yield
+    for key, value in before.items():
+        if cfg.CELLSEG.TEST[key] is None:
+            cfg.CELLSEG.TEST[key] = value
 
 
 def _explain(error: Exception, cfg: CfgNode) -> str:
@@ -179,10 +217,10 @@ def check_config(cfg: CfgNode) -> None:
     node = cfg.CELLSEG
     ImageInput.from_config(cfg)
     _check_choice("CELLSEG.SOLVER.OPTIMIZER", node.SOLVER.OPTIMIZER, OPTIMIZERS)
-    for name in ("SCORE_THRESHOLD", "MASK_THRESHOLD"):
-        if not 0 <= node.TEST[name] <= 1:
-            raise ConfigError(f"CELLSEG.TEST.{name} is {node.TEST[name]}; expected 0 to 1")
+    DetectionThresholds.from_config(cfg)
     _check_augmentations(cfg)
+    parse_loss(node.MASK_HEAD.LOSS, node.MASK_HEAD.BOUNDARY_WEIGHT)
+    _check_metrics(node.TEST.METRICS)
     check_registered_names(cfg)
     for mismatch in torchvision_mismatches(cfg):
         logger.warning("%s (docs/weights.md)", mismatch)
@@ -199,6 +237,13 @@ def _check_augmentations(cfg: CfgNode) -> None:
             f"MODEL.MASK_ON True and INPUT.MASK_FORMAT 'bitmask', found {cfg.MODEL.MASK_ON} and "
             f"{cfg.INPUT.MASK_FORMAT!r}"
         )
+
+
+def _check_metrics(names: Sequence[str]) -> None:
+    try:
+        score([], [], names)
+    except LabelError as error:
+        raise ConfigError(f"CELLSEG.TEST.METRICS: {error} (docs/metrics.md)") from error
 
 
 def _check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:

@@ -26,10 +26,19 @@ TORCH_FREE = [
     "cellseg.data.inspection.report",
     "cellseg.data.inspection.fix",
     "cellseg.data.suggestions",
+    "cellseg.evaluation",
     "cellseg.evaluation.matching",
     "cellseg.evaluation.metrics",
+    "cellseg.evaluation.scoring",
+    "cellseg.evaluation.tuning",
+    "cellseg.inference.selection",
+    "cellseg.export.submission",
     "cellseg.export",
     "cellseg.report",
+    "cellseg.report.charts",
+    "cellseg.report.measures",
+    "cellseg.report.gallery",
+    "cellseg.report.page",
 ]
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from cellseg.data.images import ImageInput
 from cellseg.data.mapper import CellDatasetMapper
 from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
+from cellseg.errors import CellsegError
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
+from cellseg.inference.selection import DetectionThresholds
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.weights import check_weights_file
 from detectron2.config import CfgNode
@@ -78,10 +81,15 @@ class CellTrainer(DefaultTrainer):
                 so that several test sets do not overwrite each other.
         """
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        threshold = cfg.CELLSEG.TEST.SCORE_THRESHOLD
+        selection = DetectionThresholds.from_config(cfg)
         evaluators = [
             build_coco_evaluator(cfg, dataset_name, folder),
-            CellIoUEvaluator(dataset_name, score_threshold=threshold, output_dir=folder),
+            CellIoUEvaluator(
+                dataset_name,
+                selection=selection,
+                metrics=cfg.CELLSEG.TEST.METRICS,
+                output_dir=folder,
+            ),
         ]
         if cfg.CELLSEG.TEST.PICTURES > 0:
             evaluators.append(
@@ -89,11 +97,28 @@ class CellTrainer(DefaultTrainer):
                     dataset_name,
                     folder,
                     max_images=cfg.CELLSEG.TEST.PICTURES,
-                    score_threshold=threshold,
+                    selection=selection,
                     read=ImageInput.from_config(cfg).read,
                 )
             )
         return DatasetEvaluators(evaluators)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:
+        """Detectron2's evaluation, then OUTPUT_DIR/report.html if CELLSEG.TEST.REPORT says so.
+
+        A report that cannot be written is a warning: the figures are there without it.
+        """
+        results = super().test(cfg, model, evaluators)
+        if cfg.CELLSEG.TEST.REPORT and comm.is_main_process():
+            from cellseg.report.build import write_report  # only who wants it waits for it
+
+            try:
+                path = write_report(cfg, cfg.OUTPUT_DIR, Path(cfg.OUTPUT_DIR) / "report.html")
+                logger.info("Report: %s", path)
+            except CellsegError as error:
+                logger.warning("No report: %s", error)
+        return results
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, over a checkpointer whose files are whole or not there."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from cellseg.evaluation.comparison import iou_matrix
+from cellseg.evaluation.error_kinds import class_confusion
 from cellseg.evaluation.matching import (
     Matching,
     Overlaps,
     find_overlaps,
-    iou_matrix,
-    iou_matrix_labels,
     match_cells,
     match_overlaps,
 )
 from cellseg.evaluation.metrics import IOU_THRESHOLDS, MatchCounts, count_matches, summarize_counts
+from cellseg.evaluation.scoring import DEFAULT_METRICS, confidence_intervals, score
+
+iou_matrix_labels = iou_matrix  # its name before it took both kinds
 
 _LAZY = {
     "CellIoUEvaluator": "cellseg.evaluation.iou_evaluator",
@@ -27,6 +30,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "DEFAULT_METRICS",
     "IOU_THRESHOLDS",
     "CellIoUEvaluator",
     "MatchCounts",
@@ -34,12 +38,15 @@ __all__ = [
     "Overlaps",
     "PictureEvaluator",
     "build_coco_evaluator",
+    "class_confusion",
+    "confidence_intervals",
     "count_matches",
     "find_overlaps",
     "iou_matrix",
     "iou_matrix_labels",
     "match_cells",
     "match_overlaps",
+    "score",
     "summarize_counts",
 ]
 

@@ -20,7 +20,9 @@ from cellseg.evaluation.metrics import (
     present_images,
     summarize_counts,
 )
+from cellseg.evaluation.scoring import cells_of_class, is_ranked, score
 from cellseg.export.files import write_whole
+from cellseg.inference.selection import DetectionThresholds, select_cells
 from cellseg.structures import CellInstances
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -45,15 +47,19 @@ class CellIoUEvaluator(DatasetEvaluator):
     every evaluated image; "ap_dsb/<class>" only those in which the class is true or predicted,
     because in a set of one cell type per image the others would all score 1.
 
-    Annotations with `iscrowd` are neither true cells, nor are detections inside them false.
-    Only per-image counts are kept, so memory does not grow with the number of cells. An image
+    Annotations with `iscrowd` are neither true cells, nor are detections inside them false (in
+    `metrics` they are). Only per-image counts are kept, so memory does not grow with the number of
+    cells; with `metrics`, the cells' crops too, never full bitmaps. An image
     that comes twice (padding of a distributed sampler) counts once. Images that never come are
     left out, with a warning.
 
     Args:
         dataset_name: registered in DatasetCatalog, with masks (polygons or RLE) and thing_classes.
         score_threshold: detections below it are not cells.
+        selection: which detections are cells, in place of `score_threshold`.
         thresholds: IoU thresholds in (0, 1].
+        metrics: further figures, names of `cellseg.evaluation.score`, over all cells and per class.
+            COCO's rank all detections; the others see those that pass the score threshold.
         distributed: gather the counts of all ranks; otherwise each rank scores its own images.
         output_dir: gets `cell_iou_per_image.csv`, one row per image; None writes nothing.
 
@@ -67,19 +73,24 @@ class CellIoUEvaluator(DatasetEvaluator):
         dataset_name: str,
         *,
         score_threshold: float = 0.5,
+        selection: DetectionThresholds | None = None,
         thresholds: Sequence[float] = IOU_THRESHOLDS,
+        metrics: Sequence[str] = (),
         distributed: bool = True,
         output_dir: str | Path | None = None,
     ) -> None:
+        score([], [], metrics)  # a wrong name fails now and not after the first evaluation
         self._truth = GroundTruth.load(dataset_name)
-        self._score_threshold = score_threshold
+        self._selection = selection or DetectionThresholds(score=score_threshold)
         self._thresholds = tuple(thresholds)
+        self._metrics = tuple(metrics)
         self._distributed = distributed
         self._output_dir = Path(output_dir) if output_dir is not None else None
         self.reset()
 
     def reset(self) -> None:
         self._counts: dict[ImageKey, MatchCounts] = {}
+        self._cells: dict[ImageKey, CellInstances] = {}
 
     def process(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
         """Match the cells of some images and keep the counts.
@@ -89,11 +100,15 @@ class CellIoUEvaluator(DatasetEvaluator):
             outputs: dicts with "instances", as Detectron2's models return them in evaluation.
         """
         for image, output in zip(inputs, outputs):
+            lowest = 0.0 if self._metrics else self._selection.lowest_score
             try:
-                cells = detections_to_cells(output["instances"], self._score_threshold)
+                cells = detections_to_cells(output["instances"], lowest)
             except LabelError as error:
                 raise LabelError(f"image {image_key(image)!r}: {error}") from error
-            self.add_image(image_key(image), cells)
+            key = image_key(image)
+            if self._metrics:
+                self._cells.setdefault(key, cells)
+            self.add_image(key, select_cells(cells, self._selection))
 
     def add_image(self, key: ImageKey, cells: CellInstances) -> None:
         """Match the cells of one image, whatever they come from; no score threshold is applied.
@@ -104,6 +119,8 @@ class CellIoUEvaluator(DatasetEvaluator):
         """
         if key in self._counts:
             return
+        if self._metrics:
+            self._cells.setdefault(key, cells)
         true, crowd = self._truth.cells(key)
         self._check(key, true, cells)
         self._counts[key] = count_matches_by_class(
@@ -130,34 +147,76 @@ class CellIoUEvaluator(DatasetEvaluator):
         Returns:
             {"cell_iou": {name: value}}; empty on ranks other than 0 and where no image came.
         """
-        counts_by_image = self._gather()
+        counts_by_image, cells_by_image = self._gather()
         if not counts_by_image:
             return {}
         counts = MatchCounts.stack(list(counts_by_image.values()))
         figures = self._figures(counts)
         logger.info("%s", self._table(figures, len(counts_by_image)))
+        if self._metrics:
+            chosen = self._chosen_figures(cells_by_image)
+            logger.info("%s", self._table_of_chosen(chosen))
+            figures |= chosen
         if self._output_dir is not None:
             path = self._output_dir / PER_IMAGE_FILE
             write_per_image(path, list(counts_by_image), counts.sum(axis=1), self._thresholds)
         return OrderedDict({TASK: figures})
 
-    def _gather(self) -> dict[ImageKey, MatchCounts]:
-        """Counts [C, T] of every image in the dataset's order, on rank 0; elsewhere nothing."""
-        parts = [self._counts]
+    def _gather(self) -> tuple[dict[ImageKey, MatchCounts], dict[ImageKey, CellInstances]]:
+        """Counts [C, T] and cells by image in the dataset's order, on rank 0; elsewhere nothing."""
+        parts = [(self._counts, self._cells)]
         if self._distributed:
             comm.synchronize()
-            parts = comm.gather(self._counts, dst=0)
+            parts = comm.gather(parts[0], dst=0)
             if not comm.is_main_process():
-                return {}
-        together = {key: counts for part in parts for key, counts in part.items()}
-        if len(together) < len(self._truth.images):
+                return {}, {}
+        counts, cells = (
+            {key: value for part in side for key, value in part.items()} for side in zip(*parts)
+        )
+        if len(counts) < len(self._truth.images):
             logger.warning(
                 "%d of the %d images of %s came to the cell IoU evaluator; the others do not count",
-                len(together),
+                len(counts),
                 len(self._truth.images),
                 self._truth.dataset_name,
             )
-        return {key: together[key] for key in self._truth.images if key in together}
+        known = [key for key in self._truth.images if key in counts]
+        return (
+            {key: counts[key] for key in known},
+            {key: cells[key] for key in known if key in cells},
+        )
+
+    def _chosen_figures(self, cells_by_image: dict[ImageKey, CellInstances]) -> dict[str, float]:
+        """Figures of `metrics` over all cells, and "/<class>" where there are several classes."""
+        true = [self._truth.cells(key)[0] for key in cells_by_image]
+        every = list(cells_by_image.values())
+        figures = self._score(true, every)
+        if len(self._truth.classes) > 1:
+            for number, name in enumerate(self._truth.classes):
+                sides = [
+                    [cells_of_class(cells, number) for cells in side] for side in (true, every)
+                ]
+                scores = self._score(*sides)
+                figures |= {f"{metric}/{name}": value for metric, value in scores.items()}
+        return figures
+
+    def _score(
+        self, true: Sequence[CellInstances], pred: Sequence[CellInstances]
+    ) -> dict[str, float]:
+        ranked = [name for name in self._metrics if is_ranked(name)]
+        others = [name for name in self._metrics if not is_ranked(name)]
+        shown = [select_cells(cells, self._selection) for cells in pred]
+        return score(true, pred, ranked) | score(true, shown, others)
+
+    def _table_of_chosen(self, figures: dict[str, float]) -> str:
+        suffixes = [name for name in self._truth.classes if f"{self._metrics[0]}/{name}" in figures]
+        rows = [
+            [name, figures[name], *(figures[f"{name}/{suffix}"] for suffix in suffixes)]
+            for name in self._metrics
+        ]
+        title = f"Chosen figures on {self._truth.dataset_name}"
+        headers = ["figure", "all", *suffixes]
+        return f"{title}\n{tabulate(rows, headers, tablefmt='pipe', floatfmt='.4f')}"
 
     def _figures(self, counts: MatchCounts) -> dict[str, float]:
         figures = summarize_counts(counts.sum(axis=1), self._thresholds)
@@ -179,7 +238,7 @@ class CellIoUEvaluator(DatasetEvaluator):
             rows.append([label, "mean", figures[f"ap_dsb{suffix}"]])
         title = (
             f"Cell IoU on {self._truth.dataset_name}: {num_images} images, "
-            f"detections with score >= {self._score_threshold:g}"
+            f"detections with {self._selection.describe()}"
         )
         headers = ["class", "IoU >=", *columns]
         return f"{title}\n{tabulate(rows, headers, tablefmt='pipe', floatfmt='.4f')}"

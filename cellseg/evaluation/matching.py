@@ -7,16 +7,15 @@ either covers. A cell without a pixel has IoU 0 with everything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from cellseg.errors import LabelError
-from cellseg.labels import IntArray, relabel_sequential
+from cellseg.labels import IntArray
 from cellseg.structures import CellInstances
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -107,13 +106,18 @@ def pairs_of_touching_windows(
         Two int64[K] arrays in row-major order (i ascending, then j).
     """
     found = [np.zeros((0, 2), dtype=np.int64)]
+    from_top = np.argsort(first[:, 0], kind="stable")
     for start in range(0, len(first), _ROWS_AT_ONCE):
-        block = first[start : start + _ROWS_AT_ONCE, None]
-        inner_end = np.minimum(block[..., 2:], second[None, :, 2:])
-        inner_start = np.maximum(block[..., :2], second[None, :, :2])
-        touching = (inner_end - inner_start > -margin_px).all(axis=2)
-        found.append(np.argwhere(touching) + np.array([start, 0]))
+        rows = from_top[start : start + _ROWS_AT_ONCE]
+        block = first[rows, None]
+        beside = second[:, 0] < block[..., 2].max() + margin_px
+        columns = np.flatnonzero(beside & (second[:, 2] > block[..., 0].min() - margin_px))
+        inner_end = np.minimum(block[..., 2:], second[None, columns, 2:])
+        inner_start = np.maximum(block[..., :2], second[None, columns, :2])
+        row, column = np.nonzero((inner_end - inner_start > -margin_px).all(axis=2))
+        found.append(np.column_stack([rows[row], columns[column]]))
     pairs = np.concatenate(found)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -140,38 +144,6 @@ def _shared_pixels(
         row0, col0, row1, col1 = inside_pred[k]
         shared[k] = np.count_nonzero(part_true & pred.crops[j][row0:row1, col0:col1])
     return shared
-
-
-def iou_matrix(true: CellInstances, pred: CellInstances) -> NDArray[np.float64]:
-    """Mask IoU of every true with every predicted cell, float64[N, M] in 0 to 1.
-
-    See `find_overlaps`, which gives the same without the zeros.
-    """
-    return find_overlaps(true, pred).to_matrix()
-
-
-def iou_matrix_labels(labels_true: NDArray[Any], labels_pred: NDArray[Any]) -> NDArray[np.float64]:
-    """Mask IoU between the cells of two label images, from one histogram of label pairs.
-
-    Args:
-        labels_true, labels_pred: label images [H, W]; labels need not be consecutive.
-
-    Returns:
-        float64[N, M]; rows and columns follow the ascending labels that occur (0 left out).
-
-    Raises:
-        LabelError: the shapes differ, or one is no label image.
-    """
-    (true, true_ids), (pred, pred_ids) = map(relabel_sequential, (labels_true, labels_pred))
-    if true.shape != pred.shape:
-        raise LabelError(f"label images of shapes {true.shape} and {pred.shape} do not compare")
-    table_shape = (len(true_ids) + 1, len(pred_ids) + 1)
-    pair = true.astype(np.int64) * table_shape[1] + pred
-    table = np.bincount(pair.ravel(), minlength=table_shape[0] * table_shape[1])
-    table = table.reshape(table_shape)
-    shared = table[1:, 1:]
-    union = table.sum(axis=1)[1:, None] + table.sum(axis=0)[None, 1:] - shared
-    return shared / union
 
 
 def match_cells(

@@ -11,6 +11,7 @@ from typing import Any
 
 from cellseg.data.images import read_image
 from cellseg.evaluation.adapters import GroundTruth, ImageKey, detections_to_cells, image_key
+from cellseg.inference.selection import DetectionThresholds, select_cells
 from cellseg.report.overlay import draw_comparison, write_picture
 from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ class PictureEvaluator(DatasetEvaluator):
         max_images: only the first so many images of the dataset are drawn, the same ones at
             every evaluation and on any number of ranks.
         score_threshold: detections below it are not drawn.
+        selection: which detections are drawn, in place of `score_threshold`.
         read: file to image, such as `ImageInput.read`, for files of several pages or channels.
     """
 
@@ -39,12 +41,13 @@ class PictureEvaluator(DatasetEvaluator):
         *,
         max_images: int = 8,
         score_threshold: float = 0.5,
+        selection: DetectionThresholds | None = None,
         read: Callable[[str], NDArray[Any]] = read_image,
     ) -> None:
         self._truth = GroundTruth.load(dataset_name)
         self._folder = Path(output_dir) / PICTURES_FOLDER
         self._drawn: set[ImageKey] = set(islice(self._truth.images, max_images))
-        self._score_threshold = score_threshold
+        self._selection = selection or DetectionThresholds(score=score_threshold)
         self._read = read
 
     def process(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
@@ -52,7 +55,8 @@ class PictureEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs):
             key = image_key(image)
             if key in self._drawn:
-                cells = detections_to_cells(output["instances"], self._score_threshold)
+                cells = detections_to_cells(output["instances"], self._selection.lowest_score)
+                cells = select_cells(cells, self._selection)
                 true, _ = self._truth.cells(key)
                 picture = draw_comparison(self._read(image["file_name"]), true, cells)
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from cellseg.inference.selection import PerClass, values_of_classes
 from cellseg.structures import CellInstances
 from numpy.typing import NDArray
 from torch import Tensor
@@ -38,7 +39,10 @@ class _CropBatch:
 
 
 def paste_mask_crops(
-    soft_masks: Tensor, boxes_xyxy: Tensor, image_hw: tuple[int, int], threshold: float = 0.5
+    soft_masks: Tensor,
+    boxes_xyxy: Tensor,
+    image_hw: tuple[int, int],
+    threshold: float | Tensor = 0.5,
 ) -> tuple[list[NDArray[np.bool_]], NDArray[np.int64]]:
     """Resample soft masks into their boxes and threshold them, without full-size bitmaps.
 
@@ -50,7 +54,8 @@ def paste_mask_crops(
         soft_masks: float[N, M, M] (or [N, 1, M, M]) in 0 to 1, each covering its whole box.
         boxes_xyxy: float[N, 4], image frame, pixels; may reach beyond the image.
         image_hw: (height, width), pixels.
-        threshold: in (0, 1]; a pixel belongs to the cell where the mask reaches it.
+        threshold: in (0, 1]; a pixel belongs to the cell where the mask reaches it. A number, or
+            one per mask, [N].
 
     Returns:
         Tight bool[h, w] crops, 0x0 where no pixel reaches the threshold, and int64[N, 2] with the
@@ -59,12 +64,14 @@ def paste_mask_crops(
     Raises:
         ValueError: `threshold` is not in (0, 1], or shapes do not fit.
     """
-    if not 0 < threshold <= 1:
+    thresholds = torch.as_tensor(threshold, dtype=torch.float32, device=soft_masks.device)
+    if not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ValueError(f"threshold is {threshold}; expected 0 < threshold <= 1")
+    thresholds = thresholds.expand(len(soft_masks))
     crops: list[NDArray[np.bool_]] = [np.zeros((0, 0), dtype=bool)] * len(soft_masks)
     offsets_rc = np.zeros((len(soft_masks), 2), dtype=np.int64)
     for batch in _sample_crops(soft_masks, boxes_xyxy, image_hw):
-        bitmaps = (batch.soft >= threshold).cpu().numpy()
+        bitmaps = (batch.soft >= thresholds[batch.index, None, None]).cpu().numpy()
         corners = batch.corner_rc.cpu().numpy()
         rows, columns = _extents(bitmaps, axis=1), _extents(bitmaps, axis=2)
         for k, index in enumerate(batch.index.tolist()):
@@ -101,7 +108,7 @@ def paste_soft_masks(soft_masks: Tensor, boxes_xyxy: Tensor, image_hw: tuple[int
 
 
 def instances_to_cells(
-    instances: Instances, output_hw: tuple[int, int], mask_threshold: float = 0.5
+    instances: Instances, output_hw: tuple[int, int], mask_threshold: PerClass = 0.5
 ) -> CellInstances:
     """Bring raw detections of one image into the frame of the image that was given in.
 
@@ -109,21 +116,22 @@ def instances_to_cells(
         instances: from `model.inference(..., do_postprocess=False)`, in the network's frame
             (`image_size`), with `pred_boxes`, `scores`, `pred_classes` and soft `pred_masks`.
         output_hw: (height, width) of the image that was given in, pixels.
-        mask_threshold: in (0, 1]; a pixel belongs to the cell where the mask reaches it.
+        mask_threshold: in (0, 1]; a pixel belongs to the cell where the mask reaches it. A number,
+            or one per class.
 
     Returns:
         CellInstances by descending score as the network gives them; boxes are clipped to the
         image and those without any area left are dropped, as Detectron2 does. May be empty.
     """
     boxes, kept = scale_boxes(instances, output_hw)
-    crops, offsets_rc = paste_mask_crops(
-        instances.pred_masks[kept], boxes, output_hw, mask_threshold
-    )
+    classes = instances.pred_classes[kept].cpu().numpy()
+    thresholds = torch.from_numpy(values_of_classes(mask_threshold, classes))
+    crops, offsets_rc = paste_mask_crops(instances.pred_masks[kept], boxes, output_hw, thresholds)
     return CellInstances(
         image_hw=output_hw,
         boxes_xyxy=boxes.float().cpu().numpy(),
         scores=instances.scores[kept].float().cpu().numpy(),
-        classes=instances.pred_classes[kept].cpu().numpy(),
+        classes=classes,
         crops=tuple(crops),
         offsets_rc=offsets_rc,
     )

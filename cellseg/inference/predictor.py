@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cellseg.config import resolve_device
 from cellseg.data.images import ImageInput
 from cellseg.errors import ConfigError
 from cellseg.inference.postprocess import instances_to_cells
+from cellseg.inference.selection import DetectionThresholds, PerClass, select_cells
 from cellseg.modeling.weights import load_weights
 from cellseg.structures import CellInstances
 from detectron2.config import CfgNode
@@ -34,7 +36,8 @@ class CellPredictor:
     Attributes:
         cfg: the copy that the model was built from.
         model: the engine's model, in evaluation mode.
-        score_threshold, mask_threshold: as above.
+        thresholds: which detections are cells: these two, and `MASK_NMS` and `MIN_AREA` of
+            `CELLSEG.TEST`.
 
     Raises:
         ConfigError: no weights, no masks, or a threshold out of range.
@@ -49,19 +52,23 @@ class CellPredictor:
         self,
         cfg: CfgNode,
         *,
-        score_threshold: float | None = None,
-        mask_threshold: float | None = None,
+        score_threshold: PerClass | None = None,
+        mask_threshold: PerClass | None = None,
     ) -> None:
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        test = self.cfg.CELLSEG.TEST
-        self.score_threshold = test.SCORE_THRESHOLD if score_threshold is None else score_threshold
-        self.mask_threshold = test.MASK_THRESHOLD if mask_threshold is None else mask_threshold
         self._check()
+        thresholds = DetectionThresholds.from_config(self.cfg)
+        if score_threshold is not None:
+            thresholds = replace(thresholds, score=score_threshold)
+        if mask_threshold is not None:
+            thresholds = replace(thresholds, mask=mask_threshold)
+        thresholds.check_classes(self.cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        self.thresholds = thresholds
         resolve_device(self.cfg)
         # A threshold below the model's own has to reach the model to have an effect.
         heads = self.cfg.MODEL.ROI_HEADS
-        heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, float(self.score_threshold))
+        heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, thresholds.lowest_score)
         self.model = build_model(self.cfg)
         load_weights(self.model, self.cfg.MODEL.WEIGHTS)
         self.model.eval()
@@ -77,12 +84,6 @@ class CellPredictor:
             )
         if not self.cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False; cells need masks: set it to True")
-        if not 0 <= self.score_threshold <= 1:
-            raise ConfigError(f"score threshold is {self.score_threshold}; expected 0 to 1")
-        if not 0 < self.mask_threshold <= 1:
-            raise ConfigError(
-                f"mask threshold is {self.mask_threshold}; expected above 0 and at most 1"
-            )
 
     def __call__(self, image: NDArray[np.generic]) -> CellInstances:
         """Find the cells of an image.
@@ -105,8 +106,9 @@ class CellPredictor:
         batch = [{"image": tensor, "height": height, "width": width}]
         with torch.no_grad():
             (found,) = self.model.inference(batch, do_postprocess=False)
-        found = found[found.scores >= self.score_threshold]
-        return instances_to_cells(found, (height, width), self.mask_threshold)
+        found = found[found.scores >= self.thresholds.lowest_score]
+        cells = instances_to_cells(found, (height, width), self.thresholds.mask)
+        return select_cells(cells, self.thresholds)
 
     def read_image(self, path: str | Path) -> NDArray[Any]:
         """The page and channels of a file that the config chooses, with the file's own values.

@@ -121,14 +121,11 @@ class _Canvas:
     """An image made ready to be drawn on, more than once."""
 
     def __init__(self, image: NDArray[Any], scale: int | None) -> None:
-        picture = stretch_contrast(image)
+        picture, bright = make_readable(image)
         self.image_hw = picture.shape[:2]
         longer_side = max(self.image_hw)
         self.scale = scale or min(MAX_SCALE, -(-MIN_SIDE_PX // longer_side))
-        bright = np.median(picture) > _BRIGHT_BACKGROUND
         self.palette = _ON_BRIGHT if bright else _ON_DARK
-        if not bright:  # dim cells beside very bright ones
-            picture = _brighten_dim(picture)
         height, width = self.image_hw
         self.picture = cv2.resize(
             picture, (width * self.scale, height * self.scale), interpolation=cv2.INTER_LINEAR
@@ -212,6 +209,18 @@ def stretch_contrast(image: NDArray[Any]) -> Picture:
     if channels == 1:
         return np.repeat(stretched, 3, axis=-1)
     return np.pad(stretched, ((0, 0), (0, 0), (0, 3 - channels)))
+
+
+def make_readable(image: NDArray[Any]) -> tuple[Picture, bool]:
+    """`stretch_contrast`, and dim cells beside very bright ones made visible.
+
+    Returns:
+        RGB uint8 [H, W, 3], and whether the background is bright.
+    """
+    picture = stretch_contrast(image)
+    if np.median(picture) > _BRIGHT_BACKGROUND:
+        return picture, True
+    return _brighten_dim(picture), False
 
 
 def _brighten_dim(picture: Picture) -> Picture:

@@ -340,3 +340,30 @@ def test_two_processes_gather_and_count_an_image_once(tmp_path):
     assert (figures["tp@0.50"], figures["fp@0.50"], figures["fn@0.50"]) == (5, 0, 1)
     assert figures["ap_dsb"] == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert len((tmp_path / "out" / "cell_iou_per_image.csv").read_text().splitlines()) == 4
+
+
+def test_chosen_metrics_over_all_cells_and_per_class(register, caplog) -> None:
+    """Class 0: found; a low score on the same cell of class 1, which only COCO's ranking sees."""
+    caplog.set_level(logging.INFO)
+    first, second = square(2, 2), square(10, 20)
+    name = register(
+        image("a", annotation(first, 0), annotation(second, 1)), classes=("round", "long")
+    )
+    names = ("aji", "f1@0.50", "ap_coco_mask", "errors_missed")
+    evaluator = CellIoUEvaluator(name, metrics=names)
+    inputs = [{"image_id": "a"}]
+    evaluator.process(inputs, [output(first, second, scores=[0.9, 0.2], classes=[0, 1])])
+    figures = evaluator.evaluate()["cell_iou"]
+    assert figures["aji"] == pytest.approx(0.5)
+    assert figures["f1@0.50"] == pytest.approx(2 / 3)
+    assert (figures["aji/round"], figures["aji/long"]) == (1, 0)
+    assert (figures["errors_missed"], figures["errors_missed/long"]) == (1, 1)
+    assert figures["ap_coco_mask"] == pytest.approx(1)
+    assert figures["ap_coco_mask/long"] == pytest.approx(1)
+    assert figures["ap_dsb@0.50"] == pytest.approx(0.5)
+    assert "| figure" in caplog.text
+
+
+def test_unknown_metric_fails_before_the_first_image(register) -> None:
+    with pytest.raises(LabelError, match="aji"):
+        CellIoUEvaluator(register(image("a")), metrics=("ajj",))

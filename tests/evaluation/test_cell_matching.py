@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from cell_scenes import bars, random_bitmaps, shift_some
 from cellseg.errors import LabelError
+from cellseg.evaluation import iou_matrix, iou_matrix_labels
 from cellseg.evaluation.matching import (
     cell_windows,
     find_overlaps,
-    iou_matrix,
-    iou_matrix_labels,
     match_cells,
     match_overlaps,
     pairs_of_touching_windows,

@@ -79,7 +79,7 @@ def test_thresholds_come_from_the_config_and_it_is_left_alone(cfg: CfgNode) -> N
     cfg.freeze()
     before = cfg.dump()
     predictor = CellPredictor(cfg)
-    assert (predictor.score_threshold, predictor.mask_threshold) == (0.01, 0.4)
+    assert (predictor.thresholds.score, predictor.thresholds.mask) == (0.01, 0.4)
     assert predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.01
     assert cfg.dump() == before
     assert not predictor.model.training

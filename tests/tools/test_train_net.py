@@ -34,7 +34,8 @@ def last_iteration(run: Path) -> int:
 
 def test_trains_evaluates_and_leaves_pictures(tiny_training: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = train(*tiny_training, "MODEL.DEVICE", "cpu")
+    more = ["CELLSEG.TEST.REPORT", "True", "CELLSEG.TEST.METRICS", "('aji', 'ap_coco_mask')"]
+    first = train(*tiny_training, *more, "MODEL.DEVICE", "cpu")
     lines = [line for line in first.stdout.splitlines() if line.strip()]
     assert "Engine: " in lines[0]
     assert last_iteration(run) == 3
@@ -42,6 +43,9 @@ def test_trains_evaluates_and_leaves_pictures(tiny_training: list[str], tmp_path
     merged = {key: value for line in metrics for key, value in line.items()}
     for key in ("bbox/AP", "segm/AP", "cell_iou/ap_dsb@0.50", "cell_iou/pq@0.75", "loss_mask"):
         assert key in merged, key
+    assert merged["cell_iou/ap_coco_mask"] == pytest.approx(merged["segm/AP"] / 100, abs=1e-6)
+    assert 0 <= merged["cell_iou/aji"] <= 1
+    assert "<!doctype html>" in (run / "report.html").read_text("utf-8").lower()
     assert 0 <= merged["cell_iou/ap_dsb"] <= 1
     assert len(list((run / "inference/synthetic_val/pictures").glob("*.png"))) == 2
 

@@ -1,0 +1,125 @@
+"""What went wrong with a cell: missed, spurious, split, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from cellseg.evaluation.comparison import Comparison, Segmentation, compare_all
+from cellseg.evaluation.matching import match_overlaps
+from cellseg.labels import IntArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+CORRECT_ABOVE_IOU = 0.6
+RELATED_FROM_IOU = 0.1
+KINDS = ("correct", "missed", "spurious", "split", "merge", "catastrophe")
+
+
+@dataclass(frozen=True)
+class ErrorKinds:
+    """The kind of every cell, as indices into `KINDS`.
+
+    Attributes:
+        true_kind: int64 [N]: correct, missed, split, merge or catastrophe.
+        pred_kind: int64 [M]: correct, spurious, split, merge or catastrophe.
+        counts: events by kind: correct pairs, missed true cells, spurious predicted cells, split
+            true cells, merging predicted cells, catastrophes.
+    """
+
+    true_kind: IntArray
+    pred_kind: IntArray
+    counts: dict[str, int]
+
+
+def classify_errors(image: Comparison) -> ErrorKinds:
+    """Sort the cells of one image by what happened to them, as DeepCell counts.
+
+    After `deepcell_toolbox/metrics.py` with its default cutoffs (scheme of Caicedo et al.,
+    Cytometry A 2019). A pair of IoU above 0.6 is correct. Of the cells that are left, those are
+    related whose IoU is 0.1 or more, or of which one lies by more than half in the other while
+    their IoU is 0.4 at most. A group of related cells with one true and several predicted cells is
+    a split, one with several true cells and one predicted a merge, with several of both a
+    catastrophe; a pair is a missed and a spurious cell.
+    """
+    overlaps = image.overlaps
+    true_kind = np.full(overlaps.shape[0], KINDS.index("missed"))
+    pred_kind = np.full(overlaps.shape[1], KINDS.index("spurious"))
+    correct = match_overlaps(overlaps, CORRECT_ABOVE_IOU, strict=True)
+    true_kind[correct.true_index] = pred_kind[correct.pred_index] = KINDS.index("correct")
+    counts = dict.fromkeys(KINDS, 0)
+    for true, pred in _related_groups(image, true_kind, pred_kind):
+        kind = _kind_of_group(len(true), len(pred))
+        if kind is not None:
+            true_kind[true] = pred_kind[pred] = KINDS.index(kind)
+            counts[kind] += 1
+    counts["correct"] = len(correct)
+    counts["missed"] = int((true_kind == KINDS.index("missed")).sum())
+    counts["spurious"] = int((pred_kind == KINDS.index("spurious")).sum())
+    return ErrorKinds(true_kind, pred_kind, counts)
+
+
+def _kind_of_group(true: int, pred: int) -> str | None:
+    if true > 1 and pred > 1:
+        return "catastrophe"
+    if true > 1 and pred == 1:
+        return "merge"
+    return "split" if true == 1 and pred > 1 else None
+
+
+def _related_groups(
+    image: Comparison, true_kind: IntArray, pred_kind: IntArray
+) -> list[tuple[IntArray, IntArray]]:
+    """Indices of the true and of the predicted cells of every group of related ones."""
+    overlaps, correct = image.overlaps, KINDS.index("correct")
+    rows, columns = overlaps.true_index, overlaps.pred_index
+    smaller = np.minimum(image.true_areas[rows], image.pred_areas[columns])
+    contained = (2 * overlaps.intersection_px > smaller) & (overlaps.iou <= 1 - CORRECT_ABOVE_IOU)
+    related = (overlaps.iou >= RELATED_FROM_IOU) | contained
+    related &= (true_kind[rows] != correct) & (pred_kind[columns] != correct)
+    rows, columns = rows[related], columns[related] + overlaps.shape[0]
+    size = sum(overlaps.shape)
+    graph = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    _, group = connected_components(graph, directed=False)
+    groups = []
+    for number in np.unique(group[rows]):
+        members = np.flatnonzero(group == number)
+        is_true = members < overlaps.shape[0]
+        groups.append((members[is_true], members[~is_true] - overlaps.shape[0]))
+    return groups
+
+
+def class_confusion(
+    ground_truth: Sequence[Segmentation],
+    predictions: Sequence[Segmentation],
+    threshold: float = 0.5,
+    *,
+    num_classes: int | None = None,
+) -> IntArray:
+    """Which class is taken for which, over a set of images.
+
+    Args:
+        ground_truth, predictions: as for `score`.
+        threshold: cells are matched one to one at this IoU, whatever their classes.
+        num_classes: C; by default one more than the highest class that occurs.
+
+    Returns:
+        int64 [C + 1, C + 1]: true classes down, predicted ones across. The last column counts true
+        cells without a match, the last row predicted ones.
+
+    Raises:
+        LabelError: the two sides do not match.
+    """
+    images = compare_all(ground_truth, predictions)
+    if num_classes is None:
+        classes = [each for image in images for each in (image.true_classes, image.pred_classes)]
+        num_classes = 1 + max((int(each.max(initial=0)) for each in classes), default=0)
+    table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    for image in images:
+        found = match_overlaps(image.overlaps, threshold)
+        partner = np.full(len(image.true_classes), num_classes)
+        partner[found.true_index] = image.pred_classes[found.pred_index]
+        np.add.at(table, (image.true_classes, partner), 1)
+        np.add.at(table[-1], np.delete(image.pred_classes, found.pred_index), 1)
+    return table

@@ -1,0 +1,175 @@
+"""The charts of a report: of one data set, and of the course of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from cellseg.evaluation.coco_figures import THRESHOLDS
+from cellseg.inference.selection import DetectionThresholds
+from cellseg.report import measures
+from cellseg.report.charts import Axis, Chart, Series, axis_around, draw_chart
+from cellseg.report.page import render_missing
+from cellseg.report.results import DatasetResult
+
+_MOST_DOTS = 3000
+_UNIT = (0.0, 1.0)
+
+
+def draw_charts(result: DatasetResult, selection: DetectionThresholds) -> str:
+    """All charts of one dataset."""
+    pairs, everything = result.counted_pairs(selection), result.all_pairs()
+    charts = [
+        _over_iou(pairs),
+        _precision_recall(pairs, everything, selection),
+        *_calibration(everything),
+        _sizes(pairs),
+        _counts(result, selection),
+    ]
+    return f'<div class="charts">{"".join(map(draw_chart, charts))}</div>'
+
+
+def _over_iou(pairs: Sequence[measures.Pair]) -> Chart:
+    names = {"f1": "F1", "precision": "precision", "recall": "recall", "ap_dsb": "AP (ap_dsb)"}
+    figures = measures.figures_over_iou(pairs, list(names))
+    x = THRESHOLDS.round(2).tolist()
+    series = [
+        Series(text, x, figures[name], "markers" if name in ("f1", "ap_dsb") else "line", colour)
+        for colour, (name, text) in enumerate(names.items())
+    ]
+    return Chart(
+        "How exact are the outlines?",
+        Axis("mask IoU that counts as found", 0.48, 0.97),
+        Axis("value", *_UNIT),
+        series,
+        "Curves that fall late mean exact outlines.",
+        table=True,
+    )
+
+
+def _precision_recall(
+    pairs: Sequence[measures.Pair],
+    everything: Sequence[measures.Pair],
+    selection: DetectionThresholds,
+) -> Chart:
+    series = []
+    for colour, iou in enumerate((0.5, 0.75, 0.9)):
+        recall, precision = measures.precision_over_recall(everything, iou)
+        reached = precision > 0
+        x, y = recall[reached].tolist(), precision[reached].tolist()
+        series.append(Series(f"IoU ≥ {iou:g}", x, y, "line", colour))
+    at = measures.recall_and_precision(pairs, 0.5)
+    used = f"at {selection.describe().replace('>=', '≥')}, IoU ≥ 0.5"
+    series.append(Series(used, [at[0]], [at[1]], "dots", 5))
+    return Chart(
+        "Precision and recall at every score",
+        Axis("recall (share of true cells found)", *_UNIT),
+        Axis("precision (share of detections right)", *_UNIT),
+        series,
+        "Mean over classes as COCO computes it; a line ends at the highest recall reached. The dot "
+        "is the score threshold in use.",
+    )
+
+
+def _calibration(everything: Sequence[measures.Pair]) -> list[Chart]:
+    scores, right = measures.judge_detections(everything)
+    found = measures.calibrate(scores, right)
+    middles = [(k + 0.5) / measures.BINS for k in range(measures.BINS)]
+    score_axis = Axis("score", *_UNIT)
+    error = f"Mean distance from the line: {found.error:.3f}. " if len(scores) else ""
+    return [
+        Chart(
+            "Can scores be trusted?",
+            score_axis,
+            Axis("share of detections that are right", *_UNIT),
+            [Series("", found.mean_score.tolist(), found.share_correct.tolist(), "markers")],
+            error + "Below the line the model is too sure of itself.",
+            diagonal="score = share that is right",
+            table=True,
+        ),
+        Chart(
+            "Scores of all detections",
+            score_axis,
+            axis_around("detections", found.detections.tolist(), zero=True),
+            [Series("", middles, found.detections.tolist(), "bars")],
+            table=True,
+        ),
+    ]
+
+
+def _sizes(pairs: Sequence[measures.Pair]) -> Chart:
+    diameters = measures.diameters_of_matches(pairs)
+    count = len(diameters)
+    note = "Diameter of the circle of the same area, for cells found at IoU ≥ 0.5."
+    if count:
+        change = float(np.median(diameters[:, 1] / diameters[:, 0])) - 1
+        note += f" Predicted cells are {abs(change):.1%} {'wider' if change > 0 else 'narrower'}"
+        note += " than true ones (median)."
+    if count > _MOST_DOTS:
+        chosen = np.random.default_rng(0).choice(count, _MOST_DOTS, replace=False)
+        diameters = diameters[np.sort(chosen)]
+        note += f" {_MOST_DOTS:,} of {count:,} cells are drawn."
+    true, pred = diameters[:, 0].tolist(), diameters[:, 1].tolist()
+    axes = [axis_around(f"{side} diameter, px", true, pred, log=True)
+            for side in ("true", "predicted")]  # fmt: skip
+    return Chart(
+        "Sizes", axes[0], axes[1], [Series("", true, pred, "dots")], note, diagonal="equal"
+    )
+
+
+def _counts(result: DatasetResult, selection: DetectionThresholds) -> Chart:
+    true = [len(image.true) for image in result.images]
+    pred = [len(image.predicted(selection)) for image in result.images]
+    axes = [axis_around(f"{side} cells per image", true, pred, zero=True)
+            for side in ("true", "predicted")]  # fmt: skip
+    names = [image.name for image in result.images]
+    return Chart(
+        "Counts",
+        axes[0],
+        axes[1],
+        [Series("", true, pred, "dots", 0, names)],
+        "A dot is an image; above the line too many cells are predicted, below too few.",
+        diagonal="equal",
+    )
+
+
+def draw_training(history: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """Learning curves from metrics.json."""
+    if not history:
+        return render_missing(
+            "There are no learning curves: the run has no metrics.json, or nothing is in it. "
+            "train_net.py writes it while it trains."
+        )
+    losses = [name for name in history if name == "total_loss" or name.startswith("loss_")]
+    losses.sort(key=lambda name: (name != "total_loss", name))
+    scores = [
+        name
+        for name in history
+        if name.endswith(("cell_iou/f1@0.50", "cell_iou/ap_dsb", "cell_iou/ap_dsb@0.50"))
+    ]
+    charts = [
+        _curves("Loss", "loss", history, losses[:6], "line"),
+        _curves("Score on test images", "score", history, scores[:6], "markers", unit=True),
+        _curves("Learning rate", "learning rate", history, ["lr"], "line"),
+    ]
+    drawn = [draw_chart(chart) for chart in charts if chart.series]
+    if not scores:
+        drawn.append(render_missing("No evaluation during training is in metrics.json."))
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _curves(
+    title: str,
+    label: str,
+    history: Mapping[str, Sequence[tuple[int, float]]],
+    names: Sequence[str],
+    style: str,
+    unit: bool = False,
+) -> Chart:
+    series = [
+        Series(name, [x for x, _ in history[name]], [y for _, y in history[name]], style, colour)
+        for colour, name in enumerate(name for name in names if name in history)
+    ]
+    x = axis_around("iteration", *(one.x for one in series), zero=True)
+    y = Axis(label, *_UNIT) if unit else axis_around(label, *(one.y for one in series), zero=True)
+    return Chart(title, x, y, series)
