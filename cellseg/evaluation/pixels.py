@@ -44,8 +44,9 @@ def _pairs_of_most_iou(overlaps: Overlaps) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     # Every true cell also has a partner of its own, at the price of no overlap.
     alone = np.arange(true)
-    rows = np.concatenate([overlaps.true_index, alone])
-    columns = np.concatenate([overlaps.pred_index, pred + alone])
+    # older versions of SciPy match 32-bit indices only
+    rows = np.concatenate([overlaps.true_index, alone]).astype(np.int32)
+    columns = np.concatenate([overlaps.pred_index, pred + alone]).astype(np.int32)
     prices = np.concatenate([2 - overlaps.iou, np.full(true, 2.0)])
     shape = (true, pred + true)
     chosen = min_weight_full_bipartite_matching(sparse.csr_array((prices, (rows, columns)), shape))
