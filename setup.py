@@ -47,10 +47,10 @@ setup(
             "types-PyYAML",
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
-            "roifile>=2024.9.15",
+            "roifile>=2026.2.10; python_version >= '3.11'",
         ],
-        # ImageJ's ROI files.
-        "imagej": ["roifile>=2024.9.15"],
+        # ImageJ's ROI files; for Python 3.11 and newer.
+        "imagej": ["roifile>=2026.2.10"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
         "microscopes": [
             "bioio>=3.6",

@@ -69,7 +69,7 @@ def there_and_back(
     """Write as the first format, convert to the second, convert back."""
     first, second = pair
     if "imagej_rois" in pair:
-        pytest.importorskip("roifile")
+        pytest.importorskip("roifile", minversion="2026")
     places = [
         SplitPlace(first, root / "a", "train"),
         SplitPlace(second, root / "b", "train"),
@@ -118,7 +118,7 @@ def record_with_everything(folder: Path) -> CellRecord:
 @pytest.mark.parametrize("name", ["geojson", "imagej_rois"])
 def test_crowds_come_through(tmp_path: Path, name: str) -> None:
     if name == "imagej_rois":
-        pytest.importorskip("roifile")
+        pytest.importorskip("roifile", minversion="2026")
     record = record_with_everything(tmp_path)
     back = there_and_back(tmp_path, [record], ("coco_json", name), ("cell",))
     assert compare_records([record], back) == []
@@ -252,7 +252,7 @@ def test_real_nuclei_through_all_formats(real_datasets: Path, tmp_path: Path) ->
     """875 nuclei with holes, overlaps and pieces, through all formats that hold overlaps."""
     source = SplitPlace("instance_masks", real_datasets / "dsb2018", "devtest")
     original = read_records("instance_masks", source.root, "devtest", classes=["nucleus"])
-    pytest.importorskip("roifile")
+    pytest.importorskip("roifile", minversion="2026")
     exact = [name for name in WRITABLE if "overlaps" not in FORMATS[name].loses]
     for name in exact:
         target = SplitPlace(name, tmp_path / name, "devtest")

@@ -689,7 +689,7 @@ def good_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     def get(name: str) -> Path:
         if name == "imagej_rois":
-            pytest.importorskip("roifile")
+            pytest.importorskip("roifile", minversion="2026")
         folder = root / name
         if not folder.is_dir():
             write_good(name, folder)
@@ -761,7 +761,7 @@ def test_damaged_cache_is_no_error(
 
 def write_to(name: str, source: Path, root: Path) -> None:
     if name == "imagej_rois":
-        pytest.importorskip("roifile")
+        pytest.importorskip("roifile", minversion="2026")
     write = FORMATS[name].write
     assert write is not None
     write(good_records(source, classes_of(name)), root, "s", classes_of(name), {})
@@ -814,7 +814,7 @@ def files_up_to(size: int) -> Iterator[None]:
 def test_disk_that_gets_full_at_any_place(name: str, size: int, tmp_path: Path) -> None:
     """Of images, of annotations, or not at all, where all files are smaller."""
     if name == "imagej_rois":
-        pytest.importorskip("roifile")
+        pytest.importorskip("roifile", minversion="2026")
     write, classes = FORMATS[name].write, classes_of(name)
     assert write is not None
     records = good_records(tmp_path / "in", classes)

@@ -56,13 +56,14 @@ MAX_ROI_BYTES = 64 * 2**20
 MAX_INTEGER = 32767  # of a ROI's 16-bit coordinates
 MAX_GROUP = 255
 OVAL_POINTS = 1024
+_OLDEST_ROIFILE = 2026
 
 
 def load_roifile() -> ModuleType:
     """The package that reads and writes ROIs.
 
     Raises:
-        DatasetError: it is not installed.
+        DatasetError: it is not installed, or so old that it loses the classes of ROIs.
     """
     try:
         import roifile
@@ -71,6 +72,11 @@ def load_roifile() -> ModuleType:
             "ImageJ's ROIs are read and written by the package roifile, which is not installed: "
             "pip install roifile, or pip install 'cellseg[imagej]'"
         ) from error
+    if int(roifile.__version__.partition(".")[0]) < _OLDEST_ROIFILE:
+        raise DatasetError(
+            f"roifile {roifile.__version__} loses the properties of ROIs, where classes are: "
+            f"pip install 'roifile>={_OLDEST_ROIFILE}' (for Python 3.11 and newer)"
+        )
     return roifile
 
 

@@ -17,7 +17,7 @@ from cellseg.data.records import CellRecord
 from cellseg.errors import DatasetError
 from cellseg.labels import rle_to_bitmap
 
-roifile = pytest.importorskip("roifile")
+roifile = pytest.importorskip("roifile", minversion="2026")
 
 Same = Callable[[list[CellRecord], list[CellRecord]], None]
 CLASSES = ("round", "long")
@@ -294,6 +294,15 @@ def test_without_the_package(
     with pytest.raises(DatasetError, match="pip install roifile"):
         imagej_rois.write_split(scene_records, root, "t", ("cell",), {})
     assert not (root / "t").exists()
+
+
+def test_with_a_package_that_loses_classes(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(roi())
+    monkeypatch.setattr(roifile, "__version__", "2025.12.12")
+    with pytest.raises(DatasetError, match=r"roifile 2025\.12\.12 loses .* 'roifile>=2026'"):
+        read(root)
 
 
 def test_a_real_field_of_many_cells(tmp_path: Path, real_datasets: Path, same: Same) -> None:
