@@ -11,17 +11,24 @@ from typing import Any
 
 import torch
 from cellseg.data.augmentations.config import add_augmentation_config, check_augmentation_config
+from cellseg.data.augmentations.resizing import check_input_scale
 from cellseg.data.images import ImageInput
 from cellseg.data.registration import (
     builtin_declarations,
     datasets_root,
     register_declarations,
 )
+from cellseg.engine.hooks.config import add_training_config, check_training_config
+from cellseg.engine.solver_config import add_solver_config, check_solver_config
 from cellseg.errors import ConfigError, LabelError
 from cellseg.evaluation import score
+from cellseg.evaluation.registry import check_evaluator_names
 from cellseg.inference.selection import TEST_KEYS, DetectionThresholds
+from cellseg.modeling.cell_types import add_cell_type_config, check_cell_type_config
+from cellseg.modeling.mask_iou_head import add_mask_iou_config, check_mask_iou_config
 from cellseg.modeling.mask_losses import parse_loss
 from cellseg.modeling.registry_check import check_registered_names
+from cellseg.modeling.roi_heads import check_box_head_config
 from cellseg.modeling.torchvision_weights import (
     register_torchvision_weights,
     torchvision_mismatches,
@@ -65,6 +72,9 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     node.INPUT.PAGE = -1
     # "max": the brightest value along Z, before pages are counted. "none": no projection.
     node.INPUT.PROJECTION = "none"
+    # Factor of the sizes that INPUT.MIN_SIZE_* and MAX_SIZE_* give, or of the native size where
+    # they are 0: 2.0 for cells of 10 to 30 px. Results are in pixels of the file; docs/recipes.md.
+    node.INPUT.SCALE = 1.0
 
     # Changes of training images beside Detectron2's own, all off (docs/augmentation.md).
     node.AUGMENTATION = CfgNode()
@@ -72,14 +82,35 @@ def add_cellseg_config(cfg: CfgNode) -> None:
 
     # Of MODEL.ROI_MASK_HEAD.NAME: CellMaskHead.
     node.MASK_HEAD = CfgNode()
-    # "bce" (Detectron2's), "dice", "jaccard", "lovasz", or a sum: "bce+dice", "0.5*bce+2*jaccard".
+    # "bce" (Detectron2's), "dice", "jaccard", "lovasz", a sum such as "bce+dice" or
+    # "0.5*bce+2*jaccard", or a name that a plug-in has put into MASK_LOSS_REGISTRY.
     node.MASK_HEAD.LOSS = "bce"
     # What a pixel beside the outline weighs more in "bce"; 0 for none.
     node.MASK_HEAD.BOUNDARY_WEIGHT = 0.0
 
+    # Of MODEL.ROI_MASK_HEAD.NAME: MaskIoUHead, which has the keys of MASK_HEAD too.
+    node.MASK_IOU = CfgNode()
+    add_mask_iou_config(node.MASK_IOU)
+
+    # Of MODEL.ROI_HEADS.NAME: CellROIHeads (and what is derived from it).
+    node.BOX_HEAD = CfgNode()
+    # Exponent of the IoU by which a proposal's class counts: those that fit their cell better weigh
+    # more (Wu et al., arXiv:1908.05641, who use 1.5); 0.0: all the same, as in Detectron2.
+    node.BOX_HEAD.IOU_WEIGHT = 0.0
+
+    # Several types of cells: the vote over an image, and the keys of CellTypeROIHeads.
+    node.CELL_TYPE = CfgNode()
+    add_cell_type_config(node.CELL_TYPE)
+
     node.SOLVER = CfgNode()
     # SGD is Detectron2's own; ADAMW uses SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY too.
     node.SOLVER.OPTIMIZER = "SGD"
+    # Parts of a batch, precision, learning rates by layer, freezing (docs/optimizer.md).
+    add_solver_config(node)
+
+    # Best checkpoint, early end, validation loss, averaged weights ... (docs/training.md).
+    node.TRAIN = CfgNode()
+    add_training_config(node.TRAIN)
 
     node.TEST = CfgNode()
     # Which detections are cells, for predict.py, the pictures and `cell_iou`; COCO's AP ranks all
@@ -96,6 +127,8 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     node.TEST.MIN_AREA = 0
     # Further figures of `cell_iou`, over all cells and per class: names of docs/metrics.md.
     node.TEST.METRICS = []
+    # Registered names of evaluators of your own, beside those of cellseg (docs/custom_parts.md).
+    node.TEST.EVALUATORS = []
     # Write OUTPUT_DIR/report.html after every evaluation (docs/report.md).
     node.TEST.REPORT = False
     # How many images of each test set are drawn, prediction beside truth.
@@ -216,16 +249,23 @@ def check_config(cfg: CfgNode) -> None:
     """
     node = cfg.CELLSEG
     ImageInput.from_config(cfg)
+    check_input_scale(cfg)
     _check_choice("CELLSEG.SOLVER.OPTIMIZER", node.SOLVER.OPTIMIZER, OPTIMIZERS)
+    check_solver_config(cfg)
+    check_cell_type_config(cfg)
     DetectionThresholds.from_config(cfg)
     _check_augmentations(cfg)
     parse_loss(node.MASK_HEAD.LOSS, node.MASK_HEAD.BOUNDARY_WEIGHT)
+    check_mask_iou_config(cfg)
+    check_box_head_config(cfg)
     _check_metrics(node.TEST.METRICS)
+    check_evaluator_names(cfg)
     check_registered_names(cfg)
     for mismatch in torchvision_mismatches(cfg):
         logger.warning("%s (docs/weights.md)", mismatch)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_dataset(cfg, name)
+    check_training_config(cfg)
 
 
 def _check_augmentations(cfg: CfgNode) -> None:

@@ -8,7 +8,8 @@
     ├── InputValueError   a value given to the model                             (ValueError)
     ├── InputTypeError    a type given to the model                              (TypeError)
     ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
-    └── CheckpointError   a weights file                                         (RuntimeError)
+    ├── CheckpointError   a weights file                                         (RuntimeError)
+    └── TrainingError     a training that cannot go on                           (RuntimeError)
 
 Every message names the file or key, what was found, what was expected and what to do.
 """
@@ -54,6 +55,10 @@ class PluginError(CellsegError, ImportError):
 
 class CheckpointError(CellsegError, RuntimeError):
     """A weights file cannot be loaded."""
+
+
+class TrainingError(CellsegError, RuntimeError):
+    """A training cannot go on: its losses or gradients are not finite."""
 
 
 def collect_problems(header: str, problems: Sequence[str], hint: str = "") -> str:

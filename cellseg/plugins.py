@@ -12,6 +12,11 @@ from types import ModuleType
 
 from cellseg.errors import PluginError
 
+_NAME_TAKEN = (
+    "Another plug-in, the engine or cellseg has this name, or this file was imported before under "
+    "another module name or failed half-way: choose another name, or start Python again."
+)
+
 
 def import_plugins(
     plugins: Sequence[str], *, base_dir: str | Path | None = None
@@ -90,8 +95,11 @@ def _import(plugin: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
+        # Detectron2's registries have no type of their own for this.
+        taken = isinstance(error, AssertionError) and "already registered" in str(error)
         raise PluginError(
             f"plug-in {plugin!r} failed while it was imported: {type(error).__name__}: {error}"
+            + (f" {_NAME_TAKEN}" if taken else "")
         ) from error
 
 

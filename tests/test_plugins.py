@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cellseg.errors import PluginError
+from cellseg.evaluation import EVALUATOR_REGISTRY
 from cellseg.plugins import import_plugins
 
 COUNTING = """
@@ -183,3 +184,21 @@ def test_names_that_are_no_names(name: str) -> None:
 def test_an_installed_module() -> None:
     (module,) = import_plugins(["xml.dom"])
     assert module.__name__ == "xml.dom"
+
+
+def test_two_plugins_that_register_one_name(tmp_path: Path) -> None:
+    text = (
+        "from cellseg.evaluation import EVALUATOR_REGISTRY\n"
+        "@EVALUATOR_REGISTRY.register()\n"
+        "def plugin_twice(cfg, dataset_name, output_folder): ...\n"
+    )
+    paths = [write(tmp_path / f"plugin_{name}.py", text) for name in ("first", "second")]
+    try:
+        with pytest.raises(PluginError) as caught:
+            import_plugins(list(map(str, paths)))
+    finally:
+        EVALUATOR_REGISTRY._obj_map.pop("plugin_twice")
+    text = str(caught.value)
+    assert repr(str(paths[1])) in text
+    assert "'plugin_twice' was already registered in 'EVALUATOR' registry" in text
+    assert "choose another name" in text

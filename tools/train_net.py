@@ -12,21 +12,27 @@ torchrun --nproc-per-node 2 tools/train_net.py --config-file F
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
+from pathlib import Path
 
 import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.config import load_config, resolve_device
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
 from cellseg.errors import CellsegError
+from cellseg.export.files import write_whole
 from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+
+FIGURES_FILE = "figures.json"
 
 logger = logging.getLogger("cellseg.train_net")
 
@@ -49,9 +55,19 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
     found = resume and checkpointer.has_checkpoint()
     load_weights(model, checkpointer.get_checkpoint_file() if found else cfg.MODEL.WEIGHTS)
     results = CellTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results |= CellTrainer.test_with_TTA(cfg, model)
     if comm.is_main_process():
+        write_figures(results, Path(cfg.OUTPUT_DIR) / FIGURES_FILE)
         verify_results(cfg, results)
     return results
+
+
+def write_figures(results: dict[str, dict[str, float]], path: Path) -> None:
+    """Write what `--eval-only` found, under the names that metrics.json has too."""
+    with write_whole(path) as partial:
+        partial.write_text(json.dumps(flatten_results_dict(results), indent=1) + "\n", "utf-8")
+    logger.info("Figures: %s", path)
 
 
 def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from cellseg.data.augmentations import (
     build_copy_paste,
     labelled_image_to_annotations,
     needs_tight_boxes,
+    scale_resizing,
 )
 from cellseg.data.images import ImageInput, read_model_input
 from cellseg.data.label_transforms import apply_to_planes
@@ -86,6 +87,7 @@ class CellDatasetMapper:
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments of the constructor from Detectron2's INPUT keys and CELLSEG.INPUT."""
         augmentations = detection_utils.build_augmentation(cfg, is_train)
+        augmentations = scale_resizing(cfg, augmentations)
         crop = cfg.INPUT.CROP
         crops = is_train and crop.ENABLED
         if crops:  # before all else, so that its size is that of the file's pixels

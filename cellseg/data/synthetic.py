@@ -70,7 +70,7 @@ def make_cells(
     Raises:
         DatasetError: an option is out of its range.
     """
-    _check_options(image_hw, num_cells, touching, small_share, dtype)
+    check_options(image_hw, num_cells, touching, small_share, dtype)
     rng = np.random.default_rng(seed)
     if num_cells is None:
         num_cells = int(rng.poisson(image_hw[0] * image_hw[1] / DEFAULT_PX_PER_CELL))
@@ -78,18 +78,23 @@ def make_cells(
     for _ in range(num_cells):
         scene.add_cell(small=rng.random() < small_share, touching=touching)
     signal = _expose(scene, rng)
-    image = _detect(signal, _FULL_SCALE[dtype], rng).astype(dtype)
+    image = add_camera_noise(signal, _FULL_SCALE[dtype], rng).astype(dtype)
     large = np.array(scene.is_large, np.int64)
     return SyntheticCells(image, scene.labels, large if size_classes else np.zeros_like(large))
 
 
-def _check_options(
+def check_options(
     image_hw: tuple[int, int],
     num_cells: int | None,
-    touching: float,
-    small_share: float,
-    dtype: str,
+    touching: float = 0.0,
+    small_share: float = 0.0,
+    dtype: str = "uint8",
 ) -> None:
+    """Check the options of `make_cells`.
+
+    Raises:
+        DatasetError: one is out of its range.
+    """
     if min(image_hw) < 1:
         raise DatasetError(f"synthetic cells: image_hw is (height, width) >= 1; found {image_hw}")
     if num_cells is not None and not 0 <= num_cells <= np.iinfo(np.uint16).max:
@@ -99,6 +104,56 @@ def _check_options(
             raise DatasetError(f"synthetic cells: {name} is 0 to 1; found {share}")
     if dtype not in _FULL_SCALE:
         raise DatasetError(f"synthetic cells: dtype is uint8 or uint16; found {dtype!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where a shape comes to lie.
+
+    Attributes:
+        window: rows and columns of the image.
+        part: rows and columns of the shape that fall into it.
+        visible: bool, the shape's pixels in the window that no other cell has.
+    """
+
+    window: tuple[slice, slice]
+    part: tuple[slice, slice]
+    visible: NDArray[np.bool_]
+
+
+def place_shape(
+    labels: NDArray[np.uint16],
+    inside: NDArray[np.bool_],
+    centre_rc: tuple[float, float],
+    *,
+    gap: bool = False,
+) -> Placed | None:
+    """Put a shape behind the cells that are there; None if too little of it would show.
+
+    Args:
+        labels: [H, W]; left unchanged.
+        inside: [h, w], the shape.
+        centre_rc: where its middle comes to lie.
+        gap: at least one background pixel to every other cell.
+    """
+    top, left = (round(middle) - length // 2 for middle, length in zip(centre_rc, inside.shape))
+    rows = slice(max(top, 0), max(top + inside.shape[0], 0))
+    cols = slice(max(left, 0), max(left + inside.shape[1], 0))
+    taken = labels[rows, cols] > 0
+    first_row, first_col = rows.start - top, cols.start - left
+    part = (
+        slice(first_row, first_row + taken.shape[0]),
+        slice(first_col, first_col + taken.shape[1]),
+    )
+    visible = inside[part] & ~taken
+    area = np.count_nonzero(visible)
+    if area < max(MIN_AREA_PX, _MIN_VISIBLE * np.count_nonzero(inside[part])):
+        return None
+    if gap and (ndimage.binary_dilation(taken, np.ones((3, 3))) & inside[part]).any():
+        return None
+    if ndimage.label(visible)[1] != 1:
+        return None
+    return Placed((rows, cols), part, visible)
 
 
 class _Scene:
@@ -138,22 +193,11 @@ class _Scene:
 
     def _place(self, shape: FloatArray, centre: tuple[float, float], *, gap: bool) -> bool:
         """Draw a shape around `centre` where nothing is; False if too little of it would show."""
-        top, left = (round(middle) - length // 2 for middle, length in zip(centre, shape.shape))
-        rows = slice(max(top, 0), max(top + shape.shape[0], 0))
-        cols = slice(max(left, 0), max(left + shape.shape[1], 0))
-        taken = self.labels[rows, cols] > 0
-        part = shape[rows.start - top :, cols.start - left :][: taken.shape[0], : taken.shape[1]]
-        inside = part > 0
-        visible = inside & ~taken
-        area = np.count_nonzero(visible)
-        if area < max(MIN_AREA_PX, _MIN_VISIBLE * np.count_nonzero(inside)):
+        placed = place_shape(self.labels, shape > 0, centre, gap=gap)
+        if placed is None:
             return False
-        if gap and (ndimage.binary_dilation(taken, np.ones((3, 3))) & inside).any():
-            return False
-        if ndimage.label(visible)[1] != 1:
-            return False
-        self.labels[rows, cols][visible] = len(self.is_large) + 1
-        self.light[rows, cols] += np.where(visible, part, 0)
+        self.labels[placed.window][placed.visible] = len(self.is_large) + 1
+        self.light[placed.window] += np.where(placed.visible, shape[placed.part], 0)
         return True
 
 
@@ -179,8 +223,8 @@ def _draw_shape(radius: float, rng: np.random.Generator) -> FloatArray:
     return np.where(depth > 0, light, 0).astype(np.float32)
 
 
-def _smooth_noise(
-    image_hw: tuple[int, int], sigma_px: float, rng: np.random.Generator
+def smooth_noise(
+    image_hw: tuple[int, ...], sigma_px: float, rng: np.random.Generator
 ) -> FloatArray:
     """Noise of mean 0 and deviation 1 whose grains are about `sigma_px` wide."""
     noise = ndimage.gaussian_filter(rng.standard_normal(image_hw, np.float32), sigma_px)
@@ -190,7 +234,7 @@ def _smooth_noise(
 def _expose(scene: _Scene, rng: np.random.Generator) -> FloatArray:
     """Light that reaches the camera, as a share of its full scale."""
     height, width = image_hw = scene.labels.shape
-    grain = 1 + 0.12 * _smooth_noise(image_hw, 1.2, rng) + 0.08 * _smooth_noise(image_hw, 3.0, rng)
+    grain = 1 + 0.12 * smooth_noise(image_hw, 1.2, rng) + 0.08 * smooth_noise(image_hw, 3.0, rng)
     nuclei = ndimage.gaussian_filter(scene.light * np.maximum(grain, 0.2), rng.uniform(0.6, 1.1))
     haze = ndimage.gaussian_filter(scene.light, 9.0, truncate=3.0)
     rows, cols = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -202,7 +246,14 @@ def _expose(scene: _Scene, rng: np.random.Generator) -> FloatArray:
     return lamp * (exposure * (nuclei + 0.10 * haze) + background)
 
 
-def _detect(signal: FloatArray, full_scale: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def full_scale_of(dtype: str) -> float:
+    """The highest number that a camera writes into files of this dtype."""
+    return _FULL_SCALE[dtype]
+
+
+def add_camera_noise(
+    signal: FloatArray, full_scale: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Shot noise, read noise and rounding of a camera."""
     electrons = rng.uniform(400, 1500)
     counted = rng.poisson(np.maximum(signal, 0) * electrons) / electrons

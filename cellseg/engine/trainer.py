@@ -11,18 +11,25 @@ import torch
 from cellseg.data.images import ImageInput
 from cellseg.data.mapper import CellDatasetMapper
 from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
+from cellseg.engine.determinism import make_deterministic
+from cellseg.engine.freezing import build_freezing
+from cellseg.engine.hooks import TrainingStopped, cell_hooks
+from cellseg.engine.optimizer import build_optimizer
+from cellseg.engine.steps import build_step
 from cellseg.errors import CellsegError
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
+from cellseg.evaluation.registry import build_extra_evaluators
 from cellseg.inference.selection import DetectionThresholds
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.weights import check_weights_file
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.evaluation import DatasetEvaluators
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import DatasetEvaluators, verify_results
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -37,6 +44,13 @@ class CellTrainer(DefaultTrainer):
         >>> results = trainer.train()  # doctest: +SKIP
         >>> results["cell_iou"]["ap_dsb@0.50"]  # doctest: +SKIP
     """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        if cfg.CELLSEG.DETERMINISTIC:
+            make_deterministic(cfg.SEED)
+        super().__init__(cfg)
+        self._trainer = build_step(self.cfg, self._trainer)
+        self.register_hooks([build_freezing(self.cfg, self.model)])
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
@@ -57,24 +71,14 @@ class CellTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD, or AdamW over the same parameter groups and gradient clipping."""
-        if cfg.CELLSEG.SOLVER.OPTIMIZER == "SGD":
-            return super().build_optimizer(cfg, model)
-        params = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
-        optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return optimizer_class(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        """The optimizer of SOLVER and CELLSEG.SOLVER; see `cellseg.engine.optimizer`."""
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluators:
-        """COCO's AP, the IoU figures (`cell_iou`) and pictures, side by side.
+        """COCO's AP, the IoU figures (`cell_iou`), pictures, and CELLSEG.TEST.EVALUATORS.
 
         Args:
             output_folder: where they write; `<OUTPUT_DIR>/inference/<dataset_name>` by default,
@@ -101,6 +105,7 @@ class CellTrainer(DefaultTrainer):
                     read=ImageInput.from_config(cfg).read,
                 )
             )
+        evaluators += build_extra_evaluators(cfg, dataset_name, folder)
         return DatasetEvaluators(evaluators)
 
     @classmethod
@@ -120,12 +125,31 @@ class CellTrainer(DefaultTrainer):
                 logger.warning("No report: %s", error)
         return results
 
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, dict[str, float]]:
+        """Evaluate on several versions of every test image, as TEST.AUG says.
+
+        Returns:
+            The figures of `test`, with "_TTA" behind the name of each task (of each data set where
+            there are several). Files go to `<OUTPUT_DIR>/inference_TTA/<dataset_name>`.
+        """
+        evaluators = [
+            cls.build_evaluator(cfg, name, os.path.join(cfg.OUTPUT_DIR, "inference_TTA", name))
+            for name in cfg.DATASETS.TEST
+        ]
+        augmented = GeneralizedRCNNWithTTA(cfg, model)
+        results = super().test(cfg, augmented, evaluators)
+        return {f"{name}_TTA": figures for name, figures in results.items()}
+
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, over a checkpointer whose files are whole or not there."""
+        """Detectron2's hooks and those of CELLSEG.TRAIN; checkpoints are whole or not there."""
         if comm.is_main_process():
             remove_partial_files(self.cfg.OUTPUT_DIR)
         self.checkpointer.path_manager = AtomicWrites(self.checkpointer.path_manager)
-        return super().build_hooks()
+        engine_hooks = super().build_hooks()
+        if self.cfg.TEST.AUG.ENABLED:  # at the end only: it takes several times as long
+            engine_hooks.append(EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model)))
+        return [*cell_hooks(self, engine_hooks)]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which.
@@ -159,11 +183,18 @@ class CellTrainer(DefaultTrainer):
             )
 
     def train(self) -> dict[str, dict[str, float]]:  # type: ignore[override]
-        """Train to SOLVER.MAX_ITER.
+        """Train to SOLVER.MAX_ITER, or as long as CELLSEG.TRAIN.PATIENCE lets it.
 
         Returns:
             The figures of the last evaluation by task ("bbox", "segm", "cell_iou"); by dataset
             name first where there are several test sets; empty where nothing was evaluated.
         """
-        super().train()
-        return getattr(self, "_last_eval_results", {})
+        stopped = False
+        try:
+            super().train()
+        except TrainingStopped:
+            stopped = True
+        results = getattr(self, "_last_eval_results", {})
+        if stopped and comm.is_main_process():
+            verify_results(self.cfg, results)
+        return results

@@ -24,6 +24,7 @@ from cellseg.evaluation.scoring import DEFAULT_METRICS, confidence_intervals, sc
 iou_matrix_labels = iou_matrix  # its name before it took both kinds
 
 _LAZY = {
+    "EVALUATOR_REGISTRY": "cellseg.evaluation.registry",
     "CellIoUEvaluator": "cellseg.evaluation.iou_evaluator",
     "PictureEvaluator": "cellseg.evaluation.pictures",
     "build_coco_evaluator": "cellseg.evaluation.coco_evaluator",
@@ -31,6 +32,7 @@ _LAZY = {
 
 __all__ = [
     "DEFAULT_METRICS",
+    "EVALUATOR_REGISTRY",
     "IOU_THRESHOLDS",
     "CellIoUEvaluator",
     "MatchCounts",

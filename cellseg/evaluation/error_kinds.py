@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cellseg.evaluation.cell_types import count_confusion
 from cellseg.evaluation.comparison import Comparison, Segmentation, compare_all
 from cellseg.evaluation.matching import match_overlaps
 from cellseg.labels import IntArray
@@ -105,8 +106,7 @@ def class_confusion(
         num_classes: C; by default one more than the highest class that occurs.
 
     Returns:
-        int64 [C + 1, C + 1]: true classes down, predicted ones across. The last column counts true
-        cells without a match, the last row predicted ones.
+        int64 [C + 1, C + 1], see `cellseg.evaluation.cell_types.count_confusion`.
 
     Raises:
         LabelError: the two sides do not match.
@@ -118,8 +118,5 @@ def class_confusion(
     table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for image in images:
         found = match_overlaps(image.overlaps, threshold)
-        partner = np.full(len(image.true_classes), num_classes)
-        partner[found.true_index] = image.pred_classes[found.pred_index]
-        np.add.at(table, (image.true_classes, partner), 1)
-        np.add.at(table[-1], np.delete(image.pred_classes, found.pred_index), 1)
+        table += count_confusion(image.true_classes, image.pred_classes, found, num_classes)
     return table

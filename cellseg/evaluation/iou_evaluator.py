@@ -9,8 +9,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cellseg.errors import DatasetError, LabelError
 from cellseg.evaluation.adapters import GroundTruth, ImageKey, detections_to_cells, image_key
+from cellseg.evaluation.cell_types import (
+    MATCHED_FROM_IOU,
+    cell_type_confusion,
+    confusion_table,
+    draw_confusion,
+    write_confusion,
+)
 from cellseg.evaluation.metrics import (
     IOU_THRESHOLDS,
     POOLED_FIGURES,
@@ -23,6 +31,7 @@ from cellseg.evaluation.metrics import (
 from cellseg.evaluation.scoring import cells_of_class, is_ranked, score
 from cellseg.export.files import write_whole
 from cellseg.inference.selection import DetectionThresholds, select_cells
+from cellseg.labels import IntArray
 from cellseg.structures import CellInstances
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -30,6 +39,7 @@ from tabulate import tabulate
 
 TASK = "cell_iou"
 PER_IMAGE_FILE = "cell_iou_per_image.csv"
+CONFUSION_FILE = "confusion.csv"
 
 logger = logging.getLogger("cellseg.evaluation")
 
@@ -61,7 +71,9 @@ class CellIoUEvaluator(DatasetEvaluator):
         metrics: further figures, names of `cellseg.evaluation.score`, over all cells and per class.
             COCO's rank all detections; the others see those that pass the score threshold.
         distributed: gather the counts of all ranks; otherwise each rank scores its own images.
-        output_dir: gets `cell_iou_per_image.csv`, one row per image; None writes nothing.
+        output_dir: gets `cell_iou_per_image.csv`, one row per image, and where there are several
+            classes `confusion.csv` and `confusion.png` (`cellseg.evaluation.cell_types`); None
+            writes nothing.
 
     Example:
         >>> evaluator = CellIoUEvaluator("dsb2018_fluo_val")  # doctest: +SKIP
@@ -90,6 +102,7 @@ class CellIoUEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         self._counts: dict[ImageKey, MatchCounts] = {}
+        self._confusion: dict[ImageKey, IntArray] = {}
         self._cells: dict[ImageKey, CellInstances] = {}
 
     def process(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
@@ -126,6 +139,10 @@ class CellIoUEvaluator(DatasetEvaluator):
         self._counts[key] = count_matches_by_class(
             true, cells, len(self._truth.classes), self._thresholds, crowd=crowd
         )
+        if len(self._truth.classes) > 1:
+            self._confusion[key] = cell_type_confusion(
+                true, cells, len(self._truth.classes), crowd=crowd
+            )
 
     def _check(self, key: ImageKey, true: CellInstances, cells: CellInstances) -> None:
         if cells.image_hw != true.image_hw:
@@ -147,12 +164,14 @@ class CellIoUEvaluator(DatasetEvaluator):
         Returns:
             {"cell_iou": {name: value}}; empty on ranks other than 0 and where no image came.
         """
-        counts_by_image, cells_by_image = self._gather()
+        counts_by_image, cells_by_image, confusion_by_image = self._gather()
         if not counts_by_image:
             return {}
         counts = MatchCounts.stack(list(counts_by_image.values()))
         figures = self._figures(counts)
         logger.info("%s", self._table(figures, len(counts_by_image)))
+        if confusion_by_image:
+            self._report_confusion(sum(confusion_by_image.values(), np.int64(0)))
         if self._metrics:
             chosen = self._chosen_figures(cells_by_image)
             logger.info("%s", self._table_of_chosen(chosen))
@@ -162,15 +181,35 @@ class CellIoUEvaluator(DatasetEvaluator):
             write_per_image(path, list(counts_by_image), counts.sum(axis=1), self._thresholds)
         return OrderedDict({TASK: figures})
 
-    def _gather(self) -> tuple[dict[ImageKey, MatchCounts], dict[ImageKey, CellInstances]]:
-        """Counts [C, T] and cells by image in the dataset's order, on rank 0; elsewhere nothing."""
-        parts = [(self._counts, self._cells)]
+    def _report_confusion(self, table: IntArray) -> None:
+        name, classes = self._truth.dataset_name, self._truth.classes
+        logger.info(
+            "Cell types on %s: true ones down, predicted ones across, matched at IoU >= %g\n%s",
+            name,
+            MATCHED_FROM_IOU,
+            confusion_table(table, classes),
+        )
+        if self._output_dir is not None:
+            path = self._output_dir / CONFUSION_FILE
+            write_confusion(path, table, classes)
+            draw_confusion(path.with_suffix(".png"), table, classes)
+
+    def _gather(
+        self,
+    ) -> tuple[
+        dict[ImageKey, MatchCounts], dict[ImageKey, CellInstances], dict[ImageKey, IntArray]
+    ]:
+        """Counts [C, T], cells and confusion by image, on rank 0; elsewhere nothing.
+
+        They are in the dataset's order.
+        """
+        parts = [(self._counts, self._cells, self._confusion)]
         if self._distributed:
             comm.synchronize()
             parts = comm.gather(parts[0], dst=0)
             if not comm.is_main_process():
-                return {}, {}
-        counts, cells = (
+                return {}, {}, {}
+        counts, cells, confusion = (
             {key: value for part in side for key, value in part.items()} for side in zip(*parts)
         )
         if len(counts) < len(self._truth.images):
@@ -184,6 +223,7 @@ class CellIoUEvaluator(DatasetEvaluator):
         return (
             {key: counts[key] for key in known},
             {key: cells[key] for key in known if key in cells},
+            {key: confusion[key] for key in known if key in confusion},
         )
 
     def _chosen_figures(self, cells_by_image: dict[ImageKey, CellInstances]) -> dict[str, float]:

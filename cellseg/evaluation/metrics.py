@@ -89,7 +89,7 @@ def count_matches(
         Arrays of shape [T].
     """
     overlaps = find_overlaps(true, pred)
-    covered = np.zeros(len(pred)) if crowd is None else _largest_cover(crowd, pred)
+    covered = np.zeros(len(pred)) if crowd is None else largest_cover(crowd, pred)
     tp, fp, iou_sum = zip(*(_count_at(overlaps, covered, t) for t in thresholds))
     return MatchCounts(np.array(tp), np.array(fp), len(true) - np.array(tp), np.array(iou_sum))
 
@@ -121,7 +121,7 @@ def count_matches_by_class(
     return MatchCounts.stack([count_matches(t, p, thresholds, crowd=c) for t, p, c in by_class])
 
 
-def _largest_cover(crowd: CellInstances, pred: CellInstances) -> FloatArray:
+def largest_cover(crowd: CellInstances, pred: CellInstances) -> FloatArray:
     """Largest fraction of each predicted cell that lies in one crowd region, float64[M]."""
     overlaps = find_overlaps(crowd, pred)
     fraction = overlaps.intersection_px / pred.areas_px[overlaps.pred_index]

@@ -7,8 +7,9 @@ cells and with each other. A trial of thresholds only selects among them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from cellseg.errors import LabelError
@@ -21,6 +22,7 @@ from cellseg.inference.selection import (
     PerClass,
     find_own_overlaps,
     select_detections,
+    vote_class,
 )
 from cellseg.labels import IntArray
 from cellseg.structures import CellInstances
@@ -95,7 +97,8 @@ def tune_thresholds(
         predictions: of the same images all detections, with scores, nothing left out.
         metric: any name of `cellseg.evaluation.scoring.score`. COCO's are slow: they rank all
             detections of the set anew at every trial.
-        start: thresholds that are in use; kept where nothing is better. `mask` is not tuned.
+        start: thresholds that are in use; kept where nothing is better. `mask` and `vote` are not
+            tuned; with a vote every trial counts the votes anew.
         num_classes: by default one more than the highest class that occurs.
         lowest_score: below it the model gave no detections, so no lower threshold is tried.
         folds: of the cross-validation, over images; at most as many as there are images.
@@ -120,8 +123,8 @@ def tune_thresholds(
     before, after = search.at(everything, start), search.at(everything, fitted)
     parts = _split(len(predictions), folds, seed)
     of_folds = tuple(search.fit(np.setdiff1d(everything, part), start) for part in parts)
-    held_out = [pair for part, own in zip(parts, of_folds) for pair in search.selections(part, own)]
-    held_out.sort(key=lambda pair: pair[0])
+    held_out = [each for part, own in zip(parts, of_folds) for each in search.selections(part, own)]
+    held_out.sort(key=lambda selection: selection[0])
     return Tuning(
         metric,
         fitted,
@@ -170,9 +173,23 @@ class _Image:
     pred: CellInstances
     whole: Comparison
     own: Overlaps
+    by_vote: dict[int, _Image] = field(default_factory=dict)
 
     def select(self, thresholds: DetectionThresholds) -> IntArray:
         return select_detections(self.pred, self.whole.pred_areas, self.own, thresholds)
+
+    def after_vote(self, elected: int) -> _Image:
+        """The same with all detections of one class, the image's own where that is below 0."""
+        if elected < 0:
+            return self
+        if elected not in self.by_vote:
+            classes = np.full(len(self.pred), elected)
+            pred = replace(self.pred, classes=classes)
+            known = next(iter(self.by_vote.values()), None)
+            own = find_own_overlaps(pred) if known is None else known.own
+            whole = replace(self.whole, pred_classes=classes)
+            self.by_vote[elected] = _Image(self.true, pred, whole, own)
+        return self.by_vote[elected]
 
     def compare(self, kept: IntArray, *, with_pixels: bool) -> Comparison:
         """The comparison that remains with these detections, pairs of one class only."""
@@ -210,8 +227,8 @@ def _prepare(
     ]
 
 
-Selection = tuple[int, IntArray]
-"""Number of an image, and which of its detections are kept."""
+Selection = tuple[int, int, IntArray]
+"""Number of an image, the class it voted for (-1: no vote), and which detections are kept."""
 
 
 class _Search:
@@ -229,7 +246,7 @@ class _Search:
         self._figure = FIGURES.get(key)  # None: one of COCO's
         several = self._figure is not None and self._figure.at_threshold and not at
         self._thresholds = THRESHOLDS if several else (float(at or 0),)
-        self._known: dict[tuple[int, bytes], FloatArray] = {}
+        self._known: dict[tuple[int, int, bytes], FloatArray] = {}
 
     def fit(self, numbers: IntArray, start: DetectionThresholds) -> DetectionThresholds:
         """The best thresholds for some images; those of `start` where nothing is better.
@@ -287,27 +304,35 @@ class _Search:
         return self.figure(self.selections(numbers, thresholds))
 
     def selections(self, numbers: IntArray, thresholds: DetectionThresholds) -> list[Selection]:
-        return [(int(k), self._images[k].select(thresholds)) for k in numbers]
+        return [self._select(int(k), thresholds) for k in numbers]
+
+    def _select(self, number: int, thresholds: DetectionThresholds) -> Selection:
+        image = self._images[number]
+        elected = vote_class(image.pred.scores, image.pred.classes, thresholds)
+        voted = -1 if elected is None else elected
+        return number, voted, image.after_vote(voted).select(thresholds)
 
     def figure(self, selections: Sequence[Selection]) -> float:
         """The metric over images of which certain detections are kept."""
         if self._figure is None:
-            sides = [(self._images[k].true, self._images[k].pred[kept]) for k, kept in selections]
+            images = [(self._images[k].after_vote(voted), kept) for k, voted, kept in selections]
+            sides = [(image.true, image.pred[kept]) for image, kept in images]
             true, pred = zip(*sides)
             return score(true, pred, [self._metric])[self._metric]
-        return self._combine(np.stack([self._rows(*pair) for pair in selections]))
+        return self._combine(np.stack([self._rows(*each) for each in selections]))
 
     def _combine(self, rows: FloatArray) -> float:
         """Numbers of I images at each of T IoU thresholds, [I, T, K], to one figure."""
         assert self._figure is not None
         return float(np.mean([self._figure.combine(part) for part in rows.swapaxes(0, 1)]))
 
-    def _rows(self, number: int, kept: IntArray) -> FloatArray:
+    def _rows(self, number: int, voted: int, kept: IntArray) -> FloatArray:
         """What the metric takes of one image, [T, K]."""
-        key = (number, kept.tobytes())
+        key = (number, voted, kept.tobytes())
         if key not in self._known:
             assert self._figure is not None
-            image = self._images[number].compare(kept, with_pixels=not self._figure.at_threshold)
+            pixels = not self._figure.at_threshold
+            image = self._images[number].after_vote(voted).compare(kept, with_pixels=pixels)
             rows = [list(self._figure.measure(image, each)) for each in self._thresholds]
             self._known[key] = np.array(rows, np.float64)
         return self._known[key]
@@ -318,7 +343,7 @@ class _Search:
         """Percentile bootstrap over images of what `after` is better than `before`."""
         if self._figure is None or not after:
             return None
-        sides = [np.stack([self._rows(*pair) for pair in side]) for side in (after, before)]
+        sides = [np.stack([self._rows(*each) for each in side]) for side in (after, before)]
         drawn = np.random.default_rng(seed).integers(0, len(after), (_SAMPLES, len(after)))
         gains = [self._combine(sides[0][k]) - self._combine(sides[1][k]) for k in drawn]
         low, high = np.percentile(self._sign * np.array(gains), [2.5, 97.5])
@@ -330,5 +355,5 @@ def _with(
 ) -> DetectionThresholds:
     values = list(getattr(thresholds, name))
     values[number] = value
-    changes: dict[str, PerClass] = {name: tuple(values)}
+    changes: dict[str, Any] = {name: tuple(values)}
     return replace(thresholds, **changes)

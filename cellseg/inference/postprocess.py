@@ -120,9 +120,11 @@ def instances_to_cells(
             or one per class.
 
     Returns:
-        CellInstances by descending score as the network gives them; boxes are clipped to the
-        image and those without any area left are dropped, as Detectron2 does. May be empty.
+        CellInstances by descending score, equal ones in the order of the network; boxes are
+        clipped to the image and those without any area left are dropped, as Detectron2 does. May
+        be empty.
     """
+    instances = sort_by_score(instances)
     boxes, kept = scale_boxes(instances, output_hw)
     classes = instances.pred_classes[kept].cpu().numpy()
     thresholds = torch.from_numpy(values_of_classes(mask_threshold, classes))
@@ -135,6 +137,14 @@ def instances_to_cells(
         crops=tuple(crops),
         offsets_rc=offsets_rc,
     )
+
+
+def sort_by_score(instances: Instances) -> Instances:
+    """Detections by descending score, equal ones in their order.
+
+    The engine's own are sorted; a head that changes scores leaves the order to its callers.
+    """
+    return instances[instances.scores.argsort(descending=True, stable=True)]
 
 
 def scale_boxes(instances: Instances, output_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from cellseg.config import resolve_device
+from cellseg.data.augmentations import scale_resizing
 from cellseg.data.images import ImageInput
 from cellseg.errors import ConfigError
 from cellseg.inference.postprocess import instances_to_cells
-from cellseg.inference.selection import DetectionThresholds, PerClass, select_cells
+from cellseg.inference.selection import (
+    DetectionThresholds,
+    PerClass,
+    select_cells,
+    vote_class,
+)
 from cellseg.modeling.weights import load_weights
 from cellseg.structures import CellInstances
 from detectron2.config import CfgNode
@@ -36,8 +42,8 @@ class CellPredictor:
     Attributes:
         cfg: the copy that the model was built from.
         model: the engine's model, in evaluation mode.
-        thresholds: which detections are cells: these two, and `MASK_NMS` and `MIN_AREA` of
-            `CELLSEG.TEST`.
+        thresholds: which detections are cells: these two, `MASK_NMS` and `MIN_AREA` of
+            `CELLSEG.TEST`, and `CELLSEG.CELL_TYPE.VOTE`.
 
     Raises:
         ConfigError: no weights, no masks, or a threshold out of range.
@@ -75,6 +81,7 @@ class CellPredictor:
         self._input = ImageInput.from_config(self.cfg)
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
+        (self._resize,) = scale_resizing(self.cfg, [self._resize])
 
     def _check(self) -> None:
         if not self.cfg.MODEL.WEIGHTS:
@@ -107,6 +114,10 @@ class CellPredictor:
         with torch.no_grad():
             (found,) = self.model.inference(batch, do_postprocess=False)
         found = found[found.scores >= self.thresholds.lowest_score]
+        scores, classes = found.scores.cpu().numpy(), found.pred_classes.cpu().numpy()
+        elected = vote_class(scores, classes, self.thresholds)
+        if elected is not None:  # before masks are cut at the threshold of their class
+            found.pred_classes = torch.full_like(found.pred_classes, elected)
         cells = instances_to_cells(found, (height, width), self.thresholds.mask)
         return select_cells(cells, self.thresholds)
 

@@ -1,9 +1,9 @@
-"""Which detections are cells: thresholds per class, and the one function that applies them."""
+"""Which detections are cells, and of which type: thresholds per class, the vote over an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,9 @@ _RULES = {
 TEST_KEYS = tuple(key for key, _, _ in _RULES.values())
 """Keys below `CELLSEG.TEST` that hold one number, or a list with one number per class."""
 
+VOTES = ("none", "image")
+"""What CELLSEG.CELL_TYPE.VOTE may be."""
+
 
 @dataclass(frozen=True)
 class DetectionThresholds:
@@ -40,6 +43,7 @@ class DetectionThresholds:
         mask_nms: in [0, 1]; of two detections of one class whose masks have an IoU above it the
             one with the lower score is none. 1 is off.
         min_area_px: the mask has as many pixels.
+        vote: "image": first of all, every detection gets the class of `vote_class`; "none".
 
     Raises:
         ConfigError: a value is no number, or out of range.
@@ -49,20 +53,26 @@ class DetectionThresholds:
     mask: PerClass = 0.5
     mask_nms: PerClass = 1.0
     min_area_px: PerClass = 0.0
+    vote: str = "none"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = _checked(field.name, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+        for name in _RULES:
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        if self.vote not in VOTES:
+            raise ConfigError(
+                f"the vote is {self.vote!r}; expected one of {', '.join(VOTES)} "
+                "(CELLSEG.CELL_TYPE.VOTE)"
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> DetectionThresholds:
-        """Those of `CELLSEG.TEST`; a list needs one number per class of the model.
+        """`CELLSEG.TEST` and the vote; a list needs one number per class of the model.
 
         Raises:
             ConfigError: names the key, what was found and what was expected.
         """
-        thresholds = cls(**{name: cfg.CELLSEG.TEST[key] for name, (key, _, _) in _RULES.items()})
+        numbers = {name: cfg.CELLSEG.TEST[key] for name, (key, _, _) in _RULES.items()}
+        thresholds = cls(**numbers, vote=cfg.CELLSEG.CELL_TYPE.VOTE)
         thresholds.check_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         return thresholds
 
@@ -92,6 +102,8 @@ class DetectionThresholds:
             words.append(f"mask NMS {_listed(self.mask_nms)}")
         if np.max(self.min_area_px) > 0:
             words.append(f"area >= {_listed(self.min_area_px)} px")
+        if self.vote == "image":
+            words.append("type by vote over the image")
         return ", ".join(words)
 
 
@@ -144,7 +156,7 @@ def values_of_classes(value: PerClass, classes: IntArray) -> NDArray[np.float64]
 def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
     """Keep the detections that are cells.
 
-    In this order: score, minimum area, NMS of masks. Detections below the first two suppress
+    In this order: vote, score, minimum area, NMS of masks. Detections below score and area suppress
     nothing. The order of `cells` is kept.
 
     Args:
@@ -154,12 +166,38 @@ def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellI
     Raises:
         ConfigError: a list of thresholds is shorter than the classes that occur.
     """
+    cells = vote_over_image(cells, thresholds)
     scored = cells[passes_score(cells.scores, cells.classes, thresholds)]
     areas_px = scored.areas_px
     if np.min(thresholds.mask_nms) == 1:
         return scored[areas_px >= values_of_classes(thresholds.min_area_px, scored.classes)]
     overlaps = find_own_overlaps(scored)
     return scored[select_detections(scored, areas_px, overlaps, thresholds)]
+
+
+def vote_over_image(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
+    """The cells of one image with the class that they vote for; the same where there is no vote."""
+    elected = vote_class(cells.scores, cells.classes, thresholds)
+    return cells if elected is None else replace(cells, classes=np.full(len(cells), elected))
+
+
+def vote_class(
+    scores: NDArray[np.float32], classes: IntArray, thresholds: DetectionThresholds
+) -> int | None:
+    """The class of an image that holds one type of cells; None without a vote or voters.
+
+    It is the class with the largest sum of scores, of equal ones the first. Detections that no
+    class's score threshold lets pass do not vote, so it does not matter whether they were left out
+    before.
+
+    Args:
+        scores, classes: of all detections of the image, [N].
+        thresholds: `vote` and `score` are looked at.
+    """
+    voters = scores >= np.asarray(thresholds.lowest_score, scores.dtype)
+    if thresholds.vote == "none" or not voters.any():
+        return None
+    return int(np.bincount(classes[voters], weights=scores[voters]).argmax())
 
 
 def passes_score(
@@ -194,7 +232,7 @@ def find_own_overlaps(cells: CellInstances) -> Overlaps:
 def select_detections(
     cells: CellInstances, areas_px: IntArray, overlaps: Overlaps, thresholds: DetectionThresholds
 ) -> IntArray:
-    """`select_cells` as indices, from areas and overlaps that are known.
+    """`select_cells` after the vote, as indices, from areas and overlaps that are known.
 
     Args:
         cells: N detections; their crops are not looked at.

@@ -1,48 +1,64 @@
-"""Losses between predicted mask logits and true masks; each is a mean over the instances.
+"""Losses between predicted mask logits and true masks, and the registry that names them.
 
 Every function takes logits [N, S, S] and targets [N, S, S] (float, 0 or 1) and returns one loss per
-instance, [N], in the type of the logits. An instance without target pixels is allowed.
+instance, [N], float32 at least: sums over a mask are beyond what half precision can hold. An
+instance without target pixels is allowed.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 
 import torch
 from cellseg.errors import ConfigError
+from detectron2.utils.registry import Registry
 from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+MASK_LOSS_REGISTRY = Registry("MASK_LOSS")
+MASK_LOSS_REGISTRY.__doc__ = (
+    "Losses of masks that CELLSEG.MASK_HEAD.LOSS can name, called `f(logits, targets)` with "
+    "float32 [N, S, S] each, targets 0 or 1; they return [N]."
+)
+
 _SMOOTH = 1.0  # pixel: keeps ratios finite for empty masks, small beside any cell
-_TERM = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\*)?(?P<name>[a-z]+)")
+_TERM = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\*)?(?P<name>\w+)", re.ASCII)
 
 
+@MASK_LOSS_REGISTRY.register()
 def bce(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over the pixels: the loss of Mask R-CNN (He et al., 2017)."""
+    logits, targets = _widen(logits, targets)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=(1, 2))
 
 
+@MASK_LOSS_REGISTRY.register()
 def dice(logits: Tensor, targets: Tensor) -> Tensor:
     """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) of probabilities p (Milletari et al., 2016)."""
     shared, predicted, true = _sums(logits, targets)
     return 1 - (2 * shared + _SMOOTH) / (predicted + true + _SMOOTH)
 
 
+@MASK_LOSS_REGISTRY.register()
 def jaccard(logits: Tensor, targets: Tensor) -> Tensor:
     """1 - (sum(p t) + 1) / (sum(p) + sum(t) - sum(p t) + 1): soft IoU (Rahman and Wang, 2016)."""
     shared, predicted, true = _sums(logits, targets)
     return 1 - (shared + _SMOOTH) / (predicted + true - shared + _SMOOTH)
 
 
+@MASK_LOSS_REGISTRY.register()
 def lovasz(logits: Tensor, targets: Tensor) -> Tensor:
     """Lovász hinge: the convex surrogate of 1 - IoU (Berman et al., CVPR 2018).
 
     The hinge errors of the pixels, largest first, are weighted by how much each step down the list
-    adds to the Jaccard loss of the pixels so far.
+    adds to the Jaccard loss of the pixels so far. Without target pixels the first step adds all
+    there is, and a single pixel would get the whole gradient: there, all errors weigh the same.
     """
+    logits, targets = _widen(logits, targets)
     signs = 2 * targets - 1
     errors, order = (1 - logits * signs).flatten(1).sort(dim=1, descending=True)
     sorted_targets = targets.flatten(1).gather(1, order)
@@ -51,10 +67,17 @@ def lovasz(logits: Tensor, targets: Tensor) -> Tensor:
     union = total + (1 - sorted_targets).cumsum(dim=1)
     loss = 1 - intersection / union
     steps = torch.cat([loss[:, :1], loss[:, 1:] - loss[:, :-1]], dim=1)
+    steps = torch.where(total > 0, steps, 1 / errors.shape[1])
     return (F.relu(errors) * steps).sum(dim=1)
 
 
+def _widen(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(wide), targets.to(wide)
+
+
 def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits, targets = _widen(logits, targets)
     probabilities = logits.sigmoid()
     return (
         (probabilities * targets).sum(dim=(1, 2)),
@@ -75,6 +98,7 @@ def weighted_bce(weight: float) -> Loss:
     """`bce` as a weighted mean, with `boundary_weights`."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        logits, targets = _widen(logits, targets)
         weights = boundary_weights(targets, weight)
         pixels = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (weights * pixels).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
@@ -82,34 +106,43 @@ def weighted_bce(weight: float) -> Loss:
     return loss
 
 
-LOSSES: dict[str, Loss] = {"bce": bce, "dice": dice, "jaccard": jaccard, "lovasz": lovasz}
-
-
 def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
     """A loss by its name, or a weighted sum: "bce", "bce+dice", "0.5*bce+2*jaccard".
 
     Args:
-        text: terms joined by "+", each a name of LOSSES with an optional factor.
+        text: terms joined by "+", each a name in MASK_LOSS_REGISTRY with an optional factor.
         boundary_weight: what a pixel beside the outline weighs more in `bce`; 0 for none.
+
+    Returns:
+        A function that gives the losses float32 (or float64) logits and targets, whatever it gets.
 
     Raises:
         ConfigError: no such loss, or a negative boundary weight.
     """
     if boundary_weight < 0:
         raise ConfigError(f"a boundary weight is 0 or more; found {boundary_weight}")
-    known = LOSSES | ({"bce": weighted_bce(boundary_weight)} if boundary_weight else {})
     terms: list[tuple[float, Loss]] = []
     for part in text.replace(" ", "").split("+"):
         found = _TERM.fullmatch(part)
-        if found is None or found["name"] not in known:
-            raise ConfigError(
-                f"CELLSEG.MASK_HEAD.LOSS is {text!r}; expected one of {', '.join(LOSSES)}, or a "
-                "sum such as bce+dice or 0.5*bce+2*jaccard"
-            )
-        terms.append((float(found["weight"] or 1), known[found["name"]]))
+        if found is None or found["name"] not in MASK_LOSS_REGISTRY:
+            raise ConfigError(_explain(text, found["name"] if found else part))
+        weighted = found["name"] == "bce" and boundary_weight > 0
+        term = weighted_bce(boundary_weight) if weighted else MASK_LOSS_REGISTRY.get(found["name"])
+        terms.append((float(found["weight"] or 1), term))
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        parts = [factor * term(logits, targets) for factor, term in terms]
-        return torch.stack(parts).sum(dim=0)
+        logits, targets = _widen(logits, targets)
+        return torch.stack([factor * term(logits, targets) for factor, term in terms]).sum(dim=0)
 
     return loss
+
+
+def _explain(text: str, name: str) -> str:
+    known = sorted(entry for entry, _ in MASK_LOSS_REGISTRY)
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return (
+        f"CELLSEG.MASK_HEAD.LOSS is {text!r}; {hint}Expected one of {', '.join(known)}, or a sum "
+        "such as bce+dice or 0.5*bce+2*jaccard. Code that registers a loss has to be listed in "
+        "CELLSEG.PLUGINS."
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from cellseg.errors import ConfigError, collect_problems
+from cellseg.registered_names import describe_unknown_name
 from detectron2.config import CfgNode
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
@@ -33,7 +33,7 @@ def check_registered_names(cfg: CfgNode) -> None:
             nearest to it and all that there are.
     """
     problems = [
-        _describe(key, name, registry)
+        describe_unknown_name(key, name, registry)
         for key, name, registry in _selected_names(cfg)
         if name not in registry
     ]
@@ -73,10 +73,3 @@ def _selected_names(cfg: CfgNode) -> Iterator[tuple[str, str, Any]]:
 def _is_subclass(registry: Any, name: str, base: type) -> bool:
     registered = registry.get(name) if name in registry else None
     return isinstance(registered, type) and issubclass(registered, base)
-
-
-def _describe(key: str, name: str, registry: Iterable[tuple[str, Any]]) -> str:
-    known = sorted(entry for entry, _ in registry)
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{key} is {name!r}; {hint}Registered: {', '.join(known) or 'none'}"

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-from cellseg.errors import ConfigError
-from cellseg.inference.postprocess import paste_soft_masks, scale_boxes
+from cellseg.data.augmentations import input_scale, scale_hw
+from cellseg.errors import CheckpointError, ConfigError, InputTypeError
+from cellseg.inference.postprocess import paste_soft_masks, scale_boxes, sort_by_score
+from cellseg.modeling.torchvision_keywords import (
+    IMAGENET_BACKBONE,
+    is_imagenet,
+    resnet50_fpn_config,
+)
 from cellseg.modeling.validation import check_images, check_targets
 from cellseg.modeling.weights import load_weights
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 LOSS_NAMES = {
     "loss_cls": "loss_classifier",
@@ -27,55 +36,17 @@ LOSS_NAMES = {
     "loss_rpn_loc": "loss_rpn_box_reg",
 }
 
-# torchvision's keyword -> the key of Detectron2 that means the same.
-KEYWORDS = {
-    "min_size": "INPUT.MIN_SIZE_TEST",
-    "max_size": "INPUT.MAX_SIZE_TEST",
-    "rpn_pre_nms_top_n_train": "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
-    "rpn_pre_nms_top_n_test": "MODEL.RPN.PRE_NMS_TOPK_TEST",
-    "rpn_post_nms_top_n_train": "MODEL.RPN.POST_NMS_TOPK_TRAIN",
-    "rpn_post_nms_top_n_test": "MODEL.RPN.POST_NMS_TOPK_TEST",
-    "rpn_nms_thresh": "MODEL.RPN.NMS_THRESH",
-    "rpn_batch_size_per_image": "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
-    "rpn_positive_fraction": "MODEL.RPN.POSITIVE_FRACTION",
-    "box_score_thresh": "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-    "box_nms_thresh": "MODEL.ROI_HEADS.NMS_THRESH_TEST",
-    "box_detections_per_img": "TEST.DETECTIONS_PER_IMAGE",
-    "box_batch_size_per_image": "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-    "box_positive_fraction": "MODEL.ROI_HEADS.POSITIVE_FRACTION",
-}
 
-# What configs/base_mask_rcnn_R_50_FPN.yaml sets, so that checkpoints go both ways.
-RESNET50_FPN = [
-    *("MODEL.MASK_ON", True),
-    *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
-    *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
-    *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
-    *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
-    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
-    *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
-    *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
-    *("MODEL.ROI_BOX_HEAD.NUM_FC", 2),
-    *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
-    *("MODEL.ROI_MASK_HEAD.NUM_CONV", 4),
-    *("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 14),
-    *("INPUT.MASK_FORMAT", "bitmask"),
-]
-# Grey microscopy replicated to three channels; frozen batch norm instead comes with weights that
-# expect Detectron2's own means, deviations and strides.
-CELL_INPUT = [
-    *("MODEL.PIXEL_MEAN", [64.0, 64.0, 64.0]),
-    *("MODEL.PIXEL_STD", [64.0, 64.0, 64.0]),
-    *("MODEL.RESNETS.STRIDE_IN_1X1", False),
-]
-
-
-class MaskRCNN(nn.Module):
+class MaskRCNN(TorchvisionMaskRCNN):
     """The model that a configuration builds, called as torchvision's Mask R-CNN is.
 
     Its modules, parameters and `state_dict` are those of the Detectron2 model itself, under the
     same names: `torch.save(model.state_dict(), path)` gives a file for `MODEL.WEIGHTS`, and
     `load_weights` reads the checkpoints of `tools/train_net.py`.
+
+    It is a torchvision `MaskRCNN` for code that asks with `isinstance` whether there are masks, as
+    the evaluation of torchvision's references does. Of that class it has the calls and nothing
+    else: no `transform`, no `rpn`, none of its heads. docs/torchvision.md lists the differences.
 
     Args:
         cfg: a configuration of Detectron2 with `MODEL.MASK_ON`; it is copied. `INPUT` gives sizes
@@ -100,7 +71,7 @@ class MaskRCNN(nn.Module):
     detector: GeneralizedRCNN
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # torchvision's own would build torchvision's modules
         if not cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False; MaskRCNN needs a mask head: set it to True")
         self.cfg = cfg.clone()
@@ -148,7 +119,9 @@ class MaskRCNN(nn.Module):
 
         Raises:
             InputTypeError, InputValueError: naming the image and the field.
+            ConfigError: a predictor of torchvision was put into the heads.
         """
+        self._check_modules()
         check_images(images, len(self.cfg.MODEL.PIXEL_MEAN))
         images_hw = [(image.shape[1], image.shape[2]) for image in images]
         if not self.training:
@@ -158,6 +131,21 @@ class MaskRCNN(nn.Module):
         for item, target in zip(inputs, targets or ()):
             item["instances"] = _target_to_instances(target, item["image"].shape[1:])
         return self._losses(inputs)
+
+    def _check_modules(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, FastRCNNPredictor | MaskRCNNPredictor):
+                raise ConfigError(
+                    f"{name} is torchvision's {type(module).__name__}, which Detectron2's heads "
+                    "cannot use; build the model with the num_classes that you need, and give "
+                    "`weights` to keep the rest of a trained one (docs/torchvision.md)"
+                )
+        dtype = next(self.detector.parameters()).dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            raise InputTypeError(
+                f"the model's weights are {dtype}; keep them float32 and call the model under "
+                "torch.autocast"
+            )
 
     def _losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         # Detectron2's heads report their statistics to an open EventStorage and fail without one.
@@ -179,6 +167,7 @@ class MaskRCNN(nn.Module):
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image.flip(0)
         size = self._network_hw(height, width)
+        size = scale_hw(size, input_scale(self.cfg))
         if size != (height, width):
             image = interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
         return {"image": image, "height": height, "width": width}
@@ -194,7 +183,13 @@ class MaskRCNN(nn.Module):
 
 
 def maskrcnn_resnet50_fpn(
-    num_classes: int = 2, *, weights: str | Path | None = None, norm: str = "GN", **settings: Any
+    num_classes: int = 2,
+    *,
+    weights: str | Path | None = None,
+    weights_backbone: Any = None,
+    progress: bool = True,
+    norm: str | None = None,
+    **settings: Any,
 ) -> MaskRCNN:
     """Mask R-CNN with a ResNet-50 and a feature pyramid, set up for cells, on the CPU.
 
@@ -202,68 +197,45 @@ def maskrcnn_resnet50_fpn(
         num_classes: with the background, as torchvision counts; 2 is one kind of cell.
         weights: a checkpoint file to start from. Parameters that do not fit (other classes) keep
             their random values and are logged. None: from scratch.
+        weights_backbone: "IMAGENET1K_V1", or that member of torchvision's enum: the backbone starts
+            from ImageNet. None: from scratch.
+        progress: not used; torchvision's builders have it.
         norm: normalization of backbone and pyramid: "GN" learns from scratch and at small
             batches; "FrozenBN" is what Detectron2's model zoo was trained with (its pixel means
             and strides then hold too, and the pyramid has no normalization); also "BN", "SyncBN".
+            None: "FrozenBN" with `weights_backbone`, else "GN".
         **settings: torchvision's keywords, with torchvision's meaning: `min_size` (px, shorter
             side; an int or a choice of several for training; 0 keeps the size), `max_size` (px),
             `rpn_pre_nms_top_n_train`, `rpn_pre_nms_top_n_test`, `rpn_post_nms_top_n_train`,
             `rpn_post_nms_top_n_test`, `rpn_nms_thresh`, `rpn_batch_size_per_image`,
             `rpn_positive_fraction`, `box_score_thresh`, `box_nms_thresh`,
             `box_detections_per_img` (500 by default: cells are many),
-            `box_batch_size_per_image`, `box_positive_fraction`; `trainable_backbone_layers`
-            (0 to 5, all by default); and `anchor_sizes` (px, one per pyramid level, 8 to 128 by
-            default).
+            `box_batch_size_per_image`, `box_positive_fraction`, `rpn_fg_iou_thresh`,
+            `rpn_bg_iou_thresh`, `box_fg_iou_thresh`, `box_bg_iou_thresh`, `bbox_reg_weights`,
+            `image_mean`, `image_std` (RGB, 0 to 1); `trainable_backbone_layers` (0 to 5; None is 3
+            with `weights_backbone`, else all); and `anchor_sizes` (px, one per pyramid level, 8 to
+            128 by default).
 
     Raises:
         TypeError: a keyword that is not known.
         ValueError: fewer than 2 classes, or a value out of range.
         CheckpointError: `weights` is missing or nothing in it fits.
     """
-    model = MaskRCNN(_resnet50_fpn_config(num_classes, norm, settings))
+    if isinstance(weights, Enum) or weights in ("DEFAULT", "COCO_V1"):
+        raise CheckpointError(
+            f"weights is {weights}: torchvision's Mask R-CNN does not fit Detectron2's; give the "
+            'file of a training, or weights_backbone="IMAGENET1K_V1"'
+        )
+    imagenet = is_imagenet(weights_backbone)
+    model = MaskRCNN(resnet50_fpn_config(num_classes, norm, settings, imagenet=imagenet))
+    if imagenet and weights is None:
+        weights = IMAGENET_BACKBONE
     return model if weights is None else model.load_weights(weights, partial=True)
 
 
 def binarize(masks: Tensor, threshold: float = 0.5) -> Tensor:
     """Soft masks to the final segmentation: bool of the same shape, True where `>= threshold`."""
     return masks >= threshold
-
-
-def _resnet50_fpn_config(num_classes: int, norm: str, settings: dict[str, Any]) -> CfgNode:
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; it counts the background: at least 2")
-    settings = {"box_detections_per_img": 500, "rpn_post_nms_top_n_test": 2000, **settings}
-    anchor_sizes = settings.pop("anchor_sizes", (8, 16, 32, 64, 128))
-    trainable = settings.pop("trainable_backbone_layers", 5)
-    if trainable not in range(6):
-        raise ValueError(f"trainable_backbone_layers is {trainable}; expected 0 to 5")
-    if len(anchor_sizes) != 5:
-        raise ValueError(f"anchor_sizes is {anchor_sizes}; expected 5, one per pyramid level")
-    cfg = get_cfg()
-    cfg.merge_from_list(RESNET50_FPN)
-    if norm != "FrozenBN":
-        cfg.merge_from_list([*CELL_INPUT, "MODEL.FPN.NORM", norm])
-    cfg.MODEL.RESNETS.NORM = norm
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 5 - trainable
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes - 1
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size] for size in anchor_sizes]
-    _apply_keywords(cfg, settings)
-    return cfg
-
-
-def _apply_keywords(cfg: CfgNode, settings: dict[str, Any]) -> None:
-    for name in settings.keys() - KEYWORDS.keys():
-        near = difflib.get_close_matches(name, KEYWORDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise TypeError(f"maskrcnn_resnet50_fpn() has no keyword {name!r}{hint}")
-    min_size = settings.get("min_size", cfg.INPUT.MIN_SIZE_TEST)
-    choices = (min_size,) if isinstance(min_size, int) else tuple(min_size)
-    cfg.INPUT.MIN_SIZE_TRAIN = choices
-    cfg.INPUT.MAX_SIZE_TRAIN = settings.get("max_size", cfg.INPUT.MAX_SIZE_TRAIN)
-    for name, value in {**settings, "min_size": choices[-1]}.items():
-        is_threshold = name.endswith(("_thresh", "_fraction"))
-        cfg.merge_from_list([KEYWORDS[name], float(value) if is_threshold else value])
 
 
 def _draw_size(sizes: CfgNode) -> int:
@@ -296,10 +268,11 @@ def _nearest(old: int, new: int, device: torch.device) -> Tensor:
 
 
 def _instances_to_dict(instances: Instances, image_hw: tuple[int, int]) -> dict[str, Tensor]:
+    instances = sort_by_score(instances)
     boxes, kept = scale_boxes(instances, image_hw)
     return {
         "boxes": boxes,
         "labels": instances.pred_classes[kept] + 1,
-        "scores": instances.scores[kept],
+        "scores": instances.scores[kept].float(),  # bfloat16 under autocast
         "masks": paste_soft_masks(instances.pred_masks[kept], boxes, image_hw)[:, None],
     }

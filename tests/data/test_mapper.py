@@ -13,6 +13,7 @@ import pycocotools.mask as coco_mask
 import pytest
 import torch
 from cellseg.config import add_cellseg_config, load_config
+from cellseg.data.augmentations.config import find_switches
 from cellseg.data.formats import read_records
 from cellseg.data.images import normalize_image
 from cellseg.data.mapper import CellDatasetMapper
@@ -421,7 +422,7 @@ def test_all_augmentations_at_once_keep_boxes_and_masks_together() -> None:
 def get_augmentation_names() -> list[str]:
     cfg = get_cfg()
     add_cellseg_config(cfg)
-    return list(cfg.CELLSEG.AUGMENTATION)
+    return list(find_switches(cfg.CELLSEG.AUGMENTATION))
 
 
 def test_copy_paste_wants_bitmaps() -> None:

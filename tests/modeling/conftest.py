@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cellseg.modeling import MaskRCNN
-from cellseg.modeling.torchvision_style import RESNET50_FPN
+from cellseg.modeling.torchvision_keywords import RESNET50_FPN
 from detectron2.config import CfgNode, get_cfg
 
 

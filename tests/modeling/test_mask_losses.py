@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from cellseg.config import load_config
 from cellseg.errors import ConfigError
 from cellseg.modeling.mask_losses import (
-    LOSSES,
+    MASK_LOSS_REGISTRY,
     bce,
     boundary_weights,
     dice,
@@ -24,8 +25,10 @@ from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torch import Tensor
 
 CONFIG = Path(__file__).resolve().parent.parent.parent / "configs" / "quick_start.yaml"
+LOSSES = {name: MASK_LOSS_REGISTRY.get(name) for name in ("bce", "dice", "jaccard", "lovasz")}
 SURE = 50.0  # sigmoid is 1 to all digits
 
 
@@ -54,6 +57,30 @@ def test_lovasz_of_hard_predictions_is_one_minus_iou_times_the_margin() -> None:
     shared = (targets * predicted).sum((1, 2))
     iou = shared / (targets + predicted - targets * predicted).sum((1, 2))
     torch.testing.assert_close(lovasz(2 * predicted - 1, targets), 2 * (1 - iou))
+
+
+def test_lovasz_without_target_pixels_is_the_mean_hinge_error() -> None:
+    """Errors 1 + logit, relu: 3, 1.5, 0, 1; every pixel above -1 is pushed down alike."""
+    logits = torch.tensor([[[2.0, 0.5], [-1.5, 0.0]]], requires_grad=True)
+    loss = lovasz(logits, torch.zeros(1, 2, 2))
+    assert loss.item() == pytest.approx((3 + 1.5 + 1) / 4)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == [[0.25, 0.25], [0.0, 0.25]]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_that_of_the_logits_alone(name: str, dtype: torch.dtype) -> None:
+    """A sum over 784 pixels would lose whole pixels; nothing but the logits is rounded."""
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(4, 28, 28, generator=generator).to(dtype)
+    targets = (torch.rand(4, 28, 28, generator=generator) > 0.5).to(dtype)
+    expected = LOSSES[name](logits.double(), targets.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = LOSSES[name](logits, targets)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -86,11 +113,36 @@ def test_sums_of_losses() -> None:
     logits = torch.randn(2, 4, 4)
     expected = 0.5 * bce(logits, targets) + 2 * jaccard(logits, targets)
     torch.testing.assert_close(parse_loss("0.5*bce + 2*jaccard")(logits, targets), expected)
-    for text in ("iou", "bce+", "bce*2", ""):
-        with pytest.raises(ConfigError, match="expected one of bce, dice"):
+    for text in ("iou", "bce+", "bce*2", "", "bcé"):
+        with pytest.raises(ConfigError, match="Expected one of bce, dice"):
             parse_loss(text)
     with pytest.raises(ConfigError, match="boundary weight"):
         parse_loss("bce", -1)
+
+
+@pytest.fixture
+def registered_loss() -> Iterator[str]:
+    """A loss of the user's own; the registry is as it was afterwards."""
+
+    @MASK_LOSS_REGISTRY.register()
+    def area_L1_2(logits: Tensor, targets: Tensor) -> Tensor:
+        assert logits.dtype == targets.dtype == torch.float32
+        return (logits.sigmoid().sum((1, 2)) - targets.sum((1, 2))).abs()
+
+    yield "area_L1_2"
+    del MASK_LOSS_REGISTRY._obj_map["area_L1_2"]
+
+
+def test_a_registered_loss_is_known_by_its_name(registered_loss: str) -> None:
+    """Probabilities of 0.5 in four pixels, one of them true: the areas differ by 1."""
+    logits, targets = torch.zeros(2, 2, 2).bfloat16(), torch.zeros(2, 2, 2)
+    targets[:, 0, 0] = 1
+    loss = parse_loss("3*area_L1_2+bce")(logits, targets)
+    assert loss.tolist() == pytest.approx([3 * 1 + math.log(2)] * 2)
+    with pytest.raises(
+        ConfigError, match=r"did you mean area_L1_2\? Expected one of area_L1_2, bce"
+    ):
+        parse_loss("bce+area_L1")
 
 
 def proposals(count: int) -> Instances:
@@ -123,6 +175,33 @@ def test_head_on_the_engine(tiny_model: list[str], loss: str) -> None:
     nothing = head(features[:0], [proposals(0)])["loss_mask"]
     assert nothing.item() == 0
     nothing.backward()
+
+
+def test_statistics_and_pictures_are_those_of_the_engine(
+    tiny_model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: dict[EventStorage, list[Tensor]] = {}
+    monkeypatch.setattr(
+        EventStorage,
+        "put_image",
+        lambda storage, name, picture: pictures.setdefault(storage, []).append(picture),
+    )
+    opts = [*tiny_model, "MODEL.DEVICE", "cpu", "MODEL.ROI_MASK_HEAD.NAME", "CellMaskHead"]
+    cfg = load_config(CONFIG, [*opts, "VIS_PERIOD", "1"])
+    torch.manual_seed(0)
+    head = build_model(cfg).roi_heads.mask_head.train()
+    both, features = [proposals(3), proposals(0)], torch.randn(3, 32, 14, 14)
+    with EventStorage() as ours:
+        head(features, both)
+    with EventStorage() as engines:
+        mask_rcnn_loss(head.layers(features), both, vis_period=1)
+    names = {f"mask_rcnn/{name}" for name in ("accuracy", "false_positive", "false_negative")}
+    assert ours.latest().keys() == engines.latest().keys() == names
+    for name in names:
+        assert ours.latest()[name][0] == pytest.approx(engines.latest()[name][0])
+    assert len(pictures[ours]) == len(pictures[engines]) == 3
+    for found, expected in zip(pictures[ours], pictures[engines]):
+        torch.testing.assert_close(found, expected)
 
 
 def test_wrong_loss_is_a_config_error() -> None:

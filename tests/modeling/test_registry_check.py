@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cellseg.errors import ConfigError
 from cellseg.modeling import check_registered_names
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    BaseMaskRCNNHead,
+    StandardROIHeads,
+    build_model,
+)
 
 
 @pytest.fixture
@@ -85,3 +93,24 @@ def test_parts_that_are_not_used_are_not_checked(cfg: CfgNode, own_names: None) 
     cfg.MODEL.META_ARCHITECTURE = "OwnArchitecture"
     cfg.MODEL.ROI_HEADS.NAME = "NotThere"
     check_registered_names(cfg)
+
+
+def test_functions_are_registered_like_classes(cfg: CfgNode) -> None:
+    def own_mask_head(cfg: CfgNode, input_shape: Any) -> Any:
+        return ROI_MASK_HEAD_REGISTRY.get("MaskRCNNConvUpsampleHead")(cfg, input_shape)
+
+    def own_roi_heads(cfg: CfgNode, input_shape: Any) -> Any:
+        return ROI_HEADS_REGISTRY.get("StandardROIHeads")(cfg, input_shape)
+
+    ROI_MASK_HEAD_REGISTRY.register(own_mask_head)
+    ROI_HEADS_REGISTRY.register(own_roi_heads)
+    try:
+        cfg.MODEL.ROI_MASK_HEAD.NAME = "own_mask_head"
+        cfg.MODEL.ROI_HEADS.NAME = "own_roi_heads"
+        check_registered_names(cfg)
+        heads = build_model(cfg).roi_heads
+    finally:
+        del ROI_MASK_HEAD_REGISTRY._obj_map["own_mask_head"]
+        del ROI_HEADS_REGISTRY._obj_map["own_roi_heads"]
+    assert isinstance(heads, StandardROIHeads)
+    assert isinstance(heads.mask_head, BaseMaskRCNNHead)

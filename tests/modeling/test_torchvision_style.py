@@ -10,8 +10,9 @@ import cellseg
 import pytest
 import torch
 from cellseg.errors import CheckpointError, ConfigError
-from cellseg.modeling import MaskRCNN, binarize
+from cellseg.modeling import CellMaskHead, MaskRCNN, binarize
 from cellseg.modeling import torchvision_style as style
+from cellseg.modeling.torchvision_keywords import resnet50_fpn_config
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -312,7 +313,7 @@ def test_runs_on_a_gpu(
 
 class TestFactory:
     def config(self, **settings: object) -> CfgNode:
-        return style._resnet50_fpn_config(settings.pop("num_classes", 2), "GN", settings)
+        return resnet50_fpn_config(settings.pop("num_classes", 2), "GN", settings)
 
     def test_builds_a_resnet50_with_one_class(self) -> None:
         model = cellseg.maskrcnn_resnet50_fpn()
@@ -335,6 +336,9 @@ class TestFactory:
             for key, value in tree[section].items():
                 if key != "BATCH_SIZE_PER_IMAGE":
                     assert ours[section][key] == value, (section, key)
+        # the base class has the same layers, and the loss of CELLSEG.MASK_HEAD, which is "bce" there
+        assert tree["ROI_MASK_HEAD"].pop("NAME") == "CellMaskHead"
+        assert ours.ROI_MASK_HEAD.NAME == CellMaskHead.__mro__[1].__name__
         for section in ("ROI_BOX_HEAD", "ROI_MASK_HEAD"):
             for key, value in tree[section].items():
                 assert ours[section][key] == value, (section, key)
@@ -364,7 +368,7 @@ class TestFactory:
         assert self.config().TEST.DETECTIONS_PER_IMAGE == 500
 
     def test_frozen_batch_norm_follows_the_model_zoo(self) -> None:
-        cfg = style._resnet50_fpn_config(81, "FrozenBN", {})
+        cfg = resnet50_fpn_config(81, "FrozenBN", {})
         assert cfg.MODEL.RESNETS.STRIDE_IN_1X1
         assert cfg.MODEL.FPN.NORM == ""
         assert cfg.MODEL.PIXEL_MEAN == [103.53, 116.28, 123.675]

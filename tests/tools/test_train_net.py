@@ -35,14 +35,17 @@ def last_iteration(run: Path) -> int:
 def test_trains_evaluates_and_leaves_pictures(tiny_training: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     more = ["CELLSEG.TEST.REPORT", "True", "CELLSEG.TEST.METRICS", "('aji', 'ap_coco_mask')"]
+    augmented = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,)"]
+    more += augmented
     first = train(*tiny_training, *more, "MODEL.DEVICE", "cpu")
     lines = [line for line in first.stdout.splitlines() if line.strip()]
     assert "Engine: " in lines[0]
     assert last_iteration(run) == 3
     metrics = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
     merged = {key: value for line in metrics for key, value in line.items()}
-    for key in ("bbox/AP", "segm/AP", "cell_iou/ap_dsb@0.50", "cell_iou/pq@0.75", "loss_mask"):
-        assert key in merged, key
+    tested = {"bbox/AP", "segm/AP", "cell_iou/ap_dsb@0.50", "cell_iou/pq@0.75"}
+    tested |= {key.replace("/", "_TTA/") for key in tested}
+    assert tested | {"loss_mask"} <= set(merged)
     assert merged["cell_iou/ap_coco_mask"] == pytest.approx(merged["segm/AP"] / 100, abs=1e-6)
     assert 0 <= merged["cell_iou/aji"] <= 1
     assert "<!doctype html>" in (run / "report.html").read_text("utf-8").lower()
@@ -50,8 +53,11 @@ def test_trains_evaluates_and_leaves_pictures(tiny_training: list[str], tmp_path
     assert len(list((run / "inference/synthetic_val/pictures").glob("*.png"))) == 2
 
     weights = str(run / "model_final.pth")
-    again = train("--eval-only", *tiny_training, "MODEL.WEIGHTS", weights)
+    again = train("--eval-only", *tiny_training, *augmented, "MODEL.WEIGHTS", weights)
     assert "ap_dsb" in again.stdout
+    figures = json.loads((run / "figures.json").read_text())
+    for key in tested:  # the same weights on the same images
+        assert figures[key] == pytest.approx(merged[key], nan_ok=True), key
 
     resumed = train("--resume", *tiny_training)
     assert "Nothing left to train" in resumed.stdout

@@ -33,8 +33,19 @@ from cellseg.data.augmentations.intensity import (
     RandomInvert,
     RandomNoise,
 )
+from cellseg.data.augmentations.registry import (
+    AUGMENTATION_REGISTRY,
+    build_extra_augmentations,
+)
+from cellseg.data.augmentations.resizing import (
+    ResizeByFactor,
+    input_scale,
+    scale_hw,
+    scale_resizing,
+)
 
 __all__ = [
+    "AUGMENTATION_REGISTRY",
     "CopyPaste",
     "ElasticTransform",
     "LabelledImage",
@@ -47,6 +58,7 @@ __all__ = [
     "RandomNoise",
     "RandomRotate90",
     "RandomScaleCrop",
+    "ResizeByFactor",
     "Rotate90Transform",
     "SameClassImages",
     "ScaleCropTransform",
@@ -54,7 +66,11 @@ __all__ = [
     "annotations_to_labelled_image",
     "build_cell_augmentations",
     "build_copy_paste",
+    "build_extra_augmentations",
     "check_augmentation_config",
+    "input_scale",
     "labelled_image_to_annotations",
     "needs_tight_boxes",
+    "scale_hw",
+    "scale_resizing",
 ]

@@ -17,14 +17,18 @@ from cellseg.data.augmentations.intensity import (
     RandomInvert,
     RandomNoise,
 )
+from cellseg.data.augmentations.registry import build_extra_augmentations
 from detectron2.config import CfgNode
+from detectron2.data import transforms as T
 
 # Those after which a box that is moved along is no longer tight around what is left of its mask.
 _LOOSENING = ("SCALE", "ELASTIC")
 
 
-def build_cell_augmentations(cfg: CfgNode) -> list[CellAugmentation]:
+def build_cell_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
     """Build what CELLSEG.AUGMENTATION enables, less copy-paste, which takes two images.
+
+    What EXTRA names comes last.
 
     Args:
         cfg: config with the keys of `add_augmentation_config`.
@@ -33,7 +37,7 @@ def build_cell_augmentations(cfg: CfgNode) -> list[CellAugmentation]:
         For `T.AugmentationList`, behind Detectron2's own; empty where nothing is enabled.
 
     Raises:
-        ConfigError: impossible values.
+        ConfigError: impossible values, or a name of EXTRA that is not registered.
     """
     node = cfg.CELLSEG.AUGMENTATION
     check_augmentation_config(node)
@@ -48,7 +52,8 @@ def build_cell_augmentations(cfg: CfgNode) -> list[CellAugmentation]:
         "NOISE": lambda own: RandomNoise(_pair(own.SIGMA), own.PROB),
         "INVERT": lambda own: RandomInvert(own.PROB),
     }
-    return [build(node[name]) for name, build in builders.items() if node[name].ENABLED]
+    own = [build(node[name]) for name, build in builders.items() if node[name].ENABLED]
+    return [*own, *build_extra_augmentations(cfg)]
 
 
 def build_copy_paste(
@@ -81,8 +86,9 @@ def build_copy_paste(
 
 
 def needs_tight_boxes(cfg: CfgNode) -> bool:
-    """Whether boxes should be recomputed from the masks: something cuts or bends cells."""
-    return any(cfg.CELLSEG.AUGMENTATION[name].ENABLED for name in _LOOSENING)
+    """Whether boxes should be recomputed from the masks: something may cut or bend cells."""
+    node = cfg.CELLSEG.AUGMENTATION
+    return bool(node.EXTRA) or any(node[name].ENABLED for name in _LOOSENING)
 
 
 def _pair(values: list[float]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cellseg.data.augmentations.elastic import MAX_STRENGTH_PER_SIGMA
+from cellseg.data.augmentations.registry import find_unknown_augmentations
 from cellseg.errors import ConfigError, collect_problems
 from detectron2.config import CfgNode
 
@@ -17,7 +18,7 @@ def add_augmentation_config(node: CfgNode) -> None:
     """Add every key with its default to `node`, which becomes CELLSEG.AUGMENTATION.
 
     Each augmentation has ENABLED (all are off by default) and PROB, how often it happens. They are
-    applied in the order in which they stand here, after Detectron2's own.
+    applied in the order in which they stand here, after Detectron2's own; EXTRA names others.
     """
     # Cells of another training image that has cells of the same class, pasted in front.
     node.COPY_PASTE = _switch(0.5)
@@ -72,9 +73,19 @@ def add_augmentation_config(node: CfgNode) -> None:
     # Dark becomes bright: for models that see fluorescence and transmitted light.
     node.INVERT = _switch(0.5)
 
+    # Registered names of augmentations of your own, applied last (docs/custom_parts.md).
+    node.EXTRA = []
+
 
 def _switch(prob: float) -> CfgNode:
     return CfgNode({"ENABLED": False, "PROB": prob})
+
+
+def find_switches(node: CfgNode) -> dict[str, CfgNode]:
+    """The augmentations of this package, by name: less EXTRA, and less the keys of plug-ins."""
+    return {
+        name: own for name, own in node.items() if isinstance(own, CfgNode) and "ENABLED" in own
+    }
 
 
 def check_augmentation_config(node: CfgNode) -> None:
@@ -89,7 +100,8 @@ def check_augmentation_config(node: CfgNode) -> None:
             collect_problems(
                 f"{PREFIX}: values that cannot be used",
                 problems,
-                hint="docs/augmentation.md describes every key.",
+                hint="docs/augmentation.md describes every key. Code that registers a name for "
+                "EXTRA has to be listed in CELLSEG.PLUGINS.",
             )
         )
 
@@ -150,7 +162,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _find_problems(node: CfgNode) -> Iterator[str]:
-    shares = {f"{name}.PROB": _SHARE for name in node}
+    shares = {f"{name}.PROB": _SHARE for name in find_switches(node)}
     wrong = set()
     for key, (accepts, expected) in {**shares, **_CHECKS}.items():
         name, entry = key.split(".")
@@ -164,3 +176,4 @@ def _find_problems(node: CfgNode) -> Iterator[str]:
                 f"{PREFIX}.ELASTIC.STRENGTH_PX is {node.ELASTIC.STRENGTH_PX!r}; expected at most "
                 f"{strongest:g}, a fifth of SIGMA_PX: stronger shifts fold the image"
             )
+    yield from find_unknown_augmentations(node.EXTRA)

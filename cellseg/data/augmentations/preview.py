@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from cellseg.data.augmentations.annotations import annotations_to_labelled_image
 from cellseg.data.augmentations.build import build_cell_augmentations, build_copy_paste
-from cellseg.data.augmentations.config import add_augmentation_config
+from cellseg.data.augmentations.config import add_augmentation_config, find_switches
 from cellseg.data.augmentations.copy_paste import LabelledImage, SameClassImages
 from cellseg.data.images import normalize_image, read_model_input, to_model_input
 from cellseg.data.synthetic import make_cells
@@ -69,7 +69,9 @@ def draw_preview(config_file: str | None = None, image_number: int = 0, seed: in
         ConfigError: the config enables nothing, or there is no such image.
     """
     cfg, original, others = _prepare(config_file, image_number, seed)
-    names = [name for name, own in cfg.CELLSEG.AUGMENTATION.items() if own.ENABLED]
+    node = cfg.CELLSEG.AUGMENTATION
+    names = [name for name, own in find_switches(node).items() if own.ENABLED]
+    names += dict.fromkeys(node.EXTRA)
     if not names:
         raise ConfigError(f"{config_file}: CELLSEG.AUGMENTATION enables nothing to show")
     panels = [("AS IT IS", original)]
@@ -126,7 +128,7 @@ def _all_enabled() -> CfgNode:
     cfg = get_cfg()
     cfg.CELLSEG = CfgNode({"AUGMENTATION": CfgNode()})
     add_augmentation_config(cfg.CELLSEG.AUGMENTATION)
-    for own in cfg.CELLSEG.AUGMENTATION.values():
+    for own in find_switches(cfg.CELLSEG.AUGMENTATION).values():
         own.ENABLED, own.PROB = True, 1.0
         for key, value in own.items():
             if isinstance(value, list):
@@ -135,10 +137,12 @@ def _all_enabled() -> CfgNode:
 
 
 def _only(cfg: CfgNode, name: str) -> CfgNode:
-    """The config with one augmentation, always happening."""
+    """The config with one augmentation, always happening (one of EXTRA as often as it does)."""
     single = cfg.clone()
     single.defrost()
-    for other, own in single.CELLSEG.AUGMENTATION.items():
+    node = single.CELLSEG.AUGMENTATION
+    node.EXTRA = [name] if name in node.EXTRA else []
+    for other, own in find_switches(node).items():
         own.ENABLED, own.PROB = other == name, 1.0
     return single
 

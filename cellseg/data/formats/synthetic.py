@@ -1,4 +1,6 @@
-"""Made-up cells (`cellseg.data.synthetic`) as a dataset: drawn on first use, kept in a cache.
+"""Made-up cells (`cellseg.data.synthetic`, and with types `cellseg.data.synthetic_types`).
+
+They are a dataset like others: drawn on first use, kept in a cache.
 
 The images lie as a `label_images` tree below $CELLSEG_CACHE (default `~/.cache/cellseg`), in a
 folder whose name stands for all parameters.
@@ -21,12 +23,16 @@ from cellseg.data.formats import label_images
 from cellseg.data.formats.base import DatasetFormat, Option
 from cellseg.data.records import CellRecord
 from cellseg.data.synthetic import make_cells
+from cellseg.data.synthetic_types import TYPES, make_typed_cells
 from cellseg.errors import DatasetError
 from PIL import Image
 
 # Part of the folder's name: to be raised whenever `make_cells` draws differently.
 DRAWING_VERSION = 1
 MAX_CLASSES = 2
+# Options that only cells without types have, and one that only those with types have.
+_OF_NUCLEI = ("touching", "small_share")
+_OF_TYPES = "one_type_per_image"
 
 
 def read_split(
@@ -34,15 +40,32 @@ def read_split(
 ) -> list[CellRecord]:
     """Records of one split, drawn if need be; `root` is not used.
 
-    With two classes, small cells are of the first and large ones of the second.
+    With two classes, small cells are of the first and large ones of the second. With `types: 3`
+    cells are of the types of `cellseg.data.synthetic_types.TYPES`, and the classes are their names.
     """
-    if len(classes) > MAX_CLASSES:
-        raise DatasetError(
-            f"synthetic cells have one class, or two by size; declared are {', '.join(classes)}"
-        )
+    _check(classes, options)
     parameters = {"image_hw": [128, 128], **options, **split, "classes": list(classes)}
     folder = _find_or_draw(parameters)
     return label_images.read_split(folder.parent, folder.name, classes, {})
+
+
+def _check(classes: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    with_types = "types" in options
+    if with_types and len(classes) != len(TYPES):
+        raise DatasetError(
+            f"synthetic cells of {len(TYPES)} types ({', '.join(TYPES)}) have as many classes; "
+            f"declared are {', '.join(classes)}"
+        )
+    if not with_types and len(classes) > MAX_CLASSES:
+        raise DatasetError(
+            "synthetic cells have one class, or two by size, or with `types: 3` three; declared "
+            f"are {', '.join(classes)}"
+        )
+    for name in _OF_NUCLEI if with_types else (_OF_TYPES,):
+        if name in options:
+            raise DatasetError(
+                f"synthetic cells {'with' if with_types else 'without'} `types` have no {name}"
+            )
 
 
 def _find_or_draw(parameters: Mapping[str, Any]) -> Path:
@@ -78,18 +101,23 @@ def _publish(drawing: Path, folder: Path) -> None:
 
 
 def _draw(
-    folder: Path, images: int, seed: int, classes: list[str], image_hw: list[int], **how: Any
+    folder: Path,
+    images: int,
+    seed: int,
+    classes: list[str],
+    image_hw: list[int],
+    types: int = 0,
+    **how: Any,
 ) -> None:
     folder.chmod(0o755)  # temporary folders are private
     for name in ("images", "labels", "classes"):
         (folder / name).mkdir()
     for number in range(images):
-        cells = make_cells(
-            np.random.default_rng([seed, number]),
-            (image_hw[0], image_hw[1]),
-            size_classes=len(classes) == MAX_CLASSES,
-            **how,
-        )
+        rng, size_hw = np.random.default_rng([seed, number]), (image_hw[0], image_hw[1])
+        if types:
+            cells = make_typed_cells(rng, size_hw, **how)
+        else:
+            cells = make_cells(rng, size_hw, size_classes=len(classes) == MAX_CLASSES, **how)
         stem = f"cells_{number:05d}"
         Image.fromarray(cells.image).save(folder / "images" / f"{stem}.png")
         Image.fromarray(cells.labels).save(folder / "labels" / f"{stem}.png")
@@ -128,6 +156,8 @@ FORMAT = DatasetFormat(
         "touching": Option("a share from 0 to 1", _is_share),
         "small_share": Option("a share from 0 to 1", _is_share),
         "dtype": Option("uint8 or uint16", lambda value: value in ("uint8", "uint16")),
+        "types": Option(f"{len(TYPES)}", lambda value: value == len(TYPES)),
+        _OF_TYPES: Option("true or false", lambda value: isinstance(value, bool)),
     },
     has_files=False,
 )

@@ -1,0 +1,54 @@
+"""A progress bar that gets along with the log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+from detectron2.engine import HookBase
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+_LOGGERS = ("cellseg", "detectron2", "fvcore")
+
+
+class ProgressBar(HookBase):
+    """Shows iterations, speed, the time left and the loss on the last line of a terminal.
+
+    Nothing is shown where the error stream is no terminal. Log lines scroll above the bar; what
+    they go to, and how they look, stays as it is.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._bar: Any = None
+
+    def before_train(self) -> None:
+        if not sys.stderr.isatty():
+            return
+        trainer = self.trainer
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        self._open.enter_context(logging_redirect_tqdm(loggers))
+        self._bar = self._open.enter_context(
+            tqdm(
+                total=trainer.max_iter,
+                initial=trainer.start_iter,
+                unit="it",
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+        )
+
+    def after_step(self) -> None:
+        if self._bar is None:
+            return
+        loss = self.trainer.storage.latest().get("total_loss")
+        if loss is not None:
+            self._bar.set_postfix_str(f"loss {loss[0]:.4g}", refresh=False)
+        self._bar.update()
+
+    def after_train(self) -> None:
+        self._open.close()
+        self._bar = None

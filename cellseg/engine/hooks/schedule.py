@@ -1,0 +1,59 @@
+"""When hooks act, and what they leave untouched."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+
+
+def is_due(iteration: int, period: int) -> bool:
+    """Whether iteration number `iteration`, from 0, ends a period; 0 is never."""
+    return period > 0 and (iteration + 1) % period == 0
+
+
+class AfterEvaluation(HookBase):
+    """Something to do whenever Detectron2's `EvalHook`, which stands before it, has evaluated.
+
+    Args:
+        period: TEST.EVAL_PERIOD.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+
+    def act(self) -> None:
+        """To be defined; called in all processes of a run."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        is_last = self.trainer.iter + 1 == self.trainer.max_iter
+        if is_due(self.trainer.iter, self._period) and not is_last:
+            self.act()
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:  # it did not fail
+            self.act()
+
+
+@contextmanager
+def untouched_random_state(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Random numbers that are drawn inside leave no trace in what is drawn afterwards.
+
+    Args:
+        device: its generator is restored too, beside those of the CPU, NumPy and Python.
+    """
+    python = random.getstate()
+    numpy = np.random.get_state()  # noqa: NPY002 -- what is to be kept
+    device = torch.device(device)
+    cuda = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
