@@ -89,6 +89,18 @@ def test_nothing_imports_tools_and_inference_not_engine() -> None:
             assert not any(name.startswith("cellseg.engine") for name in names), path
 
 
+def test_prediction_does_not_load_the_training() -> None:
+    code = "import sys, cellseg.inference.predictor; print('cellseg.engine' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False", done.stdout
+
+
 def test_only_bootstrap_asks_which_engine_runs() -> None:
     for path in modules_below(PACKAGE):
         if "embedded" in path.relative_to(PACKAGE).parts or path.name in (

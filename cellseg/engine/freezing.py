@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass, field
 
 import torch
+from cellseg.config.solver import named_numbers
 from cellseg.engine.name_prefixes import match_prefixes
-from cellseg.engine.solver_config import named_numbers
 from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, create_ddp_model

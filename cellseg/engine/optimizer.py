@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 
 import torch
+from cellseg.config.solver import named_numbers
 from cellseg.engine.name_prefixes import beginnings, match_prefixes
-from cellseg.engine.solver_config import named_numbers
 from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_engine_optimizer

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from cellseg.config import load_config
+from cellseg.config.solver import add_solver_config
 from cellseg.engine.non_finite import StepInputs, random_state, stop_training
-from cellseg.engine.solver_config import add_solver_config
 from cellseg.engine.trainer import CellTrainer
 from cellseg.errors import TrainingError
 from detectron2.config import CfgNode

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from cellseg.config import load_config
+from cellseg.config.training import check_training_config
 from cellseg.engine import CellTrainer
 from cellseg.engine.hooks import ProgressBar, RunRecord, ValidationLoss, cell_hooks
-from cellseg.engine.hooks.config import check_training_config
 from cellseg.engine.hooks.run_record import describe_dataset, describe_working_trees, hash_config
 from cellseg.engine.hooks.samples import draw_sample, find_indexed
 from cellseg.engine.hooks.validation import average_losses

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cellseg.config.solver import add_solver_config, check_solver_config
+from cellseg.config.training import add_training_config, check_training_config
 from cellseg.data.augmentations.config import add_augmentation_config, check_augmentation_config
 from cellseg.data.augmentations.resizing import check_input_scale
 from cellseg.data.images import ImageInput
@@ -18,8 +20,6 @@ from cellseg.data.registration import (
     datasets_root,
     register_declarations,
 )
-from cellseg.engine.hooks.config import add_training_config, check_training_config
-from cellseg.engine.solver_config import add_solver_config, check_solver_config
 from cellseg.errors import ConfigError, LabelError
 from cellseg.evaluation import score
 from cellseg.evaluation.registry import check_evaluator_names
