@@ -235,8 +235,9 @@ def describe(tuning: Tuning, classes: Sequence[str]) -> list[str]:
     else:
         lines.append("no gain is shown on held-out images: better keep the thresholds as they were")
     lines += [
-        f"{name}: score >= {score:g}, mask NMS {nms:g}, minimum area {area:g} px"
-        for name, score, nms, area in zip(classes, *columns_of(tuning).values())
+        f"{name}: score >= {score:g}, mask NMS {nms:g}, covered <= {most:g}, "
+        f"minimum area {area:g} px"
+        for name, score, nms, most, area in zip(classes, *columns_of(tuning).values())
     ]
     return lines
 
@@ -247,6 +248,7 @@ def columns_of(tuning: Tuning) -> dict[str, list[float]]:
     return {
         "SCORE_THRESHOLD": np.atleast_1d(found.score).tolist(),
         "MASK_NMS": np.atleast_1d(found.mask_nms).tolist(),
+        "MAX_COVERED": np.atleast_1d(found.max_covered).tolist(),
         "MIN_AREA": np.atleast_1d(found.min_area_px).tolist(),
     }
 

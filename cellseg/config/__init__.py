@@ -114,7 +114,7 @@ def add_cellseg_config(cfg: CfgNode) -> None:
 
     node.TEST = CfgNode()
     # Which detections are cells, for predict.py, the pictures and `cell_iou`; COCO's AP ranks all
-    # detections and is not touched. Each of the four is one number, or a list with one number per
+    # detections and is not touched. Each of the five is one number, or a list with one number per
     # class; tools/tune_thresholds.py finds them (docs/thresholds.md).
     # A detection below this score is no cell.
     node.TEST.SCORE_THRESHOLD = 0.5
@@ -123,6 +123,9 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     # Of two detections of a class whose masks have an IoU above this, that of the lower score is
     # no cell; 1.0: off.
     node.TEST.MASK_NMS = 1.0
+    # A detection of which a larger share lies in cells of its class with a higher score is a piece
+    # of them; 1.0: off.
+    node.TEST.MAX_COVERED = 1.0
     # A detection with fewer pixels is no cell; 0: off.
     node.TEST.MIN_AREA = 0
     # Further figures of `cell_iou`, over all cells and per class: names of docs/metrics.md.

@@ -30,9 +30,11 @@ from cellseg.structures import CellInstances
 FEW_IMAGES = 20
 SCORES = (*(round(0.05 * k, 2) for k in range(20)), 0.97, 0.99)
 MASK_NMS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+MAX_COVERED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 AREA_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Of the median area of the true cells of a class: the minimum areas that are tried."""
 
+_TUNED = ("score", "mask_nms", "max_covered", "min_area_px")
 _ROUNDS = 3
 _SAMPLES = 1000
 _SAME = 1e-9
@@ -46,8 +48,7 @@ class Tuning:
 
     Attributes:
         metric: its name.
-        thresholds: fitted to all images; score, mask_nms and min_area_px have one number per
-            class.
+        thresholds: fitted to all images; all but mask and vote have one number per class.
         num_images: in the set.
         before: the metric at the thresholds one started from.
         after: at `thresholds`, on the same images that they were fitted to: optimistic.
@@ -90,7 +91,7 @@ def tune_thresholds(
     folds: int = 5,
     seed: int = 0,
 ) -> Tuning:
-    """Find score threshold, mask NMS and minimum area of each class, one after the other.
+    """Find the thresholds of each class, one after the other: score, overlaps, minimum area.
 
     Args:
         ground_truth: per image the true cells.
@@ -151,12 +152,7 @@ def _per_class(thresholds: DetectionThresholds, num_classes: int) -> DetectionTh
     def spread(value: PerClass) -> PerClass:
         return tuple(np.broadcast_to(value, num_classes).tolist())
 
-    return replace(
-        thresholds,
-        score=spread(thresholds.score),
-        mask_nms=spread(thresholds.mask_nms),
-        min_area_px=spread(thresholds.min_area_px),
-    )
+    return replace(thresholds, **{name: spread(getattr(thresholds, name)) for name in _TUNED})
 
 
 def _sign(metric: str) -> int:
@@ -251,10 +247,11 @@ class _Search:
     def fit(self, numbers: IntArray, start: DetectionThresholds) -> DetectionThresholds:
         """The best thresholds for some images; those of `start` where nothing is better.
 
-        Scores and NMS stand in for each other, so the search also begins where masks are
-        suppressed.
+        Scores and overlaps stand in for each other, so the search also begins where what
+        overlaps is suppressed.
         """
-        suppressing = replace(start, mask_nms=(0.5,) * self._num_classes)
+        half = (0.5,) * self._num_classes
+        suppressing = replace(start, mask_nms=half, max_covered=half)
         ends = [self._climb(numbers, begin) for begin in (start, suppressing)]
         first, second = (self._worth(numbers, end) for end in ends)
         best, worth = (ends[1], second) if second > first + _SAME else (ends[0], first)
@@ -283,7 +280,7 @@ class _Search:
         return best
 
     def _coordinates(self) -> list[tuple[str, int]]:
-        return list(product(("score", "mask_nms", "min_area_px"), range(self._num_classes)))
+        return list(product(_TUNED, range(self._num_classes)))
 
     def _grid(self, name: str, number: int, numbers: IntArray) -> list[float]:
         if name == "score":
@@ -291,6 +288,8 @@ class _Search:
             return [lowest, *(value for value in SCORES if value > lowest)]
         if name == "mask_nms":
             return list(MASK_NMS)
+        if name == "max_covered":
+            return list(MAX_COVERED)
         images = [self._images[k].whole for k in numbers]
         areas = np.concatenate([image.true_areas[image.true_classes == number] for image in images])
         median = float(np.median(areas)) if len(areas) else 0.0

@@ -23,10 +23,13 @@ _RULES = {
     "score": ("SCORE_THRESHOLD", "score threshold", "0 to 1"),
     "mask": ("MASK_THRESHOLD", "mask threshold", "above 0 and at most 1"),
     "mask_nms": ("MASK_NMS", "mask NMS", "0 to 1 (1: off)"),
+    "max_covered": ("MAX_COVERED", "highest covered share", "0 to 1 (1: off)"),
     "min_area_px": ("MIN_AREA", "minimum area", "0 (off) or more pixels"),
 }
 TEST_KEYS = tuple(key for key, _, _ in _RULES.values())
 """Keys below `CELLSEG.TEST` that hold one number, or a list with one number per class."""
+
+_ROUNDING = 1e-6  # pixels; a share times an area is seldom a whole number
 
 VOTES = ("none", "image")
 """What CELLSEG.CELL_TYPE.VOTE may be."""
@@ -42,6 +45,9 @@ class DetectionThresholds:
             masks are cut, not in `select_cells`.
         mask_nms: in [0, 1]; of two detections of one class whose masks have an IoU above it the
             one with the lower score is none. 1 is off.
+        max_covered: in [0, 1]; a detection of which a larger share lies in cells of its class with
+            a higher score is none: a piece of one that NMS, which looks at the IoU, would keep.
+            Pixels in two of them count twice. 1 is off.
         min_area_px: the mask has as many pixels.
         vote: "image": first of all, every detection gets the class of `vote_class`; "none".
 
@@ -53,6 +59,7 @@ class DetectionThresholds:
     mask: PerClass = 0.5
     mask_nms: PerClass = 1.0
     min_area_px: PerClass = 0.0
+    max_covered: PerClass = 1.0
     vote: str = "none"
 
     def __post_init__(self) -> None:
@@ -100,6 +107,8 @@ class DetectionThresholds:
         words = [f"score >= {_listed(self.score)}"]
         if np.min(self.mask_nms) < 1:
             words.append(f"mask NMS {_listed(self.mask_nms)}")
+        if np.min(self.max_covered) < 1:
+            words.append(f"covered <= {_listed(self.max_covered)}")
         if np.max(self.min_area_px) > 0:
             words.append(f"area >= {_listed(self.min_area_px)} px")
         if self.vote == "image":
@@ -156,8 +165,8 @@ def values_of_classes(value: PerClass, classes: IntArray) -> NDArray[np.float64]
 def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
     """Keep the detections that are cells.
 
-    In this order: vote, score, minimum area, NMS of masks. Detections below score and area suppress
-    nothing. The order of `cells` is kept.
+    In this order: vote, score, minimum area, overlaps (NMS of masks, covered share). Detections
+    below score and area suppress nothing. The order of `cells` is kept.
 
     Args:
         cells: detections of one image; they may overlap.
@@ -169,7 +178,7 @@ def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellI
     cells = vote_over_image(cells, thresholds)
     scored = cells[passes_score(cells.scores, cells.classes, thresholds)]
     areas_px = scored.areas_px
-    if np.min(thresholds.mask_nms) == 1:
+    if min(np.min(thresholds.mask_nms), np.min(thresholds.max_covered)) == 1:
         return scored[areas_px >= values_of_classes(thresholds.min_area_px, scored.classes)]
     overlaps = find_own_overlaps(scored)
     return scored[select_detections(scored, areas_px, overlaps, thresholds)]
@@ -245,11 +254,17 @@ def select_detections(
     kept = passes_score(cells.scores, cells.classes, thresholds)
     kept &= areas_px >= values_of_classes(thresholds.min_area_px, cells.classes)
     limits = values_of_classes(thresholds.mask_nms, cells.classes)
+    shares = values_of_classes(thresholds.max_covered, cells.classes)
+    left_px = np.where(shares < 1, shares * areas_px, np.inf)
     better, worse = overlaps.true_index, overlaps.pred_index
-    rivals = np.flatnonzero((overlaps.iou > limits[better]) & kept[better] & kept[worse])
+    suppressed = overlaps.iou > limits[better]
+    rivals = np.flatnonzero(kept[better] & kept[worse] & (suppressed | (shares[worse] < 1)))
     # By descending score of the better one: whether it stays is settled when its turn comes.
     rivals = rivals[np.lexsort((better[rivals], -cells.scores[better[rivals]]))]
-    for winner, loser in zip(better[rivals].tolist(), worse[rivals].tolist()):
+    columns = (better, worse, suppressed, overlaps.intersection_px)
+    for winner, loser, at_once, shared_px in zip(*(each[rivals].tolist() for each in columns)):
         if kept[winner]:
-            kept[loser] = False
+            left_px[loser] -= shared_px
+            if at_once or left_px[loser] < -_ROUNDING:
+                kept[loser] = False
     return np.flatnonzero(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,32 @@ def test_nms_stays_within_a_class_and_has_a_limit_per_class() -> None:
     assert scores_of(cells, mask_nms=[0.5, 0.9]) == [0.9, 0.8, 0.7, 0.6]
 
 
+def test_a_piece_of_better_cells_is_none() -> None:
+    """b lies in a by half, c in b by half and in a not at all, d in a and b by a quarter each."""
+    a, b, c, d = (0, 10), (5, 15), (10, 20), (8, 12)
+    assert scores_of(bars(a, b, c, scores=[0.9, 0.8, 0.7]), max_covered=0.5) == [0.9, 0.8, 0.7]
+    assert scores_of(bars(a, b, c, scores=[0.9, 0.8, 0.7]), max_covered=0.4) == [0.9, 0.7]
+    assert scores_of(bars(a, c, d, scores=[0.9, 0.8, 0.7]), max_covered=0.6) == [0.9, 0.8]
+    small = bars((0, 40), (3, 6), scores=[0.8, 0.7])  # IoU 0.075: nothing for NMS
+    assert scores_of(small, mask_nms=0.1) == [0.8, 0.7]
+    assert scores_of(small, max_covered=0.9) == [0.8]
+    large = bars((3, 6), (0, 40), scores=[0.8, 0.7])
+    assert scores_of(large, max_covered=0.1) == [0.8, 0.7]
+    assert scores_of(large, max_covered=0.0) == [0.8]
+
+
+def test_the_covered_share_stays_within_a_class_and_has_a_limit_per_class() -> None:
+    cells = bars((0, 10), (2, 10), (30, 40), (32, 40), scores=[0.9, 0.8, 0.7, 0.6])
+    cells = replace(cells, classes=np.array([0, 1, 1, 1]))
+    assert scores_of(cells, max_covered=0.5) == [0.9, 0.8, 0.7]
+    assert scores_of(cells, max_covered=[0.5, 1.0]) == [0.9, 0.8, 0.7, 0.6]
+
+
+def test_a_share_that_is_just_reached_is_kept() -> None:
+    cells = bars((0, 29), (0, 50), scores=[0.9, 0.8])
+    assert scores_of(cells, max_covered=0.58) == [0.9, 0.8]  # 0.58 * 50 < 29 in floats
+
+
 def test_what_is_no_cell_suppresses_nothing() -> None:
     small_on_large = bars((0, 6), (0, 10), scores=[0.9, 0.8])
     assert scores_of(small_on_large, mask_nms=0.5) == [0.9]
@@ -119,7 +146,12 @@ def brute_force(cells: CellInstances, thresholds: DetectionThresholds) -> list[i
             for j in kept
             if cells.classes[j] == number
         ]
-        if max(iou, default=0) <= thresholds.mask_nms[number]:
+        covered = sum(
+            int((bitmaps[k] & bitmaps[j]).sum()) for j in kept if cells.classes[j] == number
+        )
+        most = thresholds.max_covered[number]
+        piece = most < 1 and covered > most * bitmaps[k].sum()
+        if max(iou, default=0) <= thresholds.mask_nms[number] and not piece:
             kept.append(k)
     return sorted(kept)
 
@@ -133,6 +165,7 @@ def test_equal_to_brute_force_over_bitmaps() -> None:
             score=rng.choice([0.0, 0.25, 0.5], 3),
             mask_nms=rng.choice([0.0, 0.2, 0.5, 1.0], 3),
             min_area_px=rng.choice([0, 1, 12], 3),
+            max_covered=rng.choice([0.25, 0.5, 1.0], 3),
         )
         expected = brute_force(cells, thresholds)
         found = select_detections(cells, cells.areas_px, find_own_overlaps(cells), thresholds)
@@ -188,8 +221,9 @@ def test_in_words() -> None:
     assert found.describe() == "score >= 0.4/0.65, mask NMS 1/0.5, area >= 30 px"
 
 
-def test_defaults_of_the_config_select_as_ever() -> None:
-    assert DetectionThresholds.from_config(load_config(QUICK_START)) == DetectionThresholds()
+def test_the_recipes_leave_out_pieces_and_otherwise_keep_the_defaults() -> None:
+    found = DetectionThresholds.from_config(load_config(QUICK_START))
+    assert found == DetectionThresholds(max_covered=0.5)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +245,10 @@ def test_both_forms_in_a_file_and_the_command_line_wins(tmp_path: Path) -> None:
     keys = "    SCORE_THRESHOLD: [0.3]\n    MASK_NMS: 1\n    MIN_AREA: [12.5]\n"
     path = write_config(tmp_path, keys)
     cfg = load_config(path)
-    expected = DetectionThresholds((0.3,), 0.5, 1.0, (12.5,))
+    expected = DetectionThresholds((0.3,), 0.5, 1.0, (12.5,), 0.5)
     assert DetectionThresholds.from_config(cfg) == expected
     cfg = load_config(path, ["CELLSEG.TEST.SCORE_THRESHOLD", "0.4", "CELLSEG.TEST.MIN_AREA", "7"])
-    assert DetectionThresholds.from_config(cfg) == DetectionThresholds(0.4, 0.5, 1.0, 7)
+    assert DetectionThresholds.from_config(cfg) == DetectionThresholds(0.4, 0.5, 1.0, 7, 0.5)
     written = tmp_path / "dumped.yaml"
     written.write_text(cfg.dump())
     assert load_config(written).CELLSEG == cfg.CELLSEG

@@ -91,8 +91,8 @@ def test_no_detections() -> None:
 def test_from_the_config_and_in_words() -> None:
     cfg = load_config(QUICK_START, ["CELLSEG.CELL_TYPE.VOTE", "image"])
     found = DetectionThresholds.from_config(cfg)
-    assert found == DetectionThresholds(vote="image")
-    assert found.describe() == "score >= 0.5, type by vote over the image"
+    assert found == DetectionThresholds(max_covered=0.5, vote="image")
+    assert found.describe() == "score >= 0.5, covered <= 0.5, type by vote over the image"
     with pytest.raises(ConfigError, match="the vote is 'dish'"):
         DetectionThresholds(vote="dish")
 

@@ -135,6 +135,7 @@ def test_predict_takes_the_thresholds_and_writes_a_submission(
     model = build_model(load_config(run_dir / "config.yaml", options))
     torch.save({"model": model.state_dict()}, weights)
     keys = {"SCORE_THRESHOLD": [0.0, 0.34], "MASK_THRESHOLD": [0.4, 0.45], "MASK_NMS": 0.3}
+    keys["MAX_COVERED"] = [0.9, 1.0]
     fragment = {"_BASE_": str(run_dir / "config.yaml"), "CELLSEG": {"TEST": keys}}
     fragment["CELLSEG"]["TEST"]["MIN_AREA"] = [20, 0]
     path = tmp_path / "thresholds.yaml"
@@ -144,7 +145,7 @@ def test_predict_takes_the_thresholds_and_writes_a_submission(
     given += ["--output", str(tmp_path / "out"), "--format", "sartorius", "--opts", *options]
     assert load_tool("predict").main(given) == 0
 
-    plain = load_config(run_dir / "config.yaml", options)
+    plain = load_config(run_dir / "config.yaml", [*options, "CELLSEG.TEST.MAX_COVERED", "1.0"])
     predictor = CellPredictor(plain, score_threshold=0, mask_threshold=[0.4, 0.45])
     everything = [predictor.predict_file(images / f"image_{k}.png") for k in range(2)]
     thresholds = DetectionThresholds.from_config(load_config(path))
@@ -190,7 +191,8 @@ def test_where_nothing_is_gained_it_says_so(
     assert "gain +0.0000" in caplog.text
     assert "no gain is shown on held-out images: better keep the thresholds" in caplog.text
     values = yaml.safe_load((tmp_path / "t.yaml").read_text())["CELLSEG"]["TEST"]
-    assert values == {"SCORE_THRESHOLD": [0.5] * 2, "MASK_NMS": [1.0] * 2, "MIN_AREA": [0.0] * 2}
+    numbers = {"SCORE_THRESHOLD": 0.5, "MASK_NMS": 1.0, "MAX_COVERED": 0.5, "MIN_AREA": 0.0}
+    assert values == {key: [number] * 2 for key, number in numbers.items()}
 
 
 def test_a_gain_that_may_be_chance_is_called_so(tool: ModuleType) -> None:
@@ -199,7 +201,7 @@ def test_a_gain_that_may_be_chance_is_called_so(tool: ModuleType) -> None:
         tuning = Tuning("f1", found, 30, 0.5, 0.6, 0.55, (low, 0.1), (found, found))
         lines = tool.describe(tuning, ["cell"])
         assert ("the gain may be chance: its interval includes 0" in lines) == is_chance
-        assert lines[-1] == "cell: score >= 0.4, mask NMS 1, minimum area 12 px"
+        assert lines[-1] == "cell: score >= 0.4, mask NMS 1, covered <= 1, minimum area 12 px"
         assert not any("only 30 images" in line for line in lines)
     alone = Tuning("f1", found, 1, 0.5, 0.6, None, None, ())
     assert "no gain is shown on held-out images" in " ".join(tool.describe(alone, ["cell"]))
