@@ -152,7 +152,8 @@ def _per_class(thresholds: DetectionThresholds, num_classes: int) -> DetectionTh
     def spread(value: PerClass) -> PerClass:
         return tuple(np.broadcast_to(value, num_classes).tolist())
 
-    return replace(thresholds, **{name: spread(getattr(thresholds, name)) for name in _TUNED})
+    values: dict[str, Any] = {name: spread(getattr(thresholds, name)) for name in _TUNED}
+    return replace(thresholds, **values)
 
 
 def _sign(metric: str) -> int:
