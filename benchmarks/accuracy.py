@@ -1,0 +1,183 @@
+r"""Train and score variants of one config: what each ingredient adds, and what others reach.
+
+    python benchmarks/accuracy.py --variants base anchors loss --opts SOLVER.MAX_ITER 400
+
+Every variant trains on the same data for the same number of windows seen and is scored on the same
+test images with the same code. A variant whose figures are there already is not trained again, so
+the table grows run by run; without `--variants` it prints what is there. `--opts` holds for all;
+`SOLVER.STEPS` of "plain" goes with its own MAX_ITER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CPU_CONFIG = "configs/dsb2018/mask_rcnn_R_50_FPN_cpu_light.yaml"
+FIGURES = ("ap_dsb@0.50", "ap_dsb")
+VALIDATION = "dsb2018_fluo_val"
+TRAIN = "tools/train_net.py"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How one row of the table comes about.
+
+    Attributes:
+        meaning: for the table.
+        opts: of training and evaluation.
+        of: another variant, whose weights are evaluated with `opts`; nothing is trained.
+        config, script: what is run, in place of the config and of train_net.py.
+        tuned: thresholds are fitted to the validation set before the evaluation.
+        task: whose figures are meant.
+    """
+
+    meaning: str
+    opts: tuple[str, ...] = ()
+    of: str = ""
+    config: str = ""
+    script: str = TRAIN
+    tuned: bool = False
+    task: str = "cell_iou"
+
+
+GENTLE = [
+    f"CELLSEG.AUGMENTATION.{name}.ENABLED"
+    for name in ("ROTATE90", "GAMMA", "BRIGHTNESS", "CONTRAST", "NOISE")
+]
+IOU_LOSSES = (
+    *("CELLSEG.MASK_HEAD.LOSS", "bce+jaccard"),
+    *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "giou"),
+    *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "10.0"),  # to the size of the one it replaces
+)
+VARIANTS = {
+    "base": Variant("the config"),
+    "anchors": Variant(
+        "Detectron2's anchors (32 to 512 px) in place of 8 to 128",
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32],[64],[128],[256],[512]]"),
+    ),
+    "scale": Variant("early stride 1", ("MODEL.BACKBONE.NAME", "build_fine_resnet_fpn_backbone")),
+    "loss": Variant("box loss GIoU, mask loss bce+jaccard", IOU_LOSSES),
+    "mask_iou": Variant("MaskIoUHead", ("MODEL.ROI_MASK_HEAD.NAME", "MaskIoUHead")),
+    "augmentation": Variant(
+        "quarter turns, gamma, brightness, contrast, noise",
+        tuple(word for key in GENTLE for word in (key, "True")),
+    ),
+    "tta": Variant(
+        "mirrored test images too",
+        ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,)", "TEST.AUG.FLIP", "True"),
+        of="base",
+        task="cell_iou_TTA",
+    ),
+    "thresholds": Variant("score, NMS and area fitted on the val split", of="base", tuned=True),
+    "torchvision": Variant(
+        "torchvision's maskrcnn_resnet50_fpn", script="benchmarks/torchvision_baseline.py"
+    ),
+    "plain": Variant(
+        "Detectron2's settings for training from scratch",
+        config="benchmarks/plain_detectron2.yaml",
+    ),
+}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", default=CPU_CONFIG, help="default: %(default)s")
+    parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--output", default="output/accuracy")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[])
+    return parser.parse_args()
+
+
+def read_figures(root: Path, name: str, seed: int) -> tuple[float, ...] | None:
+    """The figures of the last evaluation of a run, or None."""
+    folder, variant = root / f"{name}_{seed}", VARIANTS[name]
+    path = folder / ("figures.json" if variant.of else "metrics.json")
+    if not path.is_file():
+        return None
+    text = path.read_text("utf-8")
+    keys = [f"{variant.task}/{figure}" for figure in FIGURES]
+    lines = [text] if variant.of else text.splitlines()
+    entries = [entry for entry in map(json.loads, lines) if keys[0] in entry]
+    return tuple(entries[-1][key] for key in keys) if entries else None
+
+
+def run(script: str, config: str, folder: Path, opts: Sequence[str]) -> None:
+    command = [sys.executable, script, "--config-file", config, *opts, "OUTPUT_DIR", str(folder)]
+    print("$", *command, flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.txt").open("a", encoding="utf-8") as log:
+        subprocess.run(command, cwd=REPOSITORY, stdout=log, stderr=log, check=True)
+
+
+def make(name: str, seed: int, args: argparse.Namespace) -> None:
+    """Train, or evaluate, one variant with one seed, unless that was done."""
+    variant, root = VARIANTS[name], Path(args.output).resolve()
+    folder = root / f"{name}_{seed}"
+    if read_figures(root, name, seed) is not None:
+        return
+    config = variant.config or args.config_file
+    opts = [*args.opts, *variant.opts, "SEED", str(seed)]
+    if not variant.of:
+        run(variant.script, config, folder, opts)
+        return
+    make(variant.of, seed, args)
+    weights = ["MODEL.WEIGHTS", str(root / f"{variant.of}_{seed}" / "model_final.pth")]
+    evaluation = ["--eval-only", *opts, *weights]
+    if variant.tuned:
+        on_validation = root / f"{name}_{seed}_val"
+        run(TRAIN, config, on_validation, [*evaluation, "DATASETS.TEST", f"('{VALIDATION}',)"])
+        tune = [sys.executable, "tools/tune_thresholds.py", str(on_validation)]
+        subprocess.run(tune, cwd=REPOSITORY, check=True)
+        test = [*weights, "DATASETS.TEST", "('dsb2018_fluo_devtest',)"]
+        evaluation, config = ["--eval-only", *test], str(on_validation / "thresholds.yaml")
+    run(TRAIN, config, folder, evaluation)
+
+
+def table(root: Path, seeds: Sequence[int]) -> str:
+    """Markdown: figures of each seed, and how their mean differs from that of "base"."""
+    rows = {name: [read_figures(root, name, seed) for seed in seeds] for name in VARIANTS}
+    found = {name: [each for each in row if each] for name, row in rows.items()}
+    means = {name: _means(each) for name, each in found.items() if each}
+    lines = ["| variant | what | " + " | ".join(f"seed {s}" for s in seeds) + " | mean | gain |"]
+    lines.append("| --- " * (4 + len(seeds)) + "|")
+    for name, mean in means.items():
+        cells = [_pair(each) if each else "not run" for each in rows[name]]
+        base = means.get("base", mean)
+        gain = [f"{value - other:+.3f}" for value, other in zip(mean, base)]
+        words = [name, VARIANTS[name].meaning, *cells, _pair(mean)]
+        lines.append(f"| {' | '.join(words)} | {' / '.join(gain)} |")
+    return "\n".join(lines)
+
+
+def _means(figures: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(statistics.fmean(column) for column in zip(*figures))
+
+
+def _pair(figures: Sequence[float]) -> str:
+    return " / ".join(f"{value:.3f}" for value in figures)
+
+
+def main() -> None:
+    args = parse()
+    os.environ.setdefault("DETECTRON2_DATASETS", str(REPOSITORY / "datasets"))
+    for seed in args.seeds:
+        for name in args.variants:
+            make(name, seed, args)
+    print(f"`ap_dsb@0.50` / `ap_dsb`, seeds {args.seeds}\n")
+    print(table(Path(args.output), args.seeds))
+
+
+if __name__ == "__main__":
+    main()
