@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Find score threshold, mask NMS and minimum area of each class on a validation set.
+r"""Find the thresholds of each class (score, overlaps, minimum area) on a validation set.
 
     python tools/train_net.py --config-file F --eval-only MODEL.WEIGHTS W OUTPUT_DIR RUN_DIR
     python tools/tune_thresholds.py RUN_DIR
