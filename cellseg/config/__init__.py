@@ -23,6 +23,7 @@ from cellseg.data.registration import (
 from cellseg.errors import ConfigError, LabelError
 from cellseg.evaluation import score
 from cellseg.evaluation.registry import check_evaluator_names
+from cellseg.inference.augmented import check_test_augmentation_config
 from cellseg.inference.selection import TEST_KEYS, DetectionThresholds
 from cellseg.modeling.cell_types import add_cell_type_config, check_cell_type_config
 from cellseg.modeling.mask_iou_head import add_mask_iou_config, check_mask_iou_config
@@ -132,6 +133,9 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     node.TEST.METRICS = []
     # Registered names of evaluators of your own, beside those of cellseg (docs/custom_parts.md).
     node.TEST.EVALUATORS = []
+    # With TEST.AUG.ENABLED: look at all four turns by 90 degrees of each version; cells have no
+    # upright. See cellseg/inference/augmented.py.
+    node.TEST.AUG_ROTATE90 = True
     # Write OUTPUT_DIR/report.html after every evaluation (docs/report.md).
     node.TEST.REPORT = False
     # How many images of each test set are drawn, prediction beside truth.
@@ -261,6 +265,7 @@ def check_config(cfg: CfgNode) -> None:
     parse_loss(node.MASK_HEAD.LOSS, node.MASK_HEAD.BOUNDARY_WEIGHT)
     check_mask_iou_config(cfg)
     check_box_head_config(cfg)
+    check_test_augmentation_config(cfg)
     _check_metrics(node.TEST.METRICS)
     check_evaluator_names(cfg)
     check_registered_names(cfg)

@@ -21,6 +21,7 @@ from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
 from cellseg.evaluation.registry import build_extra_evaluators
+from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.selection import DetectionThresholds
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.weights import check_weights_file
@@ -29,7 +30,6 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluators, verify_results
-from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class CellTrainer(DefaultTrainer):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, dict[str, float]]:
-        """Evaluate on several versions of every test image, as TEST.AUG says.
+        """Evaluate `AugmentedRCNN`: on several versions of every test image, as TEST.AUG says.
 
         Returns:
             The figures of `test`, with "_TTA" behind the name of each task (of each data set where
@@ -137,8 +137,7 @@ class CellTrainer(DefaultTrainer):
             cls.build_evaluator(cfg, name, os.path.join(cfg.OUTPUT_DIR, "inference_TTA", name))
             for name in cfg.DATASETS.TEST
         ]
-        augmented = GeneralizedRCNNWithTTA(cfg, model)
-        results = super().test(cfg, augmented, evaluators)
+        results = super().test(cfg, AugmentedRCNN(cfg, model), evaluators)
         return {f"{name}_TTA": figures for name, figures in results.items()}
 
     def build_hooks(self) -> list[HookBase | None]:

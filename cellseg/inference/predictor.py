@@ -12,6 +12,7 @@ from cellseg.config import resolve_device
 from cellseg.data.augmentations import scale_resizing
 from cellseg.data.images import ImageInput
 from cellseg.errors import ConfigError
+from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.postprocess import instances_to_cells
 from cellseg.inference.selection import (
     DetectionThresholds,
@@ -30,7 +31,8 @@ from numpy.typing import NDArray
 class CellPredictor:
     """A trained model that takes one image of any size and intensity range at a time.
 
-    Images are read, normalized and resized as in training and evaluation.
+    Images are read, normalized and resized as in training and evaluation. With TEST.AUG.ENABLED the
+    model looks at several versions of each (`AugmentedRCNN`).
 
     Args:
         cfg: from `load_config`; `MODEL.WEIGHTS` names the checkpoint. It is copied.
@@ -42,8 +44,8 @@ class CellPredictor:
     Attributes:
         cfg: the copy that the model was built from.
         model: the engine's model, in evaluation mode.
-        thresholds: which detections are cells: these two, `MASK_NMS` and `MIN_AREA` of
-            `CELLSEG.TEST`, and `CELLSEG.CELL_TYPE.VOTE`.
+        thresholds: which detections are cells: these two, `MASK_NMS`, `MAX_COVERED` and `MIN_AREA`
+            of `CELLSEG.TEST`, and `CELLSEG.CELL_TYPE.VOTE`.
 
     Raises:
         ConfigError: no weights, no masks, or a threshold out of range.
@@ -111,8 +113,10 @@ class CellPredictor:
         resized = self._resize.get_transform(pixels).apply_image(pixels)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         batch = [{"image": tensor, "height": height, "width": width}]
+        augmented = self.cfg.TEST.AUG.ENABLED
+        detector = AugmentedRCNN(self.cfg, self.model) if augmented else self.model
         with torch.no_grad():
-            (found,) = self.model.inference(batch, do_postprocess=False)
+            (found,) = detector.inference(batch, do_postprocess=False)
         found = found[found.scores >= self.thresholds.lowest_score]
         scores, classes = found.scores.cpu().numpy(), found.pred_classes.cpu().numpy()
         elected = vote_class(scores, classes, self.thresholds)

@@ -109,7 +109,7 @@ class MaskIoUHead(CellMaskHead):
     Detections keep their order, which callers that match them by position rely on:
     `instances_to_cells` and `MaskRCNN` sort them by their new scores. Detectron2's test-time
     augmentation takes boxes and scores from a pass without masks, so there scores are those of
-    the classes alone.
+    the classes alone; cellseg's (`AugmentedRCNN`) heeds this head.
 
     Args:
         input_shape: of the pooled features, with height and width.

@@ -35,7 +35,7 @@ def last_iteration(run: Path) -> int:
 def test_trains_evaluates_and_leaves_pictures(tiny_training: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     more = ["CELLSEG.TEST.REPORT", "True", "CELLSEG.TEST.METRICS", "('aji', 'ap_coco_mask')"]
-    augmented = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,)"]
+    augmented = ["TEST.AUG.ENABLED", "True", "CELLSEG.TEST.AUG_ROTATE90", "False"]
     more += augmented
     first = train(*tiny_training, *more, "MODEL.DEVICE", "cpu")
     lines = [line for line in first.stdout.splitlines() if line.strip()]
