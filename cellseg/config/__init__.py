@@ -34,6 +34,7 @@ from cellseg.modeling.torchvision_weights import (
     register_torchvision_weights,
     torchvision_mismatches,
 )
+from cellseg.modeling.unread_keys import unread_keys
 from cellseg.plugins import import_plugins
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -271,6 +272,10 @@ def check_config(cfg: CfgNode) -> None:
     check_registered_names(cfg)
     for mismatch in torchvision_mismatches(cfg):
         logger.warning("%s (docs/weights.md)", mismatch)
+    defaults = CfgNode()
+    add_cellseg_config(defaults)
+    for setting in unread_keys(cfg, defaults.CELLSEG):
+        logger.warning("%s", setting)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_dataset(cfg, name)
     check_training_config(cfg)

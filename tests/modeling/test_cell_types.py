@@ -343,5 +343,8 @@ def test_refuses(tiny_model: list[str], options: list[Any], message: str) -> Non
         configured(tiny_model, *options)
 
 
-def test_keys_of_the_classifier_do_not_matter_without_it() -> None:
+def test_keys_of_the_classifier_do_not_matter_without_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     load_config(QUICK_START, ["CELLSEG.CELL_TYPE.HEAD", "unknown"])
+    assert "CELLSEG.CELL_TYPE.HEAD 'unknown' has no effect" in caplog.text
