@@ -58,13 +58,18 @@ IOU_LOSSES = (
     *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "giou"),
     *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "10.0"),  # to the size of the one it replaces
 )
+SMALL_ANCHORS = ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8],[16],[32],[64],[128]]")
 VARIANTS = {
     "base": Variant("the config"),
     "anchors": Variant(
-        "Detectron2's anchors (32 to 512 px) in place of 8 to 128",
+        "Detectron2's anchors (32 to 512 px) in place of 16 to 256",
         ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32],[64],[128],[256],[512]]"),
     ),
-    "scale": Variant("early stride 1", ("MODEL.BACKBONE.NAME", "build_fine_resnet_fpn_backbone")),
+    "small_anchors": Variant("anchors of 8 to 128 px", SMALL_ANCHORS),
+    "scale": Variant(
+        "early stride 1, anchors of 8 to 128 px",
+        ("MODEL.BACKBONE.NAME", "build_fine_resnet_fpn_backbone", *SMALL_ANCHORS),
+    ),
     "loss": Variant("box loss GIoU, mask loss bce+jaccard", IOU_LOSSES),
     "mask_iou": Variant("MaskIoUHead", ("MODEL.ROI_MASK_HEAD.NAME", "MaskIoUHead")),
     "augmentation": Variant(
@@ -72,8 +77,8 @@ VARIANTS = {
         tuple(word for key in GENTLE for word in (key, "True")),
     ),
     "tta": Variant(
-        "mirrored test images too",
-        ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,)", "TEST.AUG.FLIP", "True"),
+        "each test image in eight versions",
+        ("TEST.AUG.ENABLED", "True"),
         of="base",
         task="cell_iou_TTA",
     ),
