@@ -17,7 +17,9 @@ from cellseg.errors import DatasetError
 from numpy.typing import NDArray
 
 FPN_STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
-ANCHOR_PER_STRIDE = 2  # the size that a level is for when no cell says otherwise
+# The size that a level is for when no cell says otherwise. With 2, cells lie on coarser levels, and
+# fewer are found (benchmarks/README.md).
+ANCHOR_PER_STRIDE = 4
 TARGET_DIAMETER_PX = 35
 ENLARGE_BELOW_PX = 20
 SHRINK_ABOVE_PX = 80
@@ -204,8 +206,8 @@ def _multiple(value: float, of: int) -> int:
 def suggest_anchors(sizes_wh: NDArray[np.float64]) -> list[int]:
     """One anchor size per FPN level: the median side of the cells that belong to the level.
 
-    A level of stride s is for cells around 2 s: from 2 s / sqrt(2) to 2 s sqrt(2), the finest for
-    all smaller and the coarsest for all larger ones. A level without cells keeps 2 s.
+    A level of stride s is for cells around 4 s: from 4 s / sqrt(2) to 4 s sqrt(2), the finest for
+    all smaller and the coarsest for all larger ones. A level without cells keeps 4 s.
 
     Args:
         sizes_wh: boxes of the cells after resizing, [N, 2], pixels.

@@ -120,7 +120,7 @@ def _take_layers(cfg: CfgNode, settings: dict[str, Any], imagenet: bool) -> None
     if trainable not in range(6):
         raise ValueError(f"trainable_backbone_layers is {trainable}; expected 0 to 5")
     cfg.MODEL.BACKBONE.FREEZE_AT = 5 - trainable
-    anchor_sizes = settings.pop("anchor_sizes", (8, 16, 32, 64, 128))
+    anchor_sizes = settings.pop("anchor_sizes", (16, 32, 64, 128, 256))
     if len(anchor_sizes) != 5:
         raise ValueError(f"anchor_sizes is {anchor_sizes}; expected 5, one per pyramid level")
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size] for size in anchor_sizes]

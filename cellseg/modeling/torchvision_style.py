@@ -213,8 +213,8 @@ def maskrcnn_resnet50_fpn(
             `box_batch_size_per_image`, `box_positive_fraction`, `rpn_fg_iou_thresh`,
             `rpn_bg_iou_thresh`, `box_fg_iou_thresh`, `box_bg_iou_thresh`, `bbox_reg_weights`,
             `image_mean`, `image_std` (RGB, 0 to 1); `trainable_backbone_layers` (0 to 5; None is 3
-            with `weights_backbone`, else all); and `anchor_sizes` (px, one per pyramid level, 8 to
-            128 by default).
+            with `weights_backbone`, else all); and `anchor_sizes` (px, one per pyramid level, 16
+            to 256 by default).
 
     Raises:
         TypeError: a keyword that is not known.

@@ -31,14 +31,14 @@ def squares(*sides: float) -> np.ndarray:
 
 
 def test_anchors_are_the_medians_of_their_levels() -> None:
-    assert suggest_anchors(squares(7, 9, 20, 30, 34)) == [8, 20, 32, 64, 128]
-    assert suggest_anchors(squares(3, 3, 3)) == [4, 16, 32, 64, 128]
-    assert suggest_anchors(squares(300, 500)) == [8, 16, 32, 64, 400]
-    assert suggest_anchors(np.array([[4.0, 16.0]])) == [8, 16, 32, 64, 128]
+    assert suggest_anchors(squares(7, 9, 20, 30, 34)) == [9, 32, 64, 128, 256]
+    assert suggest_anchors(squares(3, 3, 3)) == [4, 32, 64, 128, 256]
+    assert suggest_anchors(squares(300, 500)) == [16, 32, 64, 128, 400]
+    assert suggest_anchors(np.array([[4.0, 16.0]])) == [8, 32, 64, 128, 256]
 
 
 def test_a_few_odd_cells_make_no_anchor() -> None:
-    assert suggest_anchors(squares(*[20] * 1000, 100)) == [8, 20, 32, 64, 128]
+    assert suggest_anchors(squares(*[20] * 1000, 100)) == [20, 32, 64, 128, 256]
 
 
 def test_aspect_ratios() -> None:
@@ -102,7 +102,7 @@ def test_the_fragment_loads_as_it_is_and_builds_a_model(
     assert cfg.TEST.DETECTIONS_PER_IMAGE == 100
     # Cells of 9 px are 10.2 px across as discs; 35 px would be 3.45 times as large: 80 -> 272.
     assert cfg.INPUT.MIN_SIZE_TEST == 272
-    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[8], [16], [31], [64], [128]]
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[16], [31], [64], [128], [256]]
     image = scene_of_masks(masks, hw).image.astype(float)
     assert pytest.approx([image.mean()] * 3, abs=0.06) == cfg.MODEL.PIXEL_MEAN
     assert pytest.approx([image.std()] * 3, abs=0.06) == cfg.MODEL.PIXEL_STD
