@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +79,10 @@ class AugmentedRCNN(nn.Module):
     Detectron2's `GeneralizedRCNNWithTTA` keeps whatever any version shows, with the highest of its
     scores, so every version adds its false alarms. Here a cell's score is the mean over all
     versions, 0 where a version does not show it, as in the weighted boxes fusion of Solovyev et al.
-    (arXiv:1910.13302); its box is the mean weighted by the scores, and so is what the heads add to
-    a detection. Soft masks are predicted anew for that box in each version and averaged; what the
-    mask head then says about scores (`MaskIoUHead`) is averaged too. With one version that is the
-    image itself the result is the model's own.
+    (arXiv:1910.13302). Its box is the mean weighted by the scores, and so are its soft mask (as it
+    lies in the box) and what else the heads say of a detection. Each version is looked at once,
+    where Detectron2 looks a second time for the masks. With one version that is the image itself
+    the result is the model's own.
 
     Versions: the sizes of TEST.AUG.MIN_SIZES (shorter side, up to MAX_SIZE; 0: as the image is
     given), each also mirrored with TEST.AUG.FLIP and in all four turns by 90 degrees with
@@ -151,25 +150,10 @@ class AugmentedRCNN(nn.Module):
             {"image": torch.as_tensor(np.ascontiguousarray(changed.transpose(2, 0, 1)))}
             for changed in (version.transform.apply_image(pixels) for version in versions)
         ]
-        with _without_masks(self.model):
-            found = self._infer(inputs, [None] * len(inputs))
         hw = pixels.shape[:2]
-        brought_back = [_moved(each, v.transform.inverse(), hw) for each, v in zip(found, versions)]
-        merged = merge_detections(brought_back)
-        merged = merged[merged.scores > self.least_score][: self.most_detections]
-        if not getattr(self.model.roi_heads, "mask_on", False):
-            return merged
-        known = [
-            _moved(merged, version.transform, given["image"].shape[1:])
-            for version, given in zip(versions, inputs)
-        ]
-        seen = self._infer(inputs, known)
-        masks = [v.masks_back(each.pred_masks) for each, v in zip(seen, versions)]
-        merged.pred_masks = torch.stack(masks).mean(dim=0)
-        for name, values in seen[0].get_fields().items():
-            if name not in ("pred_boxes", "pred_masks") and values.is_floating_point():
-                merged.set(name, torch.stack([each.get(name) for each in seen]).mean(dim=0))
-        return sort_by_score(merged)
+        found = [_in_image(self._infer(each), v, hw) for each, v in zip(inputs, versions)]
+        merged = merge_detections(found)
+        return merged[merged.scores > self.least_score][: self.most_detections]
 
     def _versions(self, pixels: NDArray[Any]) -> Iterator[Version]:
         for size in self.sizes:
@@ -179,16 +163,11 @@ class AugmentedRCNN(nn.Module):
                 for turns in self.turns:
                     yield Version(resize if size else NoOpTransform(), mirrored, turns, hw)
 
-    def _infer(
-        self, inputs: Sequence[ImageDict], known: Sequence[Instances | None]
-    ) -> list[Instances]:
-        """One version at a time: several large images at once may not fit into the memory."""
-        found = []
-        for given, instances in zip(inputs, known):
-            detected = None if instances is None else [instances]
-            with torch.no_grad():
-                found += self.model.inference([given], detected, do_postprocess=False)
-        return found
+    def _infer(self, given: ImageDict) -> Instances:
+        with torch.no_grad():
+            (found,) = self.model.inference([given], do_postprocess=False)
+        result: Instances = found
+        return result
 
 
 def merge_detections(versions: Sequence[Instances]) -> Instances:
@@ -272,28 +251,17 @@ def _candidates(boxes_xyxy: Tensor, classes: Tensor, counts: Sequence[int]) -> d
     return candidates
 
 
-def _moved(found: Instances, transform: T.Transform, image_hw: Sequence[int]) -> Instances:
-    """Detections with their boxes in another frame."""
+def _in_image(found: Instances, version: Version, image_hw: tuple[int, int]) -> Instances:
+    """Detections in a version with boxes and soft masks as they are in the image."""
+    fields = found.get_fields()
     tensor = found.pred_boxes.tensor
-    moved = torch.from_numpy(transform.apply_box(tensor.cpu().numpy())).to(tensor)
-    height, width = image_hw
-    return Instances((height, width), **{**found.get_fields(), "pred_boxes": Boxes(moved)})
+    boxes = version.transform.inverse().apply_box(tensor.cpu().numpy())
+    fields = fields | {"pred_boxes": Boxes(torch.from_numpy(boxes).to(tensor))}
+    if found.has("pred_masks"):
+        fields["pred_masks"] = version.masks_back(found.pred_masks)
+    return Instances(image_hw, **fields)
 
 
 def _file_hw(given: ImageDict) -> tuple[int, int]:
     height, width = given["image"].shape[1:]
     return given.get("height", height), given.get("width", width)
-
-
-@contextmanager
-def _without_masks(model: GeneralizedRCNN) -> Iterator[None]:
-    """The model finds boxes only; ROI heads that know no `mask_on` go on as they are."""
-    heads = model.roi_heads
-    before = getattr(heads, "mask_on", False)
-    if before:
-        heads.mask_on = False
-    try:
-        yield
-    finally:
-        if before:
-            heads.mask_on = before
