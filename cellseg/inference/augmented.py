@@ -137,7 +137,8 @@ class AugmentedRCNN(nn.Module):
         Returns:
             Per image, without postprocessing, Instances in the frame of `image` by descending
             score: `pred_boxes`, `scores`, `pred_classes`, `pred_masks` (float [N, 1, M, M]) if the
-            model has masks, and what its heads add. May be empty.
+            model has masks, and what its heads add; those with scores above SCORE_THRESH_TEST, at
+            most TEST.DETECTIONS_PER_IMAGE. May be empty.
         """
         if do_postprocess:
             return self(batched_inputs)
