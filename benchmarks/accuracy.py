@@ -22,7 +22,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CPU_CONFIG = "configs/dsb2018/mask_rcnn_R_50_FPN_cpu_light.yaml"
-FIGURES = ("ap_dsb@0.50", "ap_dsb")
+# The last ranks all detections instead of cutting them at a score; it differs less between seeds.
+FIGURES = ("cell_iou{}/ap_dsb@0.50", "cell_iou{}/ap_dsb", "segm{}/AP")
 VALIDATION = "dsb2018_fluo_val"
 TRAIN = "tools/train_net.py"
 
@@ -37,7 +38,7 @@ class Variant:
         of: another variant, whose weights are evaluated with `opts`; nothing is trained.
         config, script: what is run, in place of the config and of train_net.py.
         tuned: thresholds are fitted to the validation set before the evaluation.
-        task: whose figures are meant.
+        suffix: of the tasks whose figures are meant.
     """
 
     meaning: str
@@ -46,7 +47,7 @@ class Variant:
     config: str = ""
     script: str = TRAIN
     tuned: bool = False
-    task: str = "cell_iou"
+    suffix: str = ""
 
 
 GENTLE = [
@@ -80,7 +81,7 @@ VARIANTS = {
         "each test image in eight versions",
         ("TEST.AUG.ENABLED", "True"),
         of="base",
-        task="cell_iou_TTA",
+        suffix="_TTA",
     ),
     "thresholds": Variant("score, NMS and area fitted on the val split", of="base", tuned=True),
     "torchvision": Variant(
@@ -112,7 +113,7 @@ def read_figures(root: Path, name: str, seed: int) -> tuple[float, ...] | None:
     if not path.is_file():
         return None
     text = path.read_text("utf-8")
-    keys = [f"{variant.task}/{figure}" for figure in FIGURES]
+    keys = [figure.format(variant.suffix) for figure in FIGURES]
     lines = [text] if variant.of else text.splitlines()
     entries = [entry for entry in map(json.loads, lines) if keys[0] in entry]
     return tuple(entries[-1][key] for key in keys) if entries else None
@@ -158,11 +159,11 @@ def table(root: Path, seeds: Sequence[int]) -> str:
     lines = ["| variant | what | " + " | ".join(f"seed {s}" for s in seeds) + " | mean | gain |"]
     lines.append("| --- " * (4 + len(seeds)) + "|")
     for name, mean in means.items():
-        cells = [_pair(each) if each else "not run" for each in rows[name]]
+        cells = [_join(each) if each else "not run" for each in rows[name]]
         base = means.get("base", mean)
-        gain = [f"{value - other:+.3f}" for value, other in zip(mean, base)]
-        words = [name, VARIANTS[name].meaning, *cells, _pair(mean)]
-        lines.append(f"| {' | '.join(words)} | {' / '.join(gain)} |")
+        gain = [value - other for value, other in zip(mean, base)]
+        words = [name, VARIANTS[name].meaning, *cells, _join(mean), _join(gain, "+")]
+        lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
 
 
@@ -170,8 +171,9 @@ def _means(figures: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(statistics.fmean(column) for column in zip(*figures))
 
 
-def _pair(figures: Sequence[float]) -> str:
-    return " / ".join(f"{value:.3f}" for value in figures)
+def _join(figures: Sequence[float], sign: str = "") -> str:
+    *ratios, percent = figures
+    return " / ".join([*(f"{value:{sign}.3f}" for value in ratios), f"{percent:{sign}.1f}"])
 
 
 def main() -> None:
@@ -180,7 +182,7 @@ def main() -> None:
     for seed in args.seeds:
         for name in args.variants:
             make(name, seed, args)
-    print(f"`ap_dsb@0.50` / `ap_dsb`, seeds {args.seeds}\n")
+    print(f"`ap_dsb@0.50` / `ap_dsb` / COCO's segm AP in percent, seeds {args.seeds}\n")
     print(table(Path(args.output), args.seeds))
 
 
