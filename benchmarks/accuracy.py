@@ -152,17 +152,19 @@ def make(name: str, seed: int, args: argparse.Namespace) -> None:
 
 
 def table(root: Path, seeds: Sequence[int]) -> str:
-    """Markdown: figures of each seed, and how their mean differs from that of "base"."""
+    """Markdown: figures of each seed, their mean, and the gain over "base" with the same seeds."""
     rows = {name: [read_figures(root, name, seed) for seed in seeds] for name in VARIANTS}
-    found = {name: [each for each in row if each] for name, row in rows.items()}
-    means = {name: _means(each) for name, each in found.items() if each}
     lines = ["| variant | what | " + " | ".join(f"seed {s}" for s in seeds) + " | mean | gain |"]
     lines.append("| --- " * (4 + len(seeds)) + "|")
-    for name, mean in means.items():
-        cells = [_join(each) if each else "not run" for each in rows[name]]
-        base = means.get("base", mean)
-        gain = [value - other for value, other in zip(mean, base)]
-        words = [name, VARIANTS[name].meaning, *cells, _join(mean), _join(gain, "+")]
+    for name, row in rows.items():
+        found = [figures for figures in row if figures]
+        if not found:
+            continue
+        pairs = [(mine, base) for mine, base in zip(row, rows["base"]) if mine and base]
+        gains = [tuple(value - other for value, other in zip(*pair)) for pair in pairs]
+        cells = [_join(figures) if figures else "not run" for figures in row]
+        gain = _join(_means(gains), "+") if gains else ""
+        words = [name, VARIANTS[name].meaning, *cells, _join(_means(found)), gain]
         lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
 
