@@ -95,7 +95,7 @@ def test_anchors_stand_on_the_finer_grid(fine_cfg: CfgNode) -> None:
     assert torch.equal(centres[0, 1] - centres[0, 0], torch.tensor([[2.0, 0.0]] * 3))
     assert torch.equal(centres[1, 0] - centres[0, 0], torch.tensor([[0.0, 2.0]] * 3))
     side = (finest[..., 2] - finest[..., 0])[0, 0, 1]  # of the square one
-    assert side == 8
+    assert side == fine_cfg.MODEL.ANCHOR_GENERATOR.SIZES[0][0]
 
 
 @pytest.mark.parametrize(
