@@ -93,7 +93,7 @@ class AugmentedRCNN(nn.Module):
         model: to detect with, in evaluation mode; may be wrapped for several processes.
 
     Raises:
-        ConfigError: `model` is no GeneralizedRCNN, or predicts keypoints.
+        ConfigError: `model` is no GeneralizedRCNN, predicts keypoints or takes given proposals.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:

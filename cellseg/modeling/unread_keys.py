@@ -39,8 +39,9 @@ def unread_keys(cfg: CfgNode, defaults: Mapping[str, Any]) -> Iterator[str]:
             continue
         if issubclass(selected, reader):
             continue
-        for key, value in cfg.CELLSEG[node].items():
-            if value != defaults[node][key] and f"{node}.{key}" not in _READ_BY_ALL:
+        for key, default in defaults[node].items():  # a plug-in's own keys are not ours to judge
+            value = cfg.CELLSEG[node][key]
+            if value != default and f"{node}.{key}" not in _READ_BY_ALL:
                 yield (
                     f"CELLSEG.{node}.{key} {value!r} has no effect: MODEL.{part}.NAME is {name}, "
                     f"and it takes {reader.__name__} to read it"

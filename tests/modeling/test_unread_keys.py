@@ -68,3 +68,10 @@ def test_settings_that_are_read(options: list[Any], caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         load_config(QUICK_START, options)
     assert not caplog.records
+
+
+def test_keys_that_a_plugin_adds_to_a_node(tmp_path: Path) -> None:
+    plugin = tmp_path / "own_key.py"
+    plugin.write_text("def add_config(cfg):\n    cfg.CELLSEG.BOX_HEAD.OWN = 1\n", "utf-8")
+    cfg = load_config(QUICK_START, ["CELLSEG.PLUGINS", [str(plugin)], "CELLSEG.BOX_HEAD.OWN", 2])
+    assert cfg.CELLSEG.BOX_HEAD.OWN == 2
