@@ -77,7 +77,7 @@ def make_entry(height: int, width: int, num_cells: int, folder: Path) -> dict[st
 def build_mapper(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """One of MAPPERS, from the base config."""
     from cellseg.config import load_config
-    from cellseg.data.mapper import CellDatasetMapper
+    from cellseg.training_data.mapper import CellDatasetMapper
     from detectron2.data import DatasetMapper
 
     cfg = load_config(CONFIG)

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import relabel_sequential
 from cellseg.evaluation import iou_matrix, score
 from cellseg.evaluation.coco_figures import coco_figures
 from cellseg.evaluation.figures import FIGURES
 from cellseg.evaluation.metrics import IOU_THRESHOLDS
 from cellseg.evaluation.scoring import COCO_NAMES
-from cellseg.labels import relabel_sequential
-from cellseg.structures import CellInstances
 from numpy.typing import NDArray
 
 Labels = NDArray[np.uint16]

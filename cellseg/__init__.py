@@ -22,7 +22,7 @@ _LAZY = {
     "maskrcnn_resnet50_fpn": "cellseg.modeling",
     "load_config": "cellseg.config",
     "add_cellseg_config": "cellseg.config",
-    "CellInstances": "cellseg.structures",
+    "CellInstances": "cellseg.cells.instances",
 }
 
 __all__ = ["EngineInfo", "__version__", "engine_info", *sorted(_LAZY)]

@@ -8,9 +8,9 @@ from pathlib import Path
 import builders
 import numpy as np
 import pytest
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.config import load_config
-from cellseg.data.registration import read_declarations, read_declared_records
-from cellseg.inference.selection import DetectionThresholds
+from cellseg.datasets.registration import read_declarations, read_declared_records
 from detectron2.modeling import build_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent

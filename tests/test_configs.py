@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 from cellseg.config import add_cellseg_config, load_config
-from cellseg.data.mapper import CellDatasetMapper
 from cellseg.engine import CellTrainer
+from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog

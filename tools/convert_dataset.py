@@ -20,9 +20,9 @@ from typing import Any
 
 import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import yaml
-from cellseg.data.conversion import Conversion, SplitPlace, convert_split
-from cellseg.data.formats import FORMATS
 from cellseg.errors import CellsegError, DatasetError
+from cellseg.io import FORMATS
+from cellseg.io.conversion import Conversion, SplitPlace, convert_split
 from detectron2.utils.logger import setup_logger
 
 logger = logging.getLogger("cellseg.convert")

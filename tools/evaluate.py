@@ -17,11 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cellseg.data.formats.base import ANY_CLASS
 from cellseg.errors import CellsegError, DatasetError
 from cellseg.evaluation import DEFAULT_METRICS, score
 from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.files import (
+from cellseg.evaluation.scoring import COCO_NAMES
+from cellseg.evaluation.tables import Sides, evaluate, table_lines, without_nan, write_per_image
+from cellseg.files import write_whole
+from cellseg.io.base import ANY_CLASS
+from cellseg.io.segmentations import (
     SOURCES,
     MismatchError,
     find_classes,
@@ -29,9 +32,6 @@ from cellseg.evaluation.files import (
     pair_up,
     read_segmentations,
 )
-from cellseg.evaluation.scoring import COCO_NAMES
-from cellseg.evaluation.tables import Sides, evaluate, table_lines, without_nan, write_per_image
-from cellseg.export.files import write_whole
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

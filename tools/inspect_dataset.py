@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 import cellseg  # noqa: F401 - before detectron2: it makes `import detectron2` work
-from cellseg.data.inspection.checks import TINY_PX
-from cellseg.data.inspection.fix import Fixes, write_fixed
-from cellseg.data.inspection.report import Inspection, inspect_splits
-from cellseg.data.inspection.sources import find_datasets, read_split
-from cellseg.data.suggestions import suggest_config
 from cellseg.errors import CellsegError
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
+from cellseg.inspection.checks import TINY_PX
+from cellseg.inspection.fix import Fixes, write_fixed
+from cellseg.inspection.report import Inspection, inspect_splits
+from cellseg.inspection.sources import find_datasets, read_split
+from cellseg.inspection.suggestions import suggest_config
 
 SUGGESTED_FILE = "suggested.yaml"
 BASE_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "base_mask_rcnn_R_50_FPN.yaml"

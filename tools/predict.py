@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import cellseg  # before detectron2: it makes `import detectron2` work
+from cellseg.cells.instances import CellInstances
 from cellseg.config import load_config
 from cellseg.errors import CellsegError
-from cellseg.export.submission import SUBMISSION_FORMATS, SUBMISSION_NAME, Submission
 from cellseg.inference.files import find_images, output_stems, predict_files
 from cellseg.inference.predictor import CellPredictor
-from cellseg.structures import CellInstances
+from cellseg.io.submission import SUBMISSION_FORMATS, SUBMISSION_NAME, Submission
 from detectron2.utils.logger import setup_logger
 
 logger = logging.getLogger("cellseg.predict")

@@ -22,7 +22,7 @@ from cellseg.config import load_config, resolve_device
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
 from cellseg.errors import CellsegError
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
 from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode

@@ -27,14 +27,14 @@ from typing import Any
 import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import numpy as np
 import yaml
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.overlaps import find_overlaps
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.config import load_config
+from cellseg.datasets.ground_truth import GroundTruth, ImageKey
 from cellseg.errors import CellsegError, DatasetError, LabelError, collect_problems
-from cellseg.evaluation.adapters import GroundTruth, ImageKey
-from cellseg.evaluation.matching import find_overlaps
 from cellseg.evaluation.tuning import FEW_IMAGES, Tuning, tune_thresholds
-from cellseg.export.files import write_whole
-from cellseg.inference.selection import DetectionThresholds
-from cellseg.structures import CellInstances
+from cellseg.files import write_whole
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger

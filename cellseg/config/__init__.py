@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cellseg.cells.selection import TEST_KEYS, DetectionThresholds
 from cellseg.config.solver import add_solver_config, check_solver_config
 from cellseg.config.training import add_training_config, check_training_config
-from cellseg.data.augmentations.config import add_augmentation_config, check_augmentation_config
-from cellseg.data.augmentations.resizing import check_input_scale
-from cellseg.data.images import ImageInput
-from cellseg.data.registration import (
+from cellseg.datasets.registration import (
     builtin_declarations,
     datasets_root,
     register_declarations,
@@ -23,8 +21,8 @@ from cellseg.data.registration import (
 from cellseg.errors import ConfigError, LabelError
 from cellseg.evaluation import score
 from cellseg.evaluation.registry import check_evaluator_names
+from cellseg.images import ImageInput
 from cellseg.inference.augmented import check_test_augmentation_config
-from cellseg.inference.selection import TEST_KEYS, DetectionThresholds
 from cellseg.modeling.cell_types import add_cell_type_config, check_cell_type_config
 from cellseg.modeling.mask_iou_head import add_mask_iou_config, check_mask_iou_config
 from cellseg.modeling.mask_losses import parse_loss
@@ -36,6 +34,11 @@ from cellseg.modeling.torchvision_weights import (
 )
 from cellseg.modeling.unread_keys import unread_keys
 from cellseg.plugins import import_plugins
+from cellseg.training_data.augmentations.config import (
+    add_augmentation_config,
+    check_augmentation_config,
+)
+from cellseg.training_data.augmentations.resizing import check_input_scale
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 

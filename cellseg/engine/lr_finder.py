@@ -18,7 +18,7 @@ from cellseg.engine.freezing import build_freezing
 from cellseg.engine.steps import CellStep, build_step
 from cellseg.engine.trainer import CellTrainer
 from cellseg.errors import CellsegError, TrainingError
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
 from cellseg.modeling.weights import check_weights_file
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode

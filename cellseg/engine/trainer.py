@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cellseg.data.images import ImageInput
-from cellseg.data.mapper import CellDatasetMapper
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
 from cellseg.engine.determinism import make_deterministic
 from cellseg.engine.freezing import build_freezing
@@ -21,10 +20,11 @@ from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
 from cellseg.evaluation.registry import build_extra_evaluators
+from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
-from cellseg.inference.selection import DetectionThresholds
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.weights import check_weights_file
+from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase

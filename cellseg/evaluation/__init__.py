@@ -9,15 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from cellseg.cells.matching import Matching, match_cells, match_overlaps
+from cellseg.cells.overlaps import Overlaps, find_overlaps
 from cellseg.evaluation.comparison import iou_matrix
 from cellseg.evaluation.error_kinds import class_confusion
-from cellseg.evaluation.matching import (
-    Matching,
-    Overlaps,
-    find_overlaps,
-    match_cells,
-    match_overlaps,
-)
 from cellseg.evaluation.metrics import IOU_THRESHOLDS, MatchCounts, count_matches, summarize_counts
 from cellseg.evaluation.scoring import DEFAULT_METRICS, confidence_intervals, score
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from cellseg.evaluation.matching import Matching, find_overlaps, match_overlaps
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import IntArray
+from cellseg.cells.matching import Matching, match_overlaps
+from cellseg.cells.overlaps import find_overlaps
 from cellseg.evaluation.metrics import largest_cover
-from cellseg.export.files import write_whole
-from cellseg.labels import IntArray
-from cellseg.structures import CellInstances
+from cellseg.files import write_whole
 from tabulate import tabulate
 
 MATCHED_FROM_IOU = 0.5

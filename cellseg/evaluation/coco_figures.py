@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cellseg.evaluation.matching import Overlaps, find_overlaps, pairs_of_touching_windows
-from cellseg.structures import CellInstances
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.overlaps import Overlaps, find_overlaps, pairs_of_touching_windows
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.label_overlaps import find_label_overlaps
+from cellseg.cells.labels import IntArray, check_label_image
+from cellseg.cells.overlaps import Overlaps, find_overlaps
 from cellseg.errors import LabelError
-from cellseg.evaluation.label_overlaps import find_label_overlaps
-from cellseg.evaluation.matching import Overlaps, find_overlaps
-from cellseg.labels import IntArray, check_label_image
-from cellseg.structures import CellInstances
 from numpy.typing import NDArray
 
 Segmentation: TypeAlias = "NDArray[Any] | CellInstances"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cellseg.cells.labels import IntArray
+from cellseg.cells.matching import match_overlaps
 from cellseg.evaluation.cell_types import count_confusion
 from cellseg.evaluation.comparison import Comparison, Segmentation, compare_all
-from cellseg.evaluation.matching import match_overlaps
-from cellseg.labels import IntArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 

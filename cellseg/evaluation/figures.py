@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from cellseg.cells.matching import match_overlaps
 from cellseg.evaluation import error_kinds, pixels
 from cellseg.evaluation.comparison import Comparison
 from cellseg.evaluation.greedy import match_greedily
-from cellseg.evaluation.matching import match_overlaps
 from cellseg.evaluation.metrics import IOU_THRESHOLDS
 from numpy.typing import NDArray
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from cellseg.evaluation.matching import Matching, Overlaps
-from cellseg.labels import IntArray
+from cellseg.cells.labels import IntArray
+from cellseg.cells.matching import Matching
+from cellseg.cells.overlaps import Overlaps
 from numpy.typing import NDArray
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import IntArray
+from cellseg.cells.selection import DetectionThresholds, select_cells
+from cellseg.datasets.ground_truth import GroundTruth, ImageKey, image_key
 from cellseg.errors import DatasetError, LabelError
-from cellseg.evaluation.adapters import GroundTruth, ImageKey, detections_to_cells, image_key
 from cellseg.evaluation.cell_types import (
     MATCHED_FROM_IOU,
     cell_type_confusion,
@@ -29,10 +32,8 @@ from cellseg.evaluation.metrics import (
     summarize_counts,
 )
 from cellseg.evaluation.scoring import cells_of_class, is_ranked, score
-from cellseg.export.files import write_whole
-from cellseg.inference.selection import DetectionThresholds, select_cells
-from cellseg.labels import IntArray
-from cellseg.structures import CellInstances
+from cellseg.files import write_whole
+from cellseg.inference.detections import detections_to_cells
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate

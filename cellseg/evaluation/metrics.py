@@ -28,8 +28,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from cellseg.evaluation.matching import Overlaps, find_overlaps, match_overlaps
-from cellseg.structures import CellInstances
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.matching import match_overlaps
+from cellseg.cells.overlaps import Overlaps, find_overlaps
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]

@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cellseg.data.images import read_image
-from cellseg.evaluation.adapters import GroundTruth, ImageKey, detections_to_cells, image_key
-from cellseg.inference.selection import DetectionThresholds, select_cells
-from cellseg.report.overlay import draw_comparison, write_picture
+from cellseg.cells.drawing import draw_comparison, write_picture
+from cellseg.cells.selection import DetectionThresholds, select_cells
+from cellseg.datasets.ground_truth import GroundTruth, ImageKey, image_key
+from cellseg.images import read_image
+from cellseg.inference.detections import detections_to_cells
 from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from cellseg.cells.overlaps import Overlaps
 from cellseg.evaluation.comparison import Comparison
-from cellseg.evaluation.matching import Overlaps
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching

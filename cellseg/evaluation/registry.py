@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellseg.errors import ConfigError, collect_problems
-from cellseg.registered_names import describe_unknown_names
+from cellseg.names import describe_unknown_names
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.registry import Registry

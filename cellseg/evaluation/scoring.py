@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
 from cellseg.errors import LabelError
 from cellseg.evaluation import coco_figures as coco
 from cellseg.evaluation.comparison import (
@@ -20,7 +21,6 @@ from cellseg.evaluation.comparison import (
     compare_all,
 )
 from cellseg.evaluation.figures import FIGURES, THRESHOLDS, FloatArray
-from cellseg.structures import CellInstances
 
 DEFAULT_METRICS = (
     "ap_dsb@0.50",
@@ -280,7 +280,7 @@ def _instances(
             for each in side
         ]
         if not match_classes:
-            cells = [replace(each, classes=np.zeros_like(each.classes)) for each in cells]
+            cells = [each.replace(classes=np.zeros_like(each.classes)) for each in cells]
         sides.append(cells)
     return list(zip(*sides))
 

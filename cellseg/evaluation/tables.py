@@ -12,7 +12,7 @@ from typing import Any
 from cellseg.evaluation.comparison import Segmentation
 from cellseg.evaluation.error_kinds import class_confusion
 from cellseg.evaluation.scoring import cells_of_class, confidence_intervals, is_ranked, score
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
 
 
 @dataclass(frozen=True)

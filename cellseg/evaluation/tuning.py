@@ -12,20 +12,20 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from cellseg.errors import LabelError
-from cellseg.evaluation.comparison import Comparison, compare_all
-from cellseg.evaluation.figures import FIGURES, THRESHOLDS, FloatArray
-from cellseg.evaluation.matching import Overlaps
-from cellseg.evaluation.scoring import score
-from cellseg.inference.selection import (
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import IntArray
+from cellseg.cells.overlaps import Overlaps
+from cellseg.cells.selection import (
     DetectionThresholds,
     PerClass,
     find_own_overlaps,
     select_detections,
     vote_class,
 )
-from cellseg.labels import IntArray
-from cellseg.structures import CellInstances
+from cellseg.errors import LabelError
+from cellseg.evaluation.comparison import Comparison, compare_all
+from cellseg.evaluation.figures import FIGURES, THRESHOLDS, FloatArray
+from cellseg.evaluation.scoring import score
 
 FEW_IMAGES = 20
 SCORES = (*(round(0.05 * k, 2) for k in range(20)), 0.97, 0.99)
@@ -181,7 +181,7 @@ class _Image:
             return self
         if elected not in self.by_vote:
             classes = np.full(len(self.pred), elected)
-            pred = replace(self.pred, classes=classes)
+            pred = self.pred.replace(classes=classes)
             known = next(iter(self.by_vote.values()), None)
             own = find_own_overlaps(pred) if known is None else known.own
             whole = replace(self.whole, pred_classes=classes)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cellseg.data.augmentations import Rotate90Transform
 from cellseg.errors import ConfigError
 from cellseg.inference.postprocess import sort_by_score
+from cellseg.training_data.augmentations import Rotate90Transform
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNN

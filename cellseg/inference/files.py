@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from cellseg.data.images import IMAGE_SUFFIXES, read_image
+from cellseg.cells.drawing import draw_overlay, write_picture
+from cellseg.cells.instances import CellInstances
 from cellseg.errors import CellsegError
-from cellseg.export import write_coco_results, write_label_image
-from cellseg.report.overlay import draw_overlay, write_picture
-from cellseg.structures import CellInstances
+from cellseg.images import IMAGE_SUFFIXES, read_image
+from cellseg.io.coco_results import write_coco_results
+from cellseg.io.label_files import write_label_image
 from numpy.typing import NDArray
 from tqdm import tqdm
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from cellseg.inference.selection import PerClass, values_of_classes
-from cellseg.structures import CellInstances
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import PerClass, values_of_classes
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample

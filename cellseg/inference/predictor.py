@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from cellseg.config import resolve_device
-from cellseg.data.augmentations import scale_resizing
-from cellseg.data.images import ImageInput
-from cellseg.errors import ConfigError
-from cellseg.inference.augmented import AugmentedRCNN
-from cellseg.inference.postprocess import instances_to_cells
-from cellseg.inference.selection import (
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import (
     DetectionThresholds,
     PerClass,
     select_cells,
     vote_class,
 )
+from cellseg.config import resolve_device
+from cellseg.errors import ConfigError
+from cellseg.images import ImageInput
+from cellseg.inference.augmented import AugmentedRCNN
+from cellseg.inference.postprocess import instances_to_cells
 from cellseg.modeling.weights import load_weights
-from cellseg.structures import CellInstances
+from cellseg.training_data.augmentations import scale_resizing
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model

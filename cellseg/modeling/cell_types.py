@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from cellseg.cells.selection import VOTES
 from cellseg.errors import ConfigError
-from cellseg.inference.selection import VOTES
 from cellseg.modeling.cell_type_head import CELL_TYPE_HEAD_REGISTRY, build_cell_type_head
 from cellseg.modeling.roi_heads import CellROIHeads
-from cellseg.registered_names import describe_unknown_name
+from cellseg.names import describe_unknown_name
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, select_foreground_proposals

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cellseg.errors import ConfigError, collect_problems
-from cellseg.registered_names import describe_unknown_name
+from cellseg.names import describe_unknown_name
 from detectron2.config import CfgNode
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,

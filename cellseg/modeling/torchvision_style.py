@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cellseg.data.augmentations import input_scale, scale_hw
 from cellseg.errors import CheckpointError, ConfigError, InputTypeError
 from cellseg.inference.postprocess import paste_soft_masks, scale_boxes, sort_by_score
 from cellseg.modeling.torchvision_keywords import (
@@ -19,6 +18,7 @@ from cellseg.modeling.torchvision_keywords import (
 )
 from cellseg.modeling.validation import check_images, check_targets
 from cellseg.modeling.weights import load_weights
+from cellseg.training_data.augmentations import input_scale, scale_hw
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import GeneralizedRCNN, build_model

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from cellseg.errors import CheckpointError
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock, get_cache_dir

@@ -1,5 +1,5 @@
 """Pictures of results; neither torch nor detectron2."""
 
-from cellseg.report.overlay import draw_comparison, draw_overlay, stretch_contrast, write_picture
+from cellseg.cells.drawing import draw_comparison, draw_overlay, stretch_contrast, write_picture
 
 __all__ = ["draw_comparison", "draw_overlay", "stretch_contrast", "write_picture"]

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.evaluation.scoring import score
-from cellseg.inference.selection import DetectionThresholds
 from cellseg.report import measures
 from cellseg.report.gallery import KIND_MEANING, WORDS, GalleryImage, draw_card
 from cellseg.report.results import DatasetResult

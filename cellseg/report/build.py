@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cellseg.data.images import ImageInput
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ConfigError, DatasetError, ImageReadError
-from cellseg.export.files import write_whole
-from cellseg.inference.selection import DetectionThresholds
+from cellseg.files import write_whole
+from cellseg.images import ImageInput
 from cellseg.report.browse import draw_gallery
 from cellseg.report.page import Section, render_missing, render_page
 from cellseg.report.plots import draw_charts, draw_training

@@ -15,11 +15,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cellseg.cells.drawing import make_readable
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import Crop
 from cellseg.errors import ImageReadError
-from cellseg.labels import Crop
 from cellseg.report.measures import ERROR_KINDS, CellKinds
-from cellseg.report.overlay import make_readable
-from cellseg.structures import CellInstances
 from numpy.typing import NDArray
 
 MAX_SIDE_PX = 700

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import IntArray
+from cellseg.cells.matching import match_overlaps
+from cellseg.cells.overlaps import find_overlaps
 from cellseg.evaluation.coco_figures import RECALLS, THRESHOLDS, coco_figures
 from cellseg.evaluation.comparison import compare
 from cellseg.evaluation.error_kinds import CORRECT_ABOVE_IOU, KINDS, classify_errors
 from cellseg.evaluation.greedy import match_greedily
-from cellseg.evaluation.matching import find_overlaps, match_overlaps
 from cellseg.evaluation.scoring import score
-from cellseg.labels import IntArray
-from cellseg.structures import CellInstances
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.evaluation.coco_figures import THRESHOLDS
-from cellseg.inference.selection import DetectionThresholds
 from cellseg.report import measures
 from cellseg.report.charts import Axis, Chart, Series, axis_around, draw_chart
 from cellseg.report.page import render_missing

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.matching import match_overlaps
+from cellseg.cells.overlaps import find_overlaps
+from cellseg.cells.selection import DetectionThresholds, select_cells
+from cellseg.datasets.ground_truth import GroundTruth, ImageKey
 from cellseg.errors import ConfigError, DatasetError, LabelError, collect_problems
-from cellseg.evaluation.adapters import GroundTruth, ImageKey
-from cellseg.evaluation.matching import find_overlaps, match_overlaps
-from cellseg.inference.selection import DetectionThresholds, select_cells
-from cellseg.structures import CellInstances
 from detectron2.data import MetadataCatalog
 
 RESULTS_FILE = "coco_instances_results.json"

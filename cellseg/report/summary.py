@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.evaluation.scoring import confidence_intervals, score
-from cellseg.inference.selection import DetectionThresholds
 from cellseg.report import measures
 from cellseg.report.gallery import KIND_MEANING, WORDS
 from cellseg.report.page import render_table

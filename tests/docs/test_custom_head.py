@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from cellseg.data.synthetic import make_cells
+from cellseg.cells.synthetic import make_cells
 from pages import Page
 
 PAGE = Page("docs/custom_head.md")

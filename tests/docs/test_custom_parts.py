@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cellseg.cells.synthetic import make_cells
 from cellseg.config import add_cellseg_config, load_config
-from cellseg.data.augmentations import AUGMENTATION_REGISTRY, build_cell_augmentations
-from cellseg.data.synthetic import make_cells
 from cellseg.engine import CellTrainer
 from cellseg.errors import ConfigError
 from cellseg.evaluation import EVALUATOR_REGISTRY
 from cellseg.modeling import MASK_LOSS_REGISTRY
+from cellseg.training_data.augmentations import AUGMENTATION_REGISTRY, build_cell_augmentations
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import transforms as T
 from detectron2.layers import ShapeSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import builders
 import pytest
-from cellseg.data.registration import read_declarations, read_declared_records
+from cellseg.datasets.registration import read_declarations, read_declared_records
 from pages import Page
 
 
@@ -37,14 +37,3 @@ def test_shares(workplace: Path) -> None:
     assert sum(map(len, splits.values())) == 60
     wells = [{image_id.rpartition("_")[0] for image_id in ids} for ids in splits.values()]
     assert sum(map(len, wells)) == 30
-
-
-def test_script_and_table(workplace: Path) -> None:
-    Page.run("python deal_my_cells.py", workplace)
-    before = splits_of(workplace, "my_cells_table.yaml")
-    assert {name: len(ids) for name, ids in before.items()} == {"train": 48, "val": 6, "test": 6}
-    add_images(workplace, range(30, 40))
-    Page.run("python deal_my_cells.py", workplace)
-    after = splits_of(workplace, "my_cells_table.yaml")
-    assert {name: len(ids) for name, ids in after.items()} == {"train": 64, "val": 8, "test": 8}
-    assert all(before[name] <= after[name] for name in before)

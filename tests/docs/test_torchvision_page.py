@@ -10,7 +10,7 @@ import cellseg
 import cv2
 import pytest
 import torch
-from cellseg.data.synthetic import make_cells
+from cellseg.cells.synthetic import make_cells
 from pages import Page
 
 PAGE = Page("docs/torchvision.md")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from cell_scenes import random_bitmaps, shift_some
-from cellseg.structures import CellInstances
+from cellseg.cells.instances import CellInstances
 
 SCENES = 200
 

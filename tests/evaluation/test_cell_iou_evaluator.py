@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from cell_scenes import random_bitmaps, shift_some
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import bitmap_to_rle
 from cellseg.errors import DatasetError, LabelError
 from cellseg.evaluation import CellIoUEvaluator
-from cellseg.labels import bitmap_to_rle
-from cellseg.structures import CellInstances
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances

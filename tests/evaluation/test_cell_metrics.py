@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from cell_scenes import bars, random_bitmaps, shift_some
+from cellseg.cells.instances import CellInstances
 from cellseg.evaluation.metrics import (
     IOU_THRESHOLDS,
     POOLED_FIGURES,
@@ -13,7 +14,6 @@ from cellseg.evaluation.metrics import (
     count_matches_by_class,
     summarize_counts,
 )
-from cellseg.structures import CellInstances
 
 EMPTY = bars()
 

@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import bitmap_to_rle
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.evaluation import CellIoUEvaluator, class_confusion
 from cellseg.evaluation.cell_types import (
     cell_type_confusion,
@@ -18,9 +21,6 @@ from cellseg.evaluation.cell_types import (
     draw_confusion,
     write_confusion,
 )
-from cellseg.inference.selection import DetectionThresholds
-from cellseg.labels import bitmap_to_rle
-from cellseg.structures import CellInstances
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 

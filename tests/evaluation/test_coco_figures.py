@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scoring_scenes as scenes
 from cell_scenes import bars
+from cellseg.cells.instances import CellInstances
 from cellseg.evaluation import score
 from cellseg.evaluation.coco_figures import (
     COCO_SIZES,
@@ -19,7 +20,6 @@ from cellseg.evaluation.coco_figures import (
     CocoFigures,
     coco_figures,
 )
-from cellseg.structures import CellInstances
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

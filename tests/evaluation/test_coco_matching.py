@@ -6,9 +6,9 @@ import io
 import numpy as np
 import pytest
 from cell_scenes import random_bitmaps, shift_some
+from cellseg.cells.instances import CellInstances
 from cellseg.evaluation.coco_matching import sparse_coco_matching
-from cellseg.export import cells_to_coco_results
-from cellseg.structures import CellInstances
+from cellseg.io.coco_results import cells_to_coco_results
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

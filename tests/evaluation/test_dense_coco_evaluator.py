@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from cellseg.cells.labels import bitmap_to_rle
 from cellseg.evaluation import build_coco_evaluator
-from cellseg.labels import bitmap_to_rle
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances

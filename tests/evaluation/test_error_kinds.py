@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scoring_scenes as scenes
 from cell_scenes import bars
+from cellseg.cells.instances import CellInstances
 from cellseg.evaluation import score
 from cellseg.evaluation.comparison import compare
 from cellseg.evaluation.error_kinds import KINDS, classify_errors
-from cellseg.structures import CellInstances
 
 
 def kinds(true: CellInstances, pred: CellInstances) -> tuple[list[str], list[str], dict[str, int]]:

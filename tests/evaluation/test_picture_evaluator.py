@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cellseg.cells.labels import bitmap_to_rle
 from cellseg.evaluation import PictureEvaluator
-from cellseg.labels import bitmap_to_rle
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import scoring_scenes as scenes
 from cell_scenes import bars
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.label_overlaps import find_label_overlaps
 from cellseg.errors import LabelError
 from cellseg.evaluation import (
     class_confusion,
@@ -19,9 +21,7 @@ from cellseg.evaluation import (
     score,
 )
 from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.label_overlaps import find_label_overlaps
 from cellseg.evaluation.scoring import COCO_NAMES
-from cellseg.structures import CellInstances
 from scipy.optimize import linear_sum_assignment
 
 THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]

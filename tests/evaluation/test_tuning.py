@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import DetectionThresholds, select_cells
 from cellseg.errors import ConfigError, LabelError
 from cellseg.evaluation.scoring import score
 from cellseg.evaluation.tuning import Tuning, tune_thresholds
-from cellseg.inference.selection import DetectionThresholds, select_cells
-from cellseg.structures import CellInstances
 
 Images = tuple[list[CellInstances], list[CellInstances]]
 HW = (60, 60)

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from cellseg.cells.instances import CellInstances
 from cellseg.errors import ImageReadError
 from cellseg.inference.files import find_images, output_stems, predict_files
-from cellseg.structures import CellInstances
 
 
 def touch(*paths: Path) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from cellseg.config import load_config
-from cellseg.data.augmentations import ResizeByFactor, input_scale, scale_resizing
-from cellseg.data.formats import read_records
-from cellseg.data.mapper import CellDatasetMapper
-from cellseg.data.records import record_to_detectron2_dict
 from cellseg.errors import ConfigError
 from cellseg.inference.predictor import CellPredictor
+from cellseg.io import read_records
+from cellseg.io.records import record_to_detectron2_dict
 from cellseg.modeling import MaskRCNN
+from cellseg.training_data.augmentations import ResizeByFactor, input_scale, scale_resizing
+from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import transforms as T
 

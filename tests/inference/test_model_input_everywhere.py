@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from cellseg.data.images import read_model_input
-from cellseg.data.mapper import CellDatasetMapper
 from cellseg.evaluation.pictures import PictureEvaluator
+from cellseg.images import read_model_input
 from cellseg.inference.files import predict_files
 from cellseg.inference.predictor import CellPredictor
+from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances

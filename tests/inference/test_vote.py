@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import DetectionThresholds, select_cells, vote_class
 from cellseg.config import load_config
 from cellseg.errors import ConfigError
 from cellseg.evaluation.scoring import score
 from cellseg.evaluation.tuning import _prepare, _Search, tune_thresholds
 from cellseg.inference.predictor import CellPredictor
-from cellseg.inference.selection import DetectionThresholds, select_cells, vote_class
-from cellseg.structures import CellInstances
 from detectron2.structures import Boxes, Instances
 
 QUICK_START = Path(__file__).resolve().parents[2] / "configs/quick_start.yaml"

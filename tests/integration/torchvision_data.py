@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cellseg.data.synthetic import make_cells
+from cellseg.cells.synthetic import make_cells
 from cellseg.modeling import MaskRCNN
 from torch import Tensor
 from torch.utils.data import Dataset

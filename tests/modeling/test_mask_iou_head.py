@@ -15,7 +15,7 @@ from cellseg.modeling import CellMaskHead, MaskIoUHead, MaskRCNN, load_weights
 from cellseg.modeling.mask_head import true_masks
 from cellseg.modeling.mask_iou_head import MaskIoUBranch, true_mask_ious
 from cellseg.modeling.mask_losses import bce
-from cellseg.structures import LabelMasks
+from cellseg.training_data.label_masks import LabelMasks
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks

@@ -20,7 +20,7 @@ from cellseg.modeling.mask_losses import (
     parse_loss,
     weighted_bce,
 )
-from cellseg.structures import LabelMasks
+from cellseg.training_data.label_masks import LabelMasks
 from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Boxes, Instances

@@ -11,9 +11,9 @@ from typing import Any
 
 import cellseg.modeling
 import pytest
-from cellseg.data.augmentations import AUGMENTATION_REGISTRY
 from cellseg.evaluation import EVALUATOR_REGISTRY
 from cellseg.modeling import MASK_LOSS_REGISTRY
+from cellseg.training_data.augmentations import AUGMENTATION_REGISTRY
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,

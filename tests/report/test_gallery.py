@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 from builders import disc
+from cellseg.cells.instances import CellInstances
 from cellseg.errors import ImageReadError
 from cellseg.report.gallery import GalleryImage, draw_card, encode_picture, outline_path
 from cellseg.report.measures import find_kinds
-from cellseg.structures import CellInstances
 
 
 def pixels_on(path: str, hw: tuple[int, int]) -> np.ndarray:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 from builders import rectangle
+from cellseg.cells.instances import CellInstances
 from cellseg.report import measures
-from cellseg.structures import CellInstances
 
 HW = (60, 80)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import rectangle
+from cellseg.cells.labels import bitmap_to_rle
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ConfigError, DatasetError
-from cellseg.inference.selection import DetectionThresholds
-from cellseg.labels import bitmap_to_rle
 from cellseg.report.results import find_config, read_dataset_result, read_history
 from detectron2.data import DatasetCatalog, MetadataCatalog
 

@@ -13,8 +13,8 @@ from types import ModuleType
 import builders
 import pytest
 import yaml
-from cellseg.data.formats import read_records
-from cellseg.data.registration import read_declarations
+from cellseg.datasets.registration import read_declarations
+from cellseg.io import read_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "convert_dataset.py"

@@ -16,12 +16,12 @@ import builders
 import numpy as np
 import pytest
 import tifffile
-from cellseg.data.formats import FORMATS, read_records
+from cellseg.cells.instances import CellInstances
 from cellseg.evaluation import DEFAULT_METRICS, score
 from cellseg.evaluation.figures import FIGURES
 from cellseg.evaluation.scoring import COCO_NAMES
-from cellseg.export import write_coco_results
-from cellseg.structures import CellInstances
+from cellseg.io import FORMATS, read_records
+from cellseg.io.coco_results import write_coco_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "evaluate.py"

@@ -17,15 +17,15 @@ import pytest
 import torch
 import yaml
 from builders import rectangle, scene_of_masks, write_classes, write_label_images
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import DetectionThresholds, select_cells
 from cellseg.config import load_config
 from cellseg.errors import LabelError
 from cellseg.evaluation import CellIoUEvaluator
 from cellseg.evaluation.tuning import Tuning
-from cellseg.export import write_coco_results
-from cellseg.export.submission import write_submission
 from cellseg.inference.predictor import CellPredictor
-from cellseg.inference.selection import DetectionThresholds, select_cells
-from cellseg.structures import CellInstances
+from cellseg.io.coco_results import write_coco_results
+from cellseg.io.submission import write_submission
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 

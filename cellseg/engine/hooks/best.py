@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from cellseg.engine.hooks.schedule import AfterEvaluation
 from cellseg.errors import ConfigError, collect_problems
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from cellseg.data.registration import datasets_root
+from cellseg.datasets.registration import datasets_root
 from cellseg.engine.hooks.best import TrainingStopped
-from cellseg.export.files import write_whole
+from cellseg.files import write_whole
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase

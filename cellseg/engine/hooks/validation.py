@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from cellseg.data.mapper import CellDatasetMapper
 from cellseg.engine.hooks.schedule import AfterEvaluation, untouched_random_state
+from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import (
     build_detection_test_loader,

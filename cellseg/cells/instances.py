@@ -1,0 +1,396 @@
+"""CellInstances: the cells of one image, true or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cellseg.cells.label_planes import LabelPlanes
+from cellseg.cells.labels import (
+    Crop,
+    IntArray,
+    Rle,
+    check_crops_inside,
+    crop_bitmap,
+    crops_to_label_image,
+    crops_to_runs,
+    label_image_to_runs,
+)
+from cellseg.cells.run_lengths import rles_to_runs, runs_to_rles
+from cellseg.cells.runs import Runs, merge_touching, runs_to_boxes, runs_to_crops
+from cellseg.errors import LabelError
+from numpy.typing import ArrayLike, NDArray
+
+
+class CellInstances:
+    """The cells of one image: what data sets, predictions, metrics and files are made of.
+
+    Cells may overlap, may have holes and may consist of several pieces; one without a pixel is a
+    detection whose mask is empty. The masks are kept in the form they came in, windows or runs of
+    pixels; the other form is made when it is first asked for.
+
+    Args:
+        image_hw: (height, width) of the image, pixels.
+        boxes_xyxy: [N, 4], (x0, y0, x1, y1), x1 and y1 exclusive, pixels.
+        scores: [N], finite.
+        classes: [N], 0-based.
+        crops: N boolean windows [h, w].
+        offsets_rc: [N, 2], (row, column) of the first pixel of each window.
+        is_crowd: [N], which are regions of cells that nobody counted (COCO's `iscrowd`) rather
+            than cells; by default none is.
+
+    Attributes:
+        image_hw: (height, width), pixels.
+        boxes_xyxy: float32 [N, 4]; the predicted box of a detection, else the mask's tight box.
+        scores: float32 [N]; 1 where nothing else is known.
+        classes: int64 [N].
+        is_crowd: bool [N].
+
+    Raises:
+        LabelError: lengths differ, a window is not a boolean [h, w] or reaches beyond the image,
+            a class is negative, or a box or score is not finite.
+
+    Example:
+        >>> cells = CellInstances.from_label_image([[0, 1, 1], [2, 0, 1]])
+        >>> len(cells), cells.areas_px.tolist(), cells[:1].boxes_xyxy.tolist()
+        (2, [3, 1], [[1.0, 0.0, 3.0, 2.0]])
+    """
+
+    def __init__(
+        self,
+        image_hw: tuple[int, int],
+        boxes_xyxy: ArrayLike,
+        scores: ArrayLike,
+        classes: ArrayLike,
+        crops: Sequence[Crop],
+        offsets_rc: ArrayLike,
+        is_crowd: ArrayLike | None = None,
+    ) -> None:
+        self._crops: tuple[Crop, ...] | None = tuple(crops)
+        self._runs: Runs | None = None
+        self._set(len(self._crops), image_hw, boxes_xyxy, scores, classes, is_crowd)
+        self._offsets_rc = self._checked("offsets_rc", offsets_rc, np.int64, 2)
+        for k, crop in enumerate(self._crops):
+            if not isinstance(crop, np.ndarray) or crop.ndim != 2 or crop.dtype != bool:
+                raise LabelError(f"cell {k}: a crop is a boolean array [h, w]; found {crop!r}")
+        check_crops_inside(self._crops, self._offsets_rc, self.image_hw)
+
+    def _set(
+        self,
+        count: int,
+        image_hw: tuple[int, int],
+        boxes_xyxy: ArrayLike,
+        scores: ArrayLike,
+        classes: ArrayLike,
+        is_crowd: ArrayLike | None,
+    ) -> None:
+        """Check and keep everything but the masks."""
+        self._count = count
+        height, width = (int(length) for length in image_hw)
+        if height < 0 or width < 0:
+            raise LabelError(f"image_hw is negative: {image_hw}")
+        self.image_hw = (height, width)
+        self.boxes_xyxy = self._checked("boxes_xyxy", boxes_xyxy, np.float32, 4)
+        self.scores = self._checked("scores", scores, np.float32)
+        self.classes = self._checked("classes", classes, np.int64)
+        crowd = np.zeros(count, bool) if is_crowd is None else is_crowd
+        self.is_crowd = self._checked("is_crowd", crowd, np.bool_)
+        if (self.classes < 0).any():
+            raise LabelError(f"classes are 0-based; found {int(self.classes.min())}")
+
+    def _checked(
+        self, name: str, values: ArrayLike, dtype: type, columns: int | None = None
+    ) -> NDArray[Any]:
+        shape = (len(self),) if columns is None else (len(self), columns)
+        array = np.asarray(values)
+        array = array.reshape(shape) if array.size == 0 and len(self) == 0 else array
+        if array.shape != shape:
+            raise LabelError(
+                f"{name} has shape {list(array.shape)}; {len(self)} crops need {list(shape)}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise LabelError(f"{name} holds values that are not finite")
+        return array.astype(dtype, copy=False)
+
+    @classmethod
+    def from_crops(
+        cls,
+        crops: Sequence[Crop],
+        offsets_rc: ArrayLike,
+        image_hw: tuple[int, int],
+        *,
+        scores: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        boxes_xyxy: ArrayLike | None = None,
+        is_crowd: ArrayLike | None = None,
+    ) -> CellInstances:
+        """Cells from their windows.
+
+        Args:
+            crops: N boolean windows [h, w].
+            offsets_rc: (row, column) of each window, [N, 2].
+            image_hw: (height, width) of the image, pixels.
+            scores: [N]; 1 by default.
+            classes: [N], 0-based; 0 by default.
+            boxes_xyxy: [N, 4]; by default the outlines of the windows, zeros for an empty one.
+            is_crowd: [N]; by default no cell is a crowd region.
+        """
+        count = len(crops)
+        offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
+        if boxes_xyxy is None:
+            sizes_hw = np.array([crop.shape for crop in crops], np.int64).reshape(-1, 2)
+            boxes_xyxy = np.concatenate([offsets, offsets + sizes_hw], axis=1)[:, [1, 0, 3, 2]]
+            boxes_xyxy = np.where((sizes_hw == 0).any(axis=1, keepdims=True), 0, boxes_xyxy)
+        return cls(
+            image_hw,
+            boxes_xyxy,
+            np.ones(count, np.float32) if scores is None else scores,
+            np.zeros(count, np.int64) if classes is None else classes,
+            crops,
+            offsets,
+            is_crowd,
+        )
+
+    @classmethod
+    def from_runs(
+        cls,
+        runs: Runs,
+        num_cells: int,
+        image_hw: tuple[int, int],
+        *,
+        scores: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        boxes_xyxy: ArrayLike | None = None,
+        is_crowd: ArrayLike | None = None,
+    ) -> CellInstances:
+        """Cells from runs of pixels, which are not checked against the image's size.
+
+        Args:
+            runs: column-major runs, sorted by cell and position, none empty; those of a cell
+                neither overlap nor touch (`merge_touching`).
+            num_cells: N; cells without a run have no pixel.
+            image_hw: (height, width) of the image, pixels.
+            scores, classes, boxes_xyxy, is_crowd: as in `from_crops`.
+        """
+        cells = cls.__new__(cls)
+        cells._crops, cells._runs = None, runs
+        if boxes_xyxy is None:
+            boxes_xyxy = runs_to_boxes(runs, num_cells, int(image_hw[0]))
+        cells._set(
+            num_cells,
+            image_hw,
+            boxes_xyxy,
+            np.ones(num_cells, np.float32) if scores is None else scores,
+            np.zeros(num_cells, np.int64) if classes is None else classes,
+            is_crowd,
+        )
+        return cells
+
+    @classmethod
+    def empty(cls, image_hw: tuple[int, int]) -> CellInstances:
+        """An image without cells."""
+        return cls.from_crops([], np.zeros((0, 2)), image_hw)
+
+    @classmethod
+    def from_label_image(
+        cls, labels: ArrayLike, classes: ArrayLike | None = None, scores: ArrayLike | None = None
+    ) -> CellInstances:
+        """Cells of a label image [H, W], in ascending order of their labels.
+
+        `classes` and `scores` are per cell, in that order.
+        """
+        ids, runs = label_image_to_runs(labels)
+        height, width = np.shape(labels)
+        return cls.from_runs(runs, len(ids), (height, width), scores=scores, classes=classes)
+
+    @classmethod
+    def from_bitmaps(
+        cls,
+        masks: ArrayLike,
+        scores: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        boxes_xyxy: ArrayLike | None = None,
+    ) -> CellInstances:
+        """Cells from full bitmaps [N, H, W] (nonzero is cell); they are cropped one by one."""
+        bitmaps = np.asarray(masks)
+        if bitmaps.ndim != 3:
+            raise LabelError(f"bitmaps have shape [N, H, W]; found {list(bitmaps.shape)}")
+        cropped = [crop_bitmap(bitmap != 0) for bitmap in bitmaps]
+        return cls.from_crops(
+            [crop for crop, _ in cropped],
+            [offset for _, offset in cropped],
+            (bitmaps.shape[1], bitmaps.shape[2]),
+            scores=scores,
+            classes=classes,
+            boxes_xyxy=boxes_xyxy,
+        )
+
+    @classmethod
+    def from_rles(
+        cls,
+        rles: Sequence[Rle],
+        image_hw: tuple[int, int],
+        scores: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        boxes_xyxy: ArrayLike | None = None,
+        is_crowd: ArrayLike | None = None,
+    ) -> CellInstances:
+        """Cells from COCO's RLEs, compressed or not.
+
+        Raises:
+            LabelError: names the first cell whose RLE is none, or of another size than `image_hw`.
+        """
+        return cls.from_runs(
+            merge_touching(Runs(*rles_to_runs(rles, image_hw))),
+            len(rles),
+            image_hw,
+            scores=scores,
+            classes=classes,
+            boxes_xyxy=boxes_xyxy,
+            is_crowd=is_crowd,
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"CellInstances({len(self)} cells, image {self.image_hw[0]} x {self.image_hw[1]})"
+
+    def __getitem__(self, index: slice | ArrayLike) -> CellInstances:
+        """The cells at `index`: a slice, an array of numbers, or a boolean array [N]."""
+        chosen = np.arange(len(self))[index if isinstance(index, slice) else _as_index(index)]
+        part = self.replace()
+        part._count = len(chosen)
+        for name in ("boxes_xyxy", "scores", "classes", "is_crowd"):
+            setattr(part, name, getattr(self, name)[chosen])
+        if self._crops is not None:
+            part._crops = tuple(self._crops[k] for k in chosen.tolist())
+            part._offsets_rc = self._offsets_rc[chosen]
+        part._runs = None if self._runs is None else select_runs(self._runs, chosen, len(self))
+        return part
+
+    def replace(
+        self,
+        *,
+        scores: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        is_crowd: ArrayLike | None = None,
+    ) -> CellInstances:
+        """The same masks with other scores, classes or crowd flags, each [N]."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._set(
+            len(self),
+            self.image_hw,
+            self.boxes_xyxy,
+            self.scores if scores is None else scores,
+            self.classes if classes is None else classes,
+            self.is_crowd if is_crowd is None else is_crowd,
+        )
+        return other
+
+    @property
+    def crops(self) -> tuple[Crop, ...]:
+        """N boolean windows [h, w]."""
+        if self._crops is None:
+            self._make_crops()
+        assert self._crops is not None
+        return self._crops
+
+    @property
+    def offsets_rc(self) -> IntArray:
+        """int64 [N, 2], (row, column) of the first pixel of each window."""
+        if self._crops is None:
+            self._make_crops()
+        return self._offsets_rc
+
+    def _make_crops(self) -> None:
+        height = self.image_hw[0]
+        crops, self._offsets_rc = runs_to_crops(
+            self.runs, runs_to_boxes(self.runs, len(self), height), height
+        )
+        self._crops = tuple(crops)
+
+    @property
+    def runs(self) -> Runs:
+        """Column-major runs of pixels of all cells, sorted by cell and position."""
+        if self._runs is None:
+            self._runs = Runs(*crops_to_runs(self.crops, self.offsets_rc, self.image_hw))
+        return self._runs
+
+    @property
+    def areas_px(self) -> IntArray:
+        """Pixels per cell, int64 [N]."""
+        if self._runs is None:
+            return np.array([np.count_nonzero(crop) for crop in self.crops], np.int64)
+        cells, starts, ends = self._runs
+        return np.bincount(cells, ends - starts, minlength=len(self)).astype(np.int64)
+
+    @property
+    def counted(self) -> CellInstances:
+        """The cells, without the crowd regions."""
+        return self[~self.is_crowd] if self.is_crowd.any() else self
+
+    @property
+    def crowds(self) -> CellInstances:
+        """The crowd regions, without the cells."""
+        return self[self.is_crowd]
+
+    def of_class(self, number: int) -> CellInstances:
+        """The cells (and crowd regions) of one class."""
+        return self[self.classes == number]
+
+    def sort_by_score(self) -> CellInstances:
+        """The same cells by descending score; equal scores keep their order."""
+        return self[np.argsort(-self.scores, kind="stable")]
+
+    def to_label_image(self, by_score: bool = True) -> NDArray[Any]:
+        """Draw the cells; cell k has label k + 1. Crowd regions are not drawn.
+
+        Args:
+            by_score: where cells overlap the higher score keeps the pixel (the lower number at
+                equal scores); otherwise the lower number does.
+
+        Returns:
+            Label image [H, W], uint16 (uint32 from 65,536 cells on). A cell that is wholly covered
+            has no pixel in it.
+        """
+        order = np.argsort(-self.scores, kind="stable") if by_score else np.arange(len(self))
+        order = order[~self.is_crowd[order]]
+        return crops_to_label_image(self.crops, self.offsets_rc, self.image_hw, order)
+
+    def to_rles(self) -> list[Rle]:
+        """One compressed COCO RLE of the whole image per cell."""
+        return runs_to_rles(*self.runs, len(self), self.image_hw)
+
+    def to_planes(self) -> LabelPlanes:
+        """The cells as layers of label images in which none overlap."""
+        return LabelPlanes.from_runs(*self.runs, len(self), self.image_hw)
+
+    def to_bitmaps(self) -> Crop:
+        """Full bitmaps, bool [N, H, W]: N times the image's size in memory."""
+        bitmaps = np.zeros((len(self), *self.image_hw), bool)
+        for bitmap, crop, (row, col) in zip(bitmaps, self.crops, self.offsets_rc):
+            bitmap[row : row + crop.shape[0], col : col + crop.shape[1]] = crop
+        return bitmaps
+
+
+def select_runs(runs: Runs, chosen: IntArray, num_cells: int) -> Runs:
+    """Runs of some cells, renumbered in the order of `chosen`; a cell may be chosen twice.
+
+    Args:
+        runs: sorted by cell.
+        chosen: int64 [K], numbers of cells.
+        num_cells: how many there are.
+    """
+    first = np.searchsorted(runs.cells, np.arange(num_cells + 1))
+    counts = np.diff(first)[chosen]
+    places = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    places += np.repeat(first[chosen], counts)
+    return Runs(np.repeat(np.arange(len(chosen)), counts), runs.starts[places], runs.ends[places])
+
+
+def _as_index(index: ArrayLike) -> NDArray[Any]:
+    array = np.atleast_1d(np.asarray(index))
+    return array.astype(np.int64) if array.size == 0 and array.dtype != bool else array

@@ -1,0 +1,304 @@
+"""LabelPlanes: the cells of one image as a few label images, overlapping ones in different layers.
+
+What augments, crops or counts cells works on these planes once, whatever the number of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from cellseg.cells.labels import (
+    Crop,
+    IntArray,
+    check_label_image,
+    crops_to_runs,
+    relabel_sequential,
+)
+from cellseg.cells.run_lengths import Rle, rles_to_runs
+from cellseg.errors import LabelError
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+EVERY_CELL = -1
+"""Label of pixels that belong to all cells: what padding with another value than 0 makes."""
+
+_PAIRS_AT_ONCE = 2**21
+_PIXELS_PER_STEP = 10  # of a plane that is painted whole, for the time of one set by its number
+
+Planes = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPlanes:
+    """Cells that may overlap, as layers of cells that do not.
+
+    Cell k has the pixels where `planes[layers[k]] == k + 1`; it may have none.
+
+    Attributes:
+        planes: int32 [L, H, W]; 0 is background, `EVERY_CELL` belongs to all cells. No more layers
+            than the greedy assignment needs (each cell goes to the first one where its pixels are
+            free); L is 0 where there is no cell.
+        layers: int64 [N], the layer of each cell.
+
+    Raises:
+        LabelError: another shape, or a layer that is not there.
+    """
+
+    planes: Planes
+    layers: IntArray
+
+    def __post_init__(self) -> None:
+        planes = np.asarray(self.planes, np.int32)
+        layers = np.asarray(self.layers, np.int64)
+        if planes.ndim != 3 or layers.ndim != 1:
+            raise LabelError(
+                "planes have shape [L, H, W] and layers [N]; found "
+                f"{list(planes.shape)} and {list(layers.shape)}"
+            )
+        if layers.size and not 0 <= layers.min() <= layers.max() < len(planes):
+            raise LabelError(f"cells in layers 0 to {layers.max()} of {len(planes)} planes")
+        object.__setattr__(self, "planes", planes)
+        object.__setattr__(self, "layers", layers)
+
+    @classmethod
+    def empty(cls, image_hw: tuple[int, int]) -> LabelPlanes:
+        """An image without cells."""
+        return cls(np.zeros((0, *image_hw), np.int32), np.zeros(0, np.int64))
+
+    @classmethod
+    def from_rles(cls, rles: Sequence[Rle], image_hw: tuple[int, int]) -> LabelPlanes:
+        """Cells from COCO's RLEs, compressed or not.
+
+        Raises:
+            LabelError: names the first cell whose RLE is none, or of another size than `image_hw`.
+        """
+        return cls.from_runs(*rles_to_runs(rles, image_hw), len(rles), image_hw)
+
+    @classmethod
+    def from_runs(
+        cls,
+        cells: IntArray,
+        starts: IntArray,
+        ends: IntArray,
+        num_cells: int,
+        image_hw: tuple[int, int],
+    ) -> LabelPlanes:
+        """Cells from runs in column-major order of the image (see `cellseg.cells.run_lengths`).
+
+        Args:
+            cells: number of the cell that each run belongs to, from 0, ascending.
+            starts: first pixel of each run.
+            ends: pixel behind each run; runs of one cell do not overlap, none is empty.
+            num_cells: cells without a run have no pixel.
+            image_hw: (height, width), pixels.
+        """
+        if num_cells == 0:
+            return cls.empty(image_hw)
+        plane = _paint(cells, starts, ends, image_hw)
+        if (plane[starts] == cells + 1).all():  # else some run begins within another cell's
+            return cls(_to_rows(plane, image_hw)[None], np.zeros(num_cells, np.int64))
+        layers = _assign_layers(cells, starts, ends, num_cells)
+        planes = np.zeros((int(layers.max()) + 1, *image_hw), np.int32)
+        for layer, target in enumerate(planes):
+            here = layers[cells] == layer
+            _draw(target, cells[here], starts[here], ends[here])
+        return cls(planes, layers)
+
+    @classmethod
+    def from_label_image(cls, labels: ArrayLike) -> LabelPlanes:
+        """Cells of a label image [H, W], in ascending order of their labels."""
+        array = check_label_image(labels)
+        compact, count = _compact_labels(array)
+        if count == 0:
+            return cls.empty((array.shape[0], array.shape[1]))
+        return cls(compact[None], np.zeros(count, np.int64))
+
+    @classmethod
+    def from_crops(
+        cls, crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
+    ) -> LabelPlanes:
+        """Cells from their windows.
+
+        Args:
+            crops: N boolean windows [h, w]; may be empty.
+            offsets_rc: (row, column) of each window's first pixel, [N, 2].
+            image_hw: (height, width), pixels.
+
+        Raises:
+            LabelError: a window reaches beyond the image.
+        """
+        runs = crops_to_runs(crops, offsets_rc, image_hw)
+        return cls.from_runs(*runs, len(crops), image_hw)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        height, width = self.image_hw
+        return f"LabelPlanes({len(self)} cells, {len(self.planes)} layers, {height} x {width})"
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.planes.shape[1], self.planes.shape[2]
+
+    @property
+    def areas_px(self) -> IntArray:
+        """Pixels per cell, int64 [N]."""
+        areas = np.zeros(len(self), np.int64)
+        for layer, plane in enumerate(self.planes):
+            counts = np.bincount(plane.ravel() + 1, minlength=len(self) + 2)  # -1 becomes 0
+            here = self.layers == layer
+            areas[here] = counts[0] + counts[2:][here]
+        return areas
+
+    @property
+    def boxes_xyxy(self) -> IntArray:
+        """Tight boxes (x0, y0, x1, y1), x1 and y1 exclusive, int64 [N, 4]; zeros without pixels."""
+        boxes = np.zeros((len(self), 4), np.int64)
+        for layer, plane in enumerate(self.planes):
+            cells = np.flatnonzero(self.layers == layer)
+            boxes[cells] = tight_boxes(plane, cells + 1)
+        return boxes
+
+    def select(self, indices: ArrayLike) -> LabelPlanes:
+        """The cells at `indices` (numbers or a boolean array [N]), renumbered in that order.
+
+        Raises:
+            LabelError: a cell is asked for twice.
+        """
+        chosen = np.asarray(indices)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        chosen = np.arange(len(self))[chosen]
+        if np.unique(chosen).size != chosen.size:
+            raise LabelError("a cell can be selected only once; planes hold each pixel's one label")
+        table = np.zeros(len(self) + 2, np.int32)
+        table[chosen + 1] = np.arange(1, chosen.size + 1)
+        table[EVERY_CELL] = EVERY_CELL
+        used, layers = np.unique(self.layers[chosen], return_inverse=True)
+        return LabelPlanes(table[self.planes[used]], layers.reshape(-1))
+
+    def crops(self) -> tuple[list[Crop], IntArray]:
+        """The tight window of each cell, bool [h, w] (0 x 0 without pixels), and its (row, column).
+
+        Returns:
+            N windows and their first pixels, int64 [N, 2].
+        """
+        boxes = self.boxes_xyxy
+        windows = [
+            self.planes[layer, y0:y1, x0:x1]
+            for layer, (x0, y0, x1, y1) in zip(self.layers.tolist(), boxes.tolist())
+        ]
+        crops = [
+            (window == number) | (window == EVERY_CELL) for number, window in enumerate(windows, 1)
+        ]
+        return crops, boxes[:, [1, 0]]
+
+
+def tight_boxes(plane: NDArray[np.signedinteger], labels: IntArray) -> IntArray:
+    """Tight boxes of some labels of one plane [H, W], pixels for every cell included.
+
+    Args:
+        labels: [N], from 1.
+
+    Returns:
+        int64 [N, 4], (x0, y0, x1, y1), x1 and y1 exclusive; zeros for a label without pixels.
+    """
+    none = (0, 0, 0, 0)
+    found = ndimage.find_objects(plane, max(1, int(labels.max(initial=0))))
+    table = [none] + [none if window is None else _window_to_box(window) for window in found]
+    boxes = np.array(table, np.int64)[labels].reshape(-1, 4)
+    shared = ndimage.find_objects((plane == EVERY_CELL).view(np.uint8))
+    if shared:
+        common = np.array(_window_to_box(shared[0]), np.int64)
+        is_empty = boxes[:, 2] == 0
+        boxes[is_empty] = common
+        boxes[:, :2] = np.minimum(boxes[:, :2], common[:2])
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], common[2:])
+    return boxes
+
+
+def _window_to_box(window: tuple[slice, slice]) -> tuple[int, int, int, int]:
+    rows, cols = window
+    return cols.start, rows.start, cols.stop, rows.stop
+
+
+def _compact_labels(labels: NDArray[np.integer]) -> tuple[Planes, int]:
+    """Labels 1 to N without gaps as int32, and N."""
+    if labels.size == 0:
+        return labels.astype(np.int32), 0
+    if int(labels.max()) > labels.size:  # a table up to the highest label would not fit
+        compact, ids = relabel_sequential(labels)
+        return compact.astype(np.int32), len(ids)
+    is_used = np.bincount(labels.ravel().astype(np.int64)) > 0
+    is_used[0] = False
+    table = np.where(is_used, np.cumsum(is_used), 0).astype(np.int32)
+    return table[labels], int(is_used.sum())
+
+
+def _paint(cells: IntArray, starts: IntArray, ends: IntArray, image_hw: tuple[int, int]) -> Planes:
+    """Column-major plane of runs that do not overlap, flat with one pixel more than the image.
+
+    Where a run begins within another one, or where it does, its first pixel has another label.
+    """
+    steps = np.zeros(image_hw[0] * image_hw[1] + 1, np.int32)
+    steps[starts] = cells + 1
+    steps[ends] -= (cells + 1).astype(np.int32)
+    return np.cumsum(steps, dtype=np.int32, out=steps)
+
+
+def _draw(target: Planes, cells: IntArray, starts: IntArray, ends: IntArray) -> None:
+    """Put runs that do not overlap into an empty plane [H, W]."""
+    lengths = ends - starts
+    if lengths.sum() * _PIXELS_PER_STEP > target.size:
+        target[:] = _to_rows(_paint(cells, starts, ends, target.shape), target.shape)
+        return
+    first = np.cumsum(lengths) - lengths  # few pixels, as in the layers above the lowest
+    pixels = np.arange(int(lengths.sum())) + np.repeat(starts - first, lengths)
+    cols, rows = np.divmod(pixels, target.shape[0])
+    target[rows, cols] = np.repeat(cells + 1, lengths)
+
+
+def _to_rows(plane: Planes, image_hw: tuple[int, int]) -> Planes:
+    height, width = image_hw
+    if height == 0 or width == 0:
+        return np.zeros(image_hw, np.int32)
+    turned = cv2.transpose(plane[:-1].reshape(width, height))
+    return np.asarray(turned, np.int32).reshape(height, width)
+
+
+def _assign_layers(cells: IntArray, starts: IntArray, ends: IntArray, num_cells: int) -> IntArray:
+    """For each cell the first layer in which no earlier cell shares a pixel with it."""
+    neighbours: dict[int, list[int]] = {}
+    for pair in _overlapping_pairs(cells, starts, ends, num_cells).tolist():
+        earlier, later = divmod(pair, num_cells)
+        neighbours.setdefault(later, []).append(earlier)
+    layers = [0] * num_cells
+    for cell in sorted(neighbours):
+        taken = {layers[earlier] for earlier in neighbours[cell]}
+        layers[cell] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
+    return np.array(layers, np.int64)
+
+
+def _overlapping_pairs(
+    cells: IntArray, starts: IntArray, ends: IntArray, num_cells: int
+) -> IntArray:
+    """`earlier * num_cells + later` of all cells that share a pixel, ascending."""
+    order = np.argsort(starts, kind="stable")
+    cells, starts, ends = cells[order], starts[order], ends[order]
+    # Run i overlaps with just those of the following ones that begin before it ends.
+    reach = np.searchsorted(starts, ends) - np.arange(starts.size) - 1
+    pairs = np.zeros(0, np.int64)
+    runs = np.flatnonzero(reach)
+    totals = np.cumsum(reach[runs])
+    for begin in range(0, int(totals[-1]) if totals.size else 0, _PAIRS_AT_ONCE):
+        numbers = np.arange(begin, min(begin + _PAIRS_AT_ONCE, int(totals[-1])))
+        which = np.searchsorted(totals, numbers, side="right")
+        first = runs[which]
+        second = first + 1 + numbers - (totals - reach[runs])[which]
+        low, high = np.minimum(cells[first], cells[second]), np.maximum(cells[first], cells[second])
+        pairs = np.union1d(pairs, low * num_cells + high)
+    return pairs

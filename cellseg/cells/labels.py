@@ -1,0 +1,330 @@
+"""Label images, crops and run-length encodings of cells, and how each becomes another.
+
+A *label image* is an integer array [H, W]: 0 is background, every other value is one cell. A cell
+may have holes and may consist of several pieces. A *crop* is the boolean window [h, w] of one
+cell, at (row, column) `offset_rc` of the image. An *RLE* is COCO's compressed run-length encoding
+`{"size": [H, W], "counts": str}`, column-major.
+
+The cost of everything here is that of the pixels inside the cells' windows, never that of one full
+bitmap per cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cellseg.cells.run_lengths import IntArray, Rle, rle_to_runs, runs_to_rles
+from cellseg.cells.runs import Runs
+from cellseg.errors import LabelError
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+Crop = NDArray[np.bool_]
+
+
+def check_label_image(labels: ArrayLike) -> NDArray[Any]:
+    """Return `labels` as an integer array [H, W] without negative values.
+
+    Raises:
+        LabelError: not two-dimensional, not of an integer (or boolean) type, or negative.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 2:
+        raise LabelError(f"a label image has shape [H, W]; found shape {list(array.shape)}")
+    if array.dtype == bool:
+        return array.view(np.uint8)
+    if array.dtype.kind not in "iu":
+        raise LabelError(f"a label image holds integers; found dtype {array.dtype}")
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise LabelError(f"a label image has no negative values; found {array.min()}")
+    return array
+
+
+def label_dtype(num_cells: int) -> type[np.uint16] | type[np.uint32]:
+    """The smaller of uint16 and uint32 that holds the labels 1 to `num_cells`."""
+    return np.uint16 if num_cells <= np.iinfo(np.uint16).max else np.uint32
+
+
+def relabel_sequential(labels: ArrayLike) -> tuple[NDArray[Any], IntArray]:
+    """Number the cells 1 to N without gaps, in ascending order of their old labels.
+
+    Args:
+        labels: label image [H, W].
+
+    Returns:
+        The renumbered label image (uint16, uint32 from 65,536 cells on) and the old labels,
+        int64 [N]: new label k + 1 was `ids[k]`.
+    """
+    array = check_label_image(labels)
+    values, inverse = np.unique(array, return_inverse=True)
+    has_background = values.size > 0 and values[0] == 0
+    ids = values[1:] if has_background else values
+    new = inverse.reshape(array.shape) + (0 if has_background else 1)
+    return new.astype(label_dtype(len(ids))), ids.astype(np.int64)
+
+
+def _find_windows(labels: ArrayLike) -> tuple[NDArray[Any], IntArray, list[tuple[slice, slice]]]:
+    """The checked label image, the labels in it, and the window of each."""
+    array = check_label_image(labels)
+    if not array.size:
+        return array, np.zeros(0, np.int64), []
+    if int(array.max()) <= array.size:
+        found = ndimage.find_objects(array)
+        ids = np.array([k for k, window in enumerate(found, 1) if window is not None], np.int64)
+        return array, ids, [window for window in found if window is not None]
+    # Labels far above the number of pixels (hashes, colours packed into one integer): a table up
+    # to the highest label would not fit.
+    compact, ids = relabel_sequential(array)
+    return array, ids, ndimage.find_objects(compact)
+
+
+def find_cells(labels: ArrayLike) -> tuple[IntArray, IntArray]:
+    """Find the labels and tight boxes of all cells in one pass.
+
+    Args:
+        labels: label image [H, W].
+
+    Returns:
+        ids: labels, ascending, int64 [N].
+        boxes_xyxy: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive, int64 [N, 4].
+
+    Example:
+        >>> ids, boxes = find_cells([[0, 7, 7], [0, 0, 7]])
+        >>> ids.tolist(), boxes.tolist()
+        ([7], [[1, 0, 3, 2]])
+    """
+    _, ids, windows = _find_windows(labels)
+    boxes = [(cols.start, rows.start, cols.stop, rows.stop) for rows, cols in windows]
+    return ids, np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def label_image_to_crops(labels: ArrayLike) -> tuple[IntArray, list[Crop], IntArray]:
+    """Cut every cell out of a label image.
+
+    Args:
+        labels: label image [H, W].
+
+    Returns:
+        ids: labels, ascending, int64 [N].
+        crops: one bool [h, w] per cell, tight.
+        offsets_rc: (row, column) of each crop's first pixel, int64 [N, 2].
+    """
+    array, ids, windows = _find_windows(labels)
+    crops = [array[window] == label for label, window in zip(ids, windows)]
+    offsets = [(rows.start, cols.start) for rows, cols in windows]
+    return ids, crops, np.array(offsets, np.int64).reshape(-1, 2)
+
+
+def crops_to_label_image(
+    crops: Sequence[Crop],
+    offsets_rc: ArrayLike,
+    image_hw: tuple[int, int],
+    order: ArrayLike | None = None,
+) -> NDArray[Any]:
+    """Draw cells into one label image; cell k gets label k + 1.
+
+    Args:
+        crops: bool [h, w] per cell; may be empty (0 x 0).
+        offsets_rc: (row, column) of each crop, [N, 2].
+        image_hw: (height, width) of the label image, pixels.
+        order: cell numbers by precedence: where cells overlap, the one that comes first keeps
+            the pixel. By default the lower number does.
+
+    Returns:
+        Label image [H, W], uint16 (uint32 from 65,536 cells on).
+
+    Raises:
+        LabelError: a crop reaches beyond the image.
+    """
+    offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
+    check_crops_inside(crops, offsets, image_hw)
+    labels = np.zeros(image_hw, label_dtype(len(crops)))
+    precedence = range(len(crops)) if order is None else np.asarray(order).tolist()
+    for k in reversed(precedence):
+        (row, col), crop = offsets[k], crops[k]
+        labels[row : row + crop.shape[0], col : col + crop.shape[1]][crop] = k + 1
+    return labels
+
+
+def check_crops_inside(
+    crops: Sequence[Crop], offsets_rc: IntArray, image_hw: tuple[int, int]
+) -> None:
+    """Raise LabelError if the crops and offsets do not pair up or reach beyond the image."""
+    if len(crops) != len(offsets_rc):
+        raise LabelError(f"{len(crops)} crops but {len(offsets_rc)} offsets")
+    sizes_hw = np.array([crop.shape for crop in crops], np.int64).reshape(-1, 2)
+    outside = (offsets_rc < 0).any(axis=1) | (offsets_rc + sizes_hw > image_hw).any(axis=1)
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        raise LabelError(
+            f"cell {first}: crop of {sizes_hw[first].tolist()} (rows, columns) at "
+            f"{offsets_rc[first].tolist()} reaches beyond the image of {list(image_hw)}"
+        )
+
+
+def label_image_to_runs(labels: ArrayLike) -> tuple[IntArray, Runs]:
+    """Find the runs of every cell of a label image, all in one pass.
+
+    Args:
+        labels: label image [H, W].
+
+    Returns:
+        ids: labels, ascending, int64 [N].
+        runs: column-major runs of the N cells, merged.
+    """
+    array = check_label_image(labels)
+    flat = array.ravel(order="F")
+    borders = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts, ends = np.r_[0, borders], np.r_[borders, flat.size]
+    values = flat[starts[: flat.size]]
+    order = np.argsort(values, kind="stable")[np.count_nonzero(values == 0) :]
+    ids, cells = np.unique(values[order], return_inverse=True)
+    return ids.astype(np.int64), Runs(cells, starts[order], ends[order])
+
+
+def label_image_to_rles(labels: ArrayLike) -> tuple[IntArray, list[Rle]]:
+    """Encode every cell of a label image, all in one pass.
+
+    Args:
+        labels: label image [H, W].
+
+    Returns:
+        ids: labels, ascending, int64 [N].
+        rles: one compressed RLE per label, equal to that of its full bitmap.
+    """
+    ids, runs = label_image_to_runs(labels)
+    height, width = np.shape(labels)
+    return ids, runs_to_rles(*runs, len(ids), (height, width))
+
+
+def crop_to_rle(crop: ArrayLike, offset_rc: Sequence[int], image_hw: tuple[int, int]) -> Rle:
+    """Encode a cell from its crop, as if from the full bitmap.
+
+    Args:
+        crop: bool [h, w]; need not be tight, may be empty.
+        offset_rc: (row, column) of the crop's first pixel.
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Compressed RLE of size `image_hw`.
+
+    Raises:
+        LabelError: the crop reaches beyond the image.
+    """
+    return crops_to_rles([np.asarray(crop, bool)], [offset_rc], image_hw)[0]
+
+
+def crops_to_rles(
+    crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
+) -> list[Rle]:
+    """`crop_to_rle` for many cells of one image; see there."""
+    return runs_to_rles(*crops_to_runs(crops, offsets_rc, image_hw), len(crops), image_hw)
+
+
+def crops_to_runs(
+    crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Cell number, start and exclusive end of every run, in column-major pixels of the image.
+
+    Raises:
+        LabelError: a crop reaches beyond the image.
+    """
+    offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
+    check_crops_inside(crops, offsets, image_hw)
+    if not crops:
+        return (np.zeros(0, np.int64),) * 3
+    height = int(image_hw[0])
+    # A zero behind every column ends its runs, so that all cells can be laid end to end.
+    framed = [_end_columns(crop).ravel() for crop in crops]
+    first = np.cumsum([0, *(len(flat) for flat in framed)])
+    steps = np.diff(np.concatenate(framed), prepend=np.int8(0), append=np.int8(0))
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    cells = np.searchsorted(first, starts, side="right") - 1
+    strides = np.array([crop.shape[0] + 1 for crop in crops], np.int64)[cells]
+    rows, cols = offsets[cells].T
+    starts, ends = (
+        (cols + at // strides) * height + rows + at % strides
+        for at in (starts - first[cells], ends - first[cells])
+    )
+    # A cell that fills columns from the image's upper to its lower edge: its runs meet.
+    meet = (starts[1:] == ends[:-1]) & (cells[1:] == cells[:-1])
+    begins, finishes = np.r_[True, ~meet][: cells.size], np.r_[~meet, True][: cells.size]
+    return cells[begins], starts[begins], ends[finishes]
+
+
+def _end_columns(crop: Crop) -> NDArray[np.int8]:
+    rows, cols = crop.shape
+    framed = np.zeros((cols, rows + 1), np.int8)
+    framed[:, :rows] = crop.T
+    return framed
+
+
+def crop_bitmap(bitmap: Crop) -> tuple[Crop, tuple[int, int]]:
+    """The tight window of a bitmap [H, W] and its (row, column); 0 x 0 at (0, 0) if it is empty."""
+    rows, cols = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+    if not rows.size:
+        return np.zeros((0, 0), bool), (0, 0)
+    window = bitmap[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return window.copy(), (int(rows[0]), int(cols[0]))
+
+
+def bitmap_to_rle(mask: ArrayLike) -> Rle:
+    """Encode one bitmap [H, W] (nonzero is cell) as a compressed RLE."""
+    bitmap = np.asarray(mask) != 0
+    if bitmap.ndim != 2:
+        raise LabelError(f"a bitmap has shape [H, W]; found shape {list(bitmap.shape)}")
+    return crops_to_rles([bitmap], [(0, 0)], (bitmap.shape[0], bitmap.shape[1]))[0]
+
+
+def rle_to_crop(rle: Rle) -> tuple[Crop, tuple[int, int]]:
+    """Decode an RLE to the tight crop of its cell, without the full bitmap.
+
+    Args:
+        rle: COCO's RLE, compressed (str or bytes) or not (list of run lengths).
+
+    Returns:
+        The crop, bool [h, w], and (row, column) of its first pixel; a 0 x 0 crop at (0, 0) if
+        the RLE has no pixel.
+
+    Raises:
+        LabelError: not an RLE, or its runs do not add up to its size.
+    """
+    starts, ends, height, _ = rle_to_runs(rle)
+    if not starts.size:
+        return np.zeros((0, 0), bool), (0, 0)
+    # One run per column: cut those that pass the lower edge of the image.
+    num_columns = (ends - 1) // height - starts // height + 1
+    pieces = np.repeat(np.arange(starts.size), num_columns)
+    cols = np.arange(pieces.size) - np.repeat(np.cumsum(num_columns) - num_columns, num_columns)
+    cols += starts[pieces] // height
+    tops = np.maximum(starts[pieces] - cols * height, 0)
+    bottoms = np.minimum(ends[pieces] - cols * height, height)
+    row, col = int(tops.min()), int(cols.min())
+    rows = int(bottoms.max()) - row
+    steps = np.zeros((int(cols.max()) - col + 1) * rows + 1, np.int8)
+    steps[(cols - col) * rows + tops - row] += 1
+    steps[(cols - col) * rows + bottoms - row] -= 1
+    return np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(-1, rows).T, (row, col)
+
+
+def rle_to_bitmap(rle: Rle) -> Crop:
+    """Decode an RLE to its full bitmap, bool [H, W]; errors as `rle_to_crop`."""
+    starts, ends, height, width = rle_to_runs(rle)
+    steps = np.zeros(height * width + 1, np.int8)
+    steps[starts] += 1
+    steps[ends] -= 1
+    return np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(width, height).T
+
+
+def rle_area(rle: Rle) -> int:
+    """Number of pixels of the cell; errors as `rle_to_crop`."""
+    starts, ends, _, _ = rle_to_runs(rle)
+    return int((ends - starts).sum())
+
+
+def rle_to_box(rle: Rle) -> tuple[int, int, int, int]:
+    """Tight box (x0, y0, x1, y1), x1 and y1 exclusive; zeros if the RLE has no pixel."""
+    crop, (row, col) = rle_to_crop(rle)
+    return col, row, col + crop.shape[1], row + crop.shape[0]

@@ -1,1 +1,0 @@
-"""From files on disk to the tensors a model takes."""

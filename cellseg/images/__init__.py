@@ -1,0 +1,48 @@
+"""Images as microscopes make them, and what a model takes of them; docs/images.md explains.
+
+Training, evaluation and prediction all read through `ImageInput`, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from cellseg.images.channels import PROJECTIONS, ImageStack, select_image
+from cellseg.images.microscopes import MICROSCOPE_PACKAGES
+from cellseg.images.model_input import (
+    ImageInput,
+    prepare_model_input,
+    read_input_image,
+    read_model_input,
+    to_model_input,
+)
+from cellseg.images.normalisation import (
+    DEFAULT_PERCENTILES,
+    NORMALIZATION_MODES,
+    channel_percentiles,
+    normalize_image,
+)
+from cellseg.images.reading import (
+    IMAGE_SUFFIXES,
+    read_image,
+    read_image_hw,
+    read_label_image,
+)
+
+__all__ = [
+    "DEFAULT_PERCENTILES",
+    "IMAGE_SUFFIXES",
+    "MICROSCOPE_PACKAGES",
+    "NORMALIZATION_MODES",
+    "PROJECTIONS",
+    "ImageInput",
+    "ImageStack",
+    "channel_percentiles",
+    "normalize_image",
+    "prepare_model_input",
+    "read_image",
+    "read_image_hw",
+    "read_input_image",
+    "read_label_image",
+    "read_model_input",
+    "select_image",
+    "to_model_input",
+]

@@ -1,0 +1,166 @@
+"""The one way from a file to what a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellseg.errors import ConfigError, ImageReadError
+from cellseg.images.channels import PROJECTIONS
+from cellseg.images.normalisation import (
+    DEFAULT_PERCENTILES,
+    check_normalization,
+    normalize_image,
+)
+from cellseg.images.reading import read_image
+from numpy.typing import NDArray
+
+IMAGE_FORMATS = ("BGR", "RGB")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What the config says about images; reads them so.
+
+    Attributes:
+        image_format: INPUT.FORMAT, "BGR" or "RGB".
+        normalize: CELLSEG.INPUT.NORMALIZE, a mode of `normalize_image`.
+        percentiles: CELLSEG.INPUT.PERCENTILES.
+        value_range: CELLSEG.INPUT.RANGE.
+        channels: CELLSEG.INPUT.CHANNELS, see `select_image`.
+        page: CELLSEG.INPUT.PAGE.
+        projection: CELLSEG.INPUT.PROJECTION.
+
+    Raises:
+        ConfigError: a value that cannot be used; it names the key and what is allowed.
+    """
+
+    image_format: str = "BGR"
+    normalize: str = "auto"
+    percentiles: Sequence[float] = DEFAULT_PERCENTILES
+    value_range: Sequence[float] = ()
+    channels: Sequence[int | str] = ()
+    page: int = -1
+    projection: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("percentiles", "value_range", "channels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.image_format not in IMAGE_FORMATS:
+            raise ConfigError(f"INPUT.FORMAT is {self.image_format!r}; expected 'BGR' or 'RGB'")
+        check_normalization(self.normalize, self.percentiles, self.value_range)
+        if len(self.channels) > 3 or not all(map(_is_channel, self.channels)):
+            raise ConfigError(
+                f"CELLSEG.INPUT.CHANNELS is {list(self.channels)}; expected up to three channel "
+                "numbers from 0, or names; none for grey and RGB images"
+            )
+        if isinstance(self.page, bool) or not isinstance(self.page, int) or self.page < -1:
+            raise ConfigError(
+                f"CELLSEG.INPUT.PAGE is {self.page!r}; expected a page number from 0, or -1 for "
+                "files of one page"
+            )
+        if self.projection not in PROJECTIONS:
+            raise ConfigError(
+                f"CELLSEG.INPUT.PROJECTION is {self.projection!r}; expected one of "
+                f"{', '.join(PROJECTIONS)}"
+            )
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> ImageInput:
+        """From INPUT.FORMAT and the keys below CELLSEG.INPUT.
+
+        A config made by hand may lack RANGE, CHANNELS, PAGE and PROJECTION; they have their
+        defaults then.
+        """
+        own = cfg.CELLSEG.INPUT
+        return cls(
+            image_format=cfg.INPUT.FORMAT,
+            normalize=own.NORMALIZE,
+            percentiles=own.PERCENTILES,
+            value_range=getattr(own, "RANGE", ()),
+            channels=getattr(own, "CHANNELS", ()),
+            page=getattr(own, "PAGE", -1),
+            projection=getattr(own, "PROJECTION", "none"),
+        )
+
+    def read(self, path: str | Path) -> NDArray[Any]:
+        """The chosen page and channels with the file's own values; see `read_image`."""
+        return read_image(path, channels=self.channels, page=self.page, projection=self.projection)
+
+    def prepare(self, image: NDArray[Any]) -> NDArray[Any]:
+        """`normalize_image`, then `to_model_input`, of an image as `read` returns it.
+
+        Returns:
+            [H, W, 3], uint8 or float32.
+
+        Raises:
+            ImageReadError: another number of channels than chosen, or values that are not finite.
+        """
+        count = 1 if image.ndim == 2 else image.shape[-1]
+        expected = (len(self.channels),) if self.channels else (1, 3)
+        if image.ndim not in (2, 3) or count not in expected:
+            raise ImageReadError(
+                f"expected an image of {' or '.join(map(str, expected))} channels, [H, W] or "
+                f"[H, W, C]; found shape {list(image.shape)}"
+            )
+        pixels = normalize_image(image, self.normalize, self.percentiles, self.value_range)
+        return to_model_input(pixels, self.image_format)
+
+    def read_model_input(self, path: str | Path) -> NDArray[Any]:
+        """`read`, then `prepare`: the file as the model takes it, [H, W, 3]."""
+        return self.prepare(self.read(path))
+
+
+def _is_channel(value: Any) -> bool:
+    if isinstance(value, str):
+        return value != ""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def to_model_input(image: NDArray[Any], image_format: str = "BGR") -> NDArray[Any]:
+    """Three channels in the order a model was built for.
+
+    Args:
+        image: [H, W], [H, W, 1], two channels [H, W, 2] or RGB [H, W, 3], values as
+            `normalize_image` returns them. One channel is repeated; two become R and G, with a
+            black B.
+        image_format: "BGR" or "RGB".
+
+    Returns:
+        Contiguous, writable [H, W, 3]; uint8 stays uint8, all else becomes float32.
+
+    Raises:
+        ConfigError: another format.
+        ImageReadError: another number of channels.
+    """
+    if image_format not in IMAGE_FORMATS:
+        raise ConfigError(f"INPUT.FORMAT is {image_format!r}; expected 'BGR' or 'RGB'")
+    planes = image[..., None] if image.ndim == 2 else image
+    if planes.ndim != 3 or planes.shape[-1] not in (1, 2, 3):
+        raise ImageReadError(
+            f"expected an image of one to three channels; found shape {list(image.shape)}"
+        )
+    if planes.shape[-1] == 2:
+        planes = np.pad(planes, ((0, 0), (0, 0), (0, 1)))
+    rgb = np.broadcast_to(planes, (*planes.shape[:2], 3))
+    ordered = rgb[..., ::-1] if image_format == "BGR" else rgb
+    dtype = np.uint8 if image.dtype == np.uint8 else np.float32
+    return np.require(ordered, dtype, ["C", "W"])
+
+
+def read_input_image(path: str | Path, cfg: Any) -> NDArray[Any]:
+    """The page and channels that a config chooses, [H, W] or [H, W, C], values as stored."""
+    return ImageInput.from_config(cfg).read(path)
+
+
+def prepare_model_input(image: NDArray[Any], cfg: Any) -> NDArray[Any]:
+    """An image as `read_input_image` returns it, as the model takes it, [H, W, 3]."""
+    return ImageInput.from_config(cfg).prepare(image)
+
+
+def read_model_input(path: str | Path, cfg: Any) -> NDArray[Any]:
+    """Read a file as the model takes it, [H, W, 3]; see `ImageInput`."""
+    return ImageInput.from_config(cfg).read_model_input(path)

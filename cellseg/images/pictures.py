@@ -1,0 +1,118 @@
+"""PNG, JPEG, BMP, GIF, WebP and JPEG 2000 files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from cellseg.errors import ImageReadError
+from cellseg.images.channels import ImageStack
+from cellseg.images.tiff import INSTALL_IMAGECODECS
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+# Without those of which Pillow would scale 16 bits to 8.
+PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP")
+JPEG2000_MAGICS = (b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
+
+_EXIF_ORIENTATION = 0x0112
+_WITH_ORIENTATION = ("JPEG", "MPO")  # MPO: a JPEG with others behind it
+
+
+@contextmanager
+def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
+    """A file that Pillow reads; several frames (GIF, WebP, PNG) are pages.
+
+    Args:
+        path: file.
+        palette_mode: "RGB" for the colours of a palette image, "P" for the indices.
+    """
+    with _identify(path) as picture:
+        frames = 1 if picture.format == "MPO" else int(getattr(picture, "n_frames", 1))
+
+        def read_frame(index: tuple[int, ...]) -> NDArray[Any]:
+            if index:
+                picture.seek(index[0])
+            return _decode(picture, path, palette_mode)
+
+        if frames > 1:
+            shape = read_frame((0,)).shape
+            axes = "YXS"[: len(shape)]
+            yield ImageStack("I" + axes, (frames, *shape), read_frame, leading=1)
+        else:
+            yield _stack_of(read_frame(()))
+
+
+@contextmanager
+def open_jpeg2000(path: Path) -> Iterator[ImageStack]:
+    """A JPEG 2000 file, through imagecodecs: Pillow keeps 8 bits of its colours."""
+    with _identify(path, ("JPEG2000",)):  # refuses what claims to be too large
+        pass
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ImageReadError(
+            f"JPEG 2000 needs the package imagecodecs: {INSTALL_IMAGECODECS}"
+        ) from error
+    yield _stack_of(imagecodecs.jpeg2k_decode(path.read_bytes()))
+
+
+def read_picture_hw(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> tuple[int, int]:
+    """Height and width from the header, after the turn that a JPEG's orientation asks for."""
+    with _identify(path, formats) as picture:
+        width, height = picture.size
+        is_turned = picture.format in _WITH_ORIENTATION and (
+            picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        )
+        return (width, height) if is_turned else (height, width)
+
+
+def _identify(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> Image.Image:
+    return Image.open(path, formats=formats)
+
+
+def _stack_of(image: NDArray[Any]) -> ImageStack:
+    has_alpha = image.ndim == 3 and image.shape[-1] in (2, 4)
+    return ImageStack("YXS"[: image.ndim], image.shape, lambda _: image, has_alpha=has_alpha)
+
+
+def _decode(picture: Image.Image, path: Path, palette_mode: str) -> NDArray[Any]:
+    picture.load()
+    if picture.format == "PNG" and _png_depth_and_colour(path)[0] == 16:
+        is_grey = picture.mode.startswith("I")
+        return np.asarray(picture).astype(np.uint16) if is_grey else _decode_deep_png(path)
+    if picture.format in _WITH_ORIENTATION:
+        return _pixels_of(ImageOps.exif_transpose(picture), palette_mode)
+    return _pixels_of(picture, palette_mode)
+
+
+def _png_depth_and_colour(path: Path) -> tuple[int, bool]:
+    """Bits per channel, and whether there is more than grey, from the file's header."""
+    with path.open("rb") as stream:
+        depth, colour_type = stream.read(26)[24:]
+    return depth, bool(colour_type & 2)
+
+
+def _decode_deep_png(path: Path) -> NDArray[Any]:
+    """16-bit RGB, RGBA or grey with alpha, of which Pillow would keep 8 bits."""
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ImageReadError("cannot be decoded")
+    has_colour = _png_depth_and_colour(path)[1]
+    return image[..., 2::-1] if has_colour else image[..., 0]  # OpenCV's order is BGRA
+
+
+def _pixels_of(picture: Image.Image, palette_mode: str) -> NDArray[Any]:
+    if picture.mode == "P":
+        return np.asarray(picture if palette_mode == "P" else picture.convert(palette_mode))
+    if picture.mode == "1":
+        return np.asarray(picture.convert("L"))
+    if picture.mode == "LA":
+        return np.asarray(picture)[..., 0]
+    if picture.mode in ("L", "RGB", "I", "F") or picture.mode.startswith("I;16"):
+        return np.asarray(picture)
+    return np.asarray(picture.convert("RGB"))  # RGBA (alpha is dropped, not blended), CMYK, ...

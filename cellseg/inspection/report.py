@@ -1,0 +1,69 @@
+"""One dataset from its splits to its findings, and the files that tell of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellseg.inspection.checks import ERROR, TINY_PX, Finding, find_problems
+from cellseg.inspection.contact_sheet import write_contact_sheets
+from cellseg.inspection.duplicates import Twin, find_twins
+from cellseg.inspection.measures import ImageMeasures, measure_image
+from cellseg.inspection.plots import write_plots
+from cellseg.inspection.sources import Split
+from cellseg.inspection.tables import (
+    count_findings,
+    list_findings,
+    summarize_splits,
+    write_tables,
+)
+
+PLOTS_FILE = "plots.png"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that was found out about one dataset.
+
+    Attributes:
+        splits: as they were read.
+        images: measures of every image of every split, in that order.
+        twins: pairs of images that show the same.
+        findings: errors first.
+        tiny_px: cells of fewer pixels are called tiny.
+    """
+
+    splits: tuple[Split, ...]
+    images: tuple[ImageMeasures, ...]
+    twins: tuple[Twin, ...]
+    findings: tuple[Finding, ...]
+    tiny_px: int
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.severity == ERROR for finding in self.findings)
+
+    def to_text(self) -> str:
+        """The table of figures and the findings."""
+        table = summarize_splits(self.images, [split.name for split in self.splits])
+        found = list_findings(self.findings)
+        return f"{table}\n\n{found}\n\n{count_findings(self.findings)}"
+
+    def write(self, folder: Path, *, max_pages: int = 3) -> None:
+        """Write the tables, the plots and the contact sheets; files of the same name go."""
+        write_tables(folder, self.images, self.findings, self.tiny_px)
+        write_plots(folder / PLOTS_FILE, self.images, [split.name for split in self.splits])
+        write_contact_sheets(folder, self.images, self.findings, max_pages=max_pages)
+
+
+def inspect_splits(splits: Sequence[Split], *, tiny_px: int = TINY_PX) -> Inspection:
+    """Read and measure every image of a dataset's splits, once."""
+    items = [(record, split.name) for split in splits for record in split.records]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        images = list(pool.map(lambda item: measure_image(*item), items))
+    twins = find_twins([image.fingerprint for image in images])
+    findings = find_problems(splits, images, twins, tiny_px=tiny_px)
+    return Inspection(tuple(splits), tuple(images), tuple(twins), tuple(findings), tiny_px)

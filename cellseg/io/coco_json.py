@@ -1,0 +1,299 @@
+"""COCO's annotation file: polygons, run lengths and crowd regions (LIVECell and many tools).
+
+    <root>/<split>/annotations.json, images/...       a split is a folder, or
+    <root>/<split>.json, images/...                   a file below root: `splits: {train: a/b.json}`
+
+`file_name` is looked for in the folder of images, then by its name alone in the folders below.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellseg.cells.run_lengths import rles_to_runs
+from cellseg.errors import DatasetError, ImageReadError, LabelError
+from cellseg.images import read_image_hw
+from cellseg.io.base import (
+    FOLDER_NAME,
+    DatasetFormat,
+    Option,
+    Problems,
+    copy_images,
+    find_split_folder,
+    image_file_name,
+    match_classes,
+    new_split_folder,
+    raise_problems,
+    read_all,
+)
+from cellseg.io.coco_segmentations import decode_annotations
+from cellseg.io.records import CellRecord
+
+Json = dict[str, Any]
+
+ANNOTATIONS = "annotations.json"
+PARTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One image and its annotations as they stand in the file."""
+
+    image_id: str
+    entry: Json
+    path: Path
+    annotations: list[Json]
+
+
+def read_split(
+    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
+) -> list[CellRecord]:
+    """Records of one split; see `cellseg.io.read_records`."""
+    file, folder = _find_places(root, split, **options)
+    content = _read_json(file)
+    names = _match_categories(file, content, classes)
+    cases = _pair_up(file, folder, content, names)
+    return read_all(cases, partial(_read_case, names=names, file=file), file)
+
+
+def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the categories, in the order of the file."""
+    file, _ = _find_places(root, split, **options)
+    categories = _read_json(file)["categories"]
+    raise_problems(file, list(_categories_problems(categories)))
+    return tuple(dict.fromkeys(category["name"] for category in categories))
+
+
+def _find_places(
+    root: Path, split: str, images: str = "images", annotations: str = ANNOTATIONS
+) -> tuple[Path, Path]:
+    """The file of annotations and the folder of images."""
+    if split.lower().endswith(".json"):
+        return find_split_folder(root, str(Path(split).parent)) / Path(split).name, root / images
+    folder = find_split_folder(root, split)
+    return folder / annotations, folder / images
+
+
+def _read_json(file: Path) -> Json:
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            content = json.load(stream)
+    except OSError as error:
+        raise DatasetError(
+            f"{file}: {error.strerror or error}; expected COCO's annotations"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or not set(PARTS) <= set(content):
+        found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
+        raise DatasetError(f"{file}: expected an object with {', '.join(PARTS)}; found {found}")
+    for part in PARTS:
+        entries = content[part]
+        # LIVECell's files of single cell types have annotations by their id.
+        content[part] = list(entries.values()) if isinstance(entries, dict) else entries
+        if not isinstance(content[part], list) or not all(
+            isinstance(entry, dict) for entry in content[part]
+        ):
+            raise DatasetError(f"{file}: {part} is not a list of objects")
+    return content
+
+
+def _id_problems(entries: Sequence[Json], what: str, key: str = "id") -> Iterator[str]:
+    """Ids that are no integers or occur twice."""
+    ids = [entry.get(key) for entry in entries]
+    wrong = [found for found in ids if not isinstance(found, int) or isinstance(found, bool)]
+    if wrong:
+        yield f"{what}: {len(wrong)} have no integer as {key}, the first {wrong[0]!r}"
+    elif len(set(ids)) < len(ids):
+        twice = [found for found, count in Counter(ids).items() if count > 1]
+        yield f"{what}: ids {twice[:10]} occur several times"
+
+
+def _categories_problems(categories: Sequence[Json]) -> Iterator[str]:
+    yield from _id_problems(categories, "categories")
+    wrong = [entry.get("name") for entry in categories if not isinstance(entry.get("name"), str)]
+    if wrong:
+        yield f"categories: the name {wrong[0]!r} is no text"
+
+
+def _match_categories(file: Path, content: Json, classes: tuple[str, ...]) -> dict[int, str]:
+    """Class of each category id that has annotations."""
+    categories, annotations = content["categories"], content["annotations"]
+    raise_problems(file, list(_categories_problems(categories)))
+    used = {_hashable(entry.get("category_id")) for entry in annotations}
+    names = {entry["id"]: entry["name"] for entry in categories if entry["id"] in used}
+    matched, problems = match_classes(names.values(), classes)
+    problems += [
+        f"annotations: category_id {number!r} is not among the categories"
+        for number in sorted(used - set(names), key=str)
+    ]
+    raise_problems(file, problems)
+    return {number: matched[name] for number, name in names.items()}
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (int, str, float)) else repr(value)
+
+
+def _pair_up(file: Path, folder: Path, content: Json, names: Mapping[int, str]) -> list[_Case]:
+    """Images with their annotations, by ascending id of the record."""
+    images, annotations = content["images"], content["annotations"]
+    with_ids = [entry for entry in annotations if "id" in entry]
+    problems = [*_id_problems(images, "images"), *_id_problems(with_ids, "annotations")]
+    problems += [
+        f"images: id {entry.get('id')!r} has no file_name"
+        for entry in images
+        if not isinstance(entry.get("file_name"), str) or not entry["file_name"]
+    ]
+    raise_problems(file, problems)
+    if not images:
+        raise DatasetError(f"{file}: there are no images in it")
+    by_image: dict[int, list[Json]] = {entry["id"]: [] for entry in images}
+    for entry in annotations:
+        found = by_image.get(_hashable(entry.get("image_id")))
+        if found is None:
+            problems.append(
+                f"annotation {entry.get('id')}: there is no image {entry.get('image_id')!r}"
+            )
+        else:
+            found.append(entry)
+    file_names = [entry["file_name"] for entry in images]
+    paths, missing = _find_images(folder, file_names)
+    raise_problems(file, problems + missing)
+    ids = _record_ids(file, file_names)
+    cases = [
+        _Case(image_id, entry, path, by_image[entry["id"]])
+        for image_id, entry, path in zip(ids, images, paths)
+    ]
+    return sorted(cases, key=lambda case: case.image_id)
+
+
+def _find_images(folder: Path, file_names: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Path of each image, and what was not found or more than once."""
+    direct = [folder / name for name in file_names]
+    absent = [path for path in direct if not path.is_file()]
+    if not absent:
+        return direct, []
+    below: dict[str, list[Path]] = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            below.setdefault(name, []).append(Path(parent) / name)
+    problems = []
+    for path in absent:
+        found = below.get(path.name, [])
+        if len(found) != 1:
+            where = f"found {', '.join(map(str, found))}" if found else "no such image"
+            problems.append(f"{path}: {where}; looked for in {folder} and the folders below")
+    chosen = {path: below[path.name][0] for path in absent if len(below.get(path.name, [])) == 1}
+    return [chosen.get(path, path) for path in direct], problems
+
+
+def _record_ids(file: Path, file_names: Sequence[str]) -> list[str]:
+    """Stems; with the folders before them where stems repeat (day_1/a.tif is day_1_a)."""
+    stems = [Path(name).stem for name in file_names]
+    if len(set(stems)) < len(stems):
+        stems = ["_".join(Path(name).with_suffix("").parts) for name in file_names]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{file}: images that have the same name: {', '.join(twice[:10])}")
+    return stems
+
+
+def _read_case(case: _Case, names: Mapping[int, str], file: Path) -> CellRecord | Problems:
+    try:
+        image_hw = read_image_hw(case.path)
+    except ImageReadError as error:
+        return Problems([str(error)])
+    declared = case.entry.get("height", image_hw[0]), case.entry.get("width", image_hw[1])
+    if declared != image_hw:
+        return Problems(
+            [
+                f"{case.path}: the image is {image_hw[1]} x {image_hw[0]} (width x height); "
+                f"{file.name} says {declared[1]} x {declared[0]}"
+            ]
+        )
+    try:
+        cells = decode_annotations(case.annotations, image_hw, names)
+    except LabelError as error:
+        return Problems(f"{case.entry['file_name']}: {line}" for line in str(error).splitlines())
+    return CellRecord(case.image_id, case.path, image_hw, cells)
+
+
+def write_split(
+    records: Sequence[CellRecord],
+    root: Path,
+    split: str,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> None:
+    """Write `<root>/<split>/annotations.json` and `images/`; see `DatasetFormat.write`."""
+    if split.lower().endswith(".json"):
+        raise DatasetError(f"{split}: a split is written as a folder; name it without .json")
+    file, folder = options.get("annotations", ANNOTATIONS), options.get("images", "images")
+    content = records_to_coco(records, classes)
+    with new_split_folder(root, split) as partial_folder:
+        copy_images(records, partial_folder / folder)
+        (partial_folder / file).write_text(json.dumps(content), encoding="utf-8")
+
+
+def records_to_coco(records: Iterable[CellRecord], classes: Sequence[str]) -> Json:
+    """The content of an annotation file; ids count from 1, categories in the order of `classes`."""
+    numbers = {name: number for number, name in enumerate(classes, 1)}
+    images: list[Json] = []
+    annotations: list[Json] = []
+    for image_id, record in enumerate(records, 1):
+        height, width = record.image_hw
+        name = image_file_name(record)
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for cell, area_px in zip(record.cells, _areas_px(record)):
+            if cell.class_name not in numbers:
+                raise DatasetError(
+                    f"{record.image_path}: a cell of class {cell.class_name!r}; "
+                    f"declared are {', '.join(classes)}"
+                )
+            x0, y0, x1, y1 = cell.box_xyxy
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": numbers[cell.class_name],
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": area_px,
+                    "iscrowd": int(cell.is_crowd),
+                    "segmentation": cell.rle,
+                }
+            )
+    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+    return {
+        "info": {},
+        "licenses": [],
+        "categories": categories,
+        "images": images,
+        "annotations": annotations,
+    }
+
+
+def _areas_px(record: CellRecord) -> list[int]:
+    cells, starts, ends = rles_to_runs([cell.rle for cell in record.cells], record.image_hw)
+    areas = np.bincount(cells, weights=ends - starts, minlength=len(record.cells))
+    return areas.astype(int).tolist()
+
+
+FORMAT = DatasetFormat(
+    read_split,
+    split=Option("the name of a folder or of a .json file", FOLDER_NAME.accepts),
+    options={
+        "images": FOLDER_NAME,
+        "annotations": Option("the name of a file in the split's folder", FOLDER_NAME.accepts),
+    },
+    write=write_split,
+    find_classes=find_classes,
+)

@@ -1,0 +1,1 @@
+"""From a registered data set to the tensors that a model trains on."""

@@ -1,0 +1,294 @@
+"""From one entry of a dataset to the tensors that a model takes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as coco_mask
+import torch
+from cellseg.cells.label_planes import LabelPlanes
+from cellseg.errors import ConfigError, DatasetError, LabelError
+from cellseg.images import ImageInput, read_model_input
+from cellseg.training_data.augmentations import (
+    LabelledImage,
+    SameClassImages,
+    annotations_to_labelled_image,
+    build_cell_augmentations,
+    build_copy_paste,
+    labelled_image_to_annotations,
+    needs_tight_boxes,
+    scale_resizing,
+)
+from cellseg.training_data.label_masks import LabelMasks
+from cellseg.training_data.label_transforms import apply_to_planes
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils, get_detection_dataset_dicts
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, BoxMode, Instances, PolygonMasks
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+
+class CellDatasetMapper:
+    """Reads an image without clipping it, augments it with its cells, makes tensors.
+
+    For an 8-bit image the result equals that of Detectron2's `DatasetMapper` with the same
+    augmentations; other images are normalised first (`cellseg.images.ImageInput`), where
+    Detectron2 would clip them to 8 bits. An image without cells stays in training.
+
+    With mask format "bitmask" the masks are `LabelMasks`, made from a few label planes per image:
+    the numbers are those of `BitMasks`, the cost is that of the image and not of its cells.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_input: ImageInput | None = None,
+        use_masks: bool = True,
+        mask_format: str = "bitmask",
+        recompute_boxes: bool = False,
+        copy_paste: Callable[[LabelledImage], LabelledImage] | None = None,
+    ) -> None:
+        """
+        Args:
+            is_train: keep the annotations.
+            augmentations: applied in order to the image and its cells.
+            image_input: how files are read; `ImageInput()` by default.
+            use_masks: give the instances `gt_masks`.
+            mask_format: "bitmask" gives `LabelMasks`, from RLEs and polygons; "polygon" gives
+                Detectron2's `PolygonMasks`, from polygons only.
+            recompute_boxes: make boxes tight around what cropping left of a mask.
+            copy_paste: adds cells of another image, before all augmentations; None adds none.
+        """
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.image_input = image_input or ImageInput()
+        self.use_masks = use_masks
+        if mask_format not in ("bitmask", "polygon"):
+            raise ConfigError(
+                f"INPUT.MASK_FORMAT is {mask_format!r}; expected 'bitmask' or 'polygon'"
+            )
+        self.mask_format = mask_format
+        self.recompute_boxes = recompute_boxes and use_masks
+        self.copy_paste = copy_paste
+        phase = "training" if is_train else "inference"
+        logger.info("Augmentations in %s: %s", phase, list(augmentations))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Arguments of the constructor from Detectron2's INPUT keys and CELLSEG.INPUT."""
+        augmentations = detection_utils.build_augmentation(cfg, is_train)
+        augmentations = scale_resizing(cfg, augmentations)
+        crop = cfg.INPUT.CROP
+        crops = is_train and crop.ENABLED
+        if crops:  # before all else, so that its size is that of the file's pixels
+            augmentations = [T.RandomCrop(crop.TYPE, crop.SIZE), *augmentations]
+        copy_paste = None
+        if is_train:
+            augmentations = [*augmentations, *build_cell_augmentations(cfg)]
+            entries = partial(get_detection_dataset_dicts, list(cfg.DATASETS.TRAIN))
+            others = SameClassImages(entries, partial(_load_labelled_image, cfg))
+            copy_paste = build_copy_paste(cfg, others)
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_input": ImageInput.from_config(cfg),
+            "use_masks": cfg.MODEL.MASK_ON,
+            "mask_format": cfg.INPUT.MASK_FORMAT,
+            "recompute_boxes": crops or (is_train and needs_tight_boxes(cfg)),
+            "copy_paste": copy_paste,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read and augment one image.
+
+        Args:
+            dataset_dict: an entry of a Detectron2 dataset; left as it is.
+
+        Returns:
+            Its entries less `annotations`, with `image` (tensor [3, H, W], uint8 or float32, range
+            0 to 255) and, in training, `instances` (`gt_boxes`, `gt_classes`, `gt_masks`; without
+            `gt_masks` if the image has no cell).
+
+        Raises:
+            ImageReadError: the image cannot be read.
+            DatasetError: an annotation lacks a key, or its segmentation does not fit the image.
+        """
+        annotations = dataset_dict.get("annotations")
+        entry = {key: each for key, each in dataset_dict.items() if key != "annotations"}
+        entry = copy.deepcopy(entry)
+        image = self.image_input.read_model_input(entry["file_name"])
+        detection_utils.check_image_size(entry, image)
+        try:
+            if self.is_train and annotations is not None:
+                image, cells = self._paste(image, annotations)
+                entry["image"], entry["instances"] = self._augment(image, cells)
+            else:
+                entry["image"], _ = self._augment(image, None)
+        except (KeyError, LabelError) as error:
+            problem = f"no {error} in an annotation" if isinstance(error, KeyError) else error
+            raise DatasetError(f"{entry['file_name']}: {problem}") from error
+        return entry
+
+    def _paste(
+        self, image: NDArray[Any], annotations: list[dict[str, Any]]
+    ) -> tuple[NDArray[Any], list[dict[str, Any]]]:
+        """The image and its counted cells, with those that copy-paste adds."""
+        cells = [cell for cell in annotations if not cell.get("iscrowd", 0)]
+        if self.copy_paste is None or not cells:
+            return image, cells
+        given = annotations_to_labelled_image(image, cells)
+        pasted = self.copy_paste(given)
+        if pasted is given:
+            return image, cells
+        return pasted.image, labelled_image_to_annotations(pasted)
+
+    def _augment(
+        self, image: NDArray[Any], cells: list[dict[str, Any]] | None
+    ) -> tuple[torch.Tensor, Instances | None]:
+        augmented = T.AugInput(image)
+        transforms = self.augmentations(augmented)
+        pixels = torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
+        if cells is None:
+            return pixels, None
+        sizes_hw = image.shape[:2], augmented.image.shape[:2]
+        return pixels, self._make_instances(cells, transforms, *sizes_hw)
+
+    def _make_instances(
+        self,
+        cells: list[dict[str, Any]],
+        transforms: T.TransformList,
+        old_hw: tuple[int, int],
+        new_hw: tuple[int, int],
+    ) -> Instances:
+        instances = Instances(new_hw)
+        instances.gt_boxes = transform_boxes(cells, transforms, new_hw)
+        instances.gt_classes = torch.tensor(
+            [int(cell["category_id"]) for cell in cells], dtype=torch.int64
+        )
+        if self.use_masks and cells and "segmentation" in cells[0]:
+            segmentations = [cell["segmentation"] for cell in cells]
+            instances.gt_masks = (
+                transform_masks(segmentations, transforms, old_hw, new_hw)
+                if self.mask_format == "bitmask"
+                else transform_polygons(segmentations, transforms)
+            )
+            if self.recompute_boxes:
+                instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return detection_utils.filter_empty_instances(instances)
+
+
+def transform_boxes(
+    cells: Sequence[dict[str, Any]], transforms: T.TransformList, image_hw: tuple[int, int]
+) -> Boxes:
+    """The cells' boxes after `transforms`, clipped to the new image, all at once.
+
+    The numbers are those of Detectron2, box by box: a box of integers is transformed in integers.
+    """
+    kinds: dict[Any, list[int]] = {}
+    found = []
+    for number, cell in enumerate(cells):
+        box, mode = cell["bbox"], cell["bbox_mode"]
+        if mode is not BoxMode.XYXY_ABS:
+            box = BoxMode.convert(box, mode, BoxMode.XYXY_ABS)
+        kind = box.dtype if isinstance(box, np.ndarray) else frozenset(map(type, box))
+        kinds.setdefault(kind, []).append(number)
+        found.append(box)
+    boxes = np.zeros((len(cells), 4))
+    height, width = image_hw
+    for numbers in kinds.values():
+        moved = transforms.apply_box(np.array([found[number] for number in numbers]))
+        boxes[numbers] = np.minimum(moved.clip(min=0), (width, height, width, height))
+    return Boxes(torch.from_numpy(boxes))
+
+
+def transform_masks(
+    segmentations: Sequence[Any],
+    transforms: T.TransformList,
+    old_hw: tuple[int, int],
+    new_hw: tuple[int, int],
+) -> LabelMasks:
+    """Masks after `transforms`: of RLEs the moved pixels, of polygons those of the moved outline.
+
+    Args:
+        segmentations: RLEs (dicts) and lists of polygons (x0, y0, x1, y1, ...).
+        transforms: what was applied to the image.
+        old_hw: (height, width) of the image before.
+        new_hw: and after.
+
+    Raises:
+        LabelError: neither of the two, or an RLE of another size than the image.
+    """
+    strangers = {
+        type(each).__name__ for each in segmentations if not isinstance(each, (dict, list))
+    }
+    if strangers:
+        raise LabelError(
+            "a segmentation is an RLE (dict) or a list of polygons; found "
+            f"{', '.join(sorted(strangers))}"
+        )
+    rles = [each for each in segmentations if isinstance(each, dict)]
+    planes = apply_to_planes(transforms, LabelPlanes.from_rles(rles, old_hw))
+    if planes.image_hw != tuple(new_hw) and rles:
+        raise LabelError(
+            f"the augmentations make masks of {list(planes.image_hw)} beside an image of "
+            f"{list(new_hw)} pixels"
+        )
+    masks = LabelMasks.from_planes(planes)
+    if len(rles) == len(segmentations):
+        return masks
+    outlines = [each for each in segmentations if isinstance(each, list)]
+    drawn = [_draw(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
+    others = LabelMasks.from_planes(LabelPlanes.from_rles(drawn, new_hw))
+    order = np.argsort([isinstance(each, list) for each in segmentations], kind="stable")
+    joined = LabelMasks.cat([masks, others]) if rles else others
+    return joined[np.argsort(order)]
+
+
+def transform_polygons(segmentations: Sequence[Any], transforms: T.TransformList) -> PolygonMasks:
+    """Polygons after `transforms`.
+
+    Raises:
+        LabelError: a segmentation is not a list of polygons.
+    """
+    if not all(isinstance(each, list) for each in segmentations):
+        raise LabelError(
+            "a segmentation is not a list of polygons; for run lengths set INPUT.MASK_FORMAT to "
+            "'bitmask'"
+        )
+    return PolygonMasks(_move_outlines(segmentations, transforms))
+
+
+def _move_outlines(
+    outlines: Sequence[list[Any]], transforms: T.TransformList
+) -> list[list[NDArray[Any]]]:
+    return [
+        [
+            points.reshape(-1)
+            for points in transforms.apply_polygons(
+                [np.asarray(polygon).reshape(-1, 2) for polygon in polygons]
+            )
+        ]
+        for polygons in outlines
+    ]
+
+
+def _draw(polygons: list[NDArray[Any]], image_hw: tuple[int, int]) -> dict[str, Any]:
+    """RLE of an outline, by the rule that Detectron2 and COCO have for which pixels are inside."""
+    if not polygons:
+        return {"size": list(image_hw), "counts": [image_hw[0] * image_hw[1]]}
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, *image_hw))
+
+
+def _load_labelled_image(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
+    image = read_model_input(entry["file_name"], cfg)
+    return annotations_to_labelled_image(image, entry["annotations"])

@@ -1,0 +1,158 @@
+"""Files of microscope makers, with a stand-in for bioio."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from cellseg.errors import ImageReadError
+from cellseg.images import IMAGE_SUFFIXES, MICROSCOPE_PACKAGES, read_image, read_image_hw
+from image_files import RNG
+
+TCZYX = RNG.integers(0, 4096, (2, 3, 4, 5, 6)).astype(np.uint16)
+READERS = ("bioio_czi", "bioio_nd2", "bioio_lif", "bioio_ome_zarr")
+
+
+class FakeBioImage:
+    """What of bioio's BioImage is used, on an array."""
+
+    scenes: tuple[str, ...] = ("Image:0",)
+    array = TCZYX
+    planes_read = 0
+
+    def __init__(self, path: Path, reader: type) -> None:
+        if Path(path).is_file() and Path(path).read_bytes().endswith(b"cut"):
+            raise RuntimeError("unexpected end of file")
+        self.reader = reader
+        order = "TCZYX" if self.array.ndim == 5 else "TCZYXS"
+        self.dims = SimpleNamespace(order=order, **dict(zip(order, self.array.shape)))
+        self.channel_names = [f"EGFP-{k}" for k in range(self.array.shape[1])]
+
+    def get_image_dask_data(self, order: str, **index: int) -> Any:
+        assert order == self.dims.order[3:]
+        type(self).planes_read += 1
+        plane = self.array[index["T"], index["C"], index["Z"]]
+        return SimpleNamespace(compute=lambda: plane)
+
+
+@pytest.fixture
+def bioio(monkeypatch: pytest.MonkeyPatch) -> type[FakeBioImage]:
+    fake = type("Fake", (FakeBioImage,), {})
+    module = ModuleType("bioio")
+    module.BioImage = fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bioio", module)
+    for name in READERS:
+        reader = ModuleType(name)
+        reader.Reader = type(name, (), {})  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, reader)
+    return fake
+
+
+def write_file(path: Path, content: bytes = b"something that only its maker knows") -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.czi", "b.ND2", "c d.lif"])
+def test_pages_and_channels(tmp_path: Path, bioio: type[FakeBioImage], name: str) -> None:
+    path = write_file(tmp_path / name)
+    assert read_image_hw(path) == (5, 6)
+    assert bioio.planes_read == 0
+    found = read_image(path, channels=[2, "EGFP-0"], page=5)  # T 1, Z 1
+    assert np.array_equal(found, TCZYX[1, [2, 0], 1].transpose(1, 2, 0))
+    assert bioio.planes_read == 2
+    brightest = read_image(path, channels=[1], page=0, projection="max")
+    assert np.array_equal(brightest, TCZYX[0, 1].max(axis=0))
+    with pytest.raises(ImageReadError, match=r"0 'EGFP-0', 1 'EGFP-1', 2 'EGFP-2'"):
+        read_image(path, page=0)
+    with pytest.raises(ImageReadError, match=r"8 pages \(T 2, Z 4\)"):
+        read_image(path, channels=[0])
+
+
+def test_colour_and_single_planes(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
+    bioio.array = RNG.integers(0, 256, (1, 1, 1, 5, 6, 3)).astype(np.uint8)
+    path = write_file(tmp_path / "a.czi")
+    assert np.array_equal(read_image(path), bioio.array[0, 0, 0])
+    bioio.array = TCZYX[:1, :1, :1]
+    assert np.array_equal(read_image(path), TCZYX[0, 0, 0])
+
+
+def test_content_wins_over_the_name(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
+    path = write_file(tmp_path / "a.tif", b"ZISRAWFILE" + bytes(90))
+    assert read_image_hw(path) == (5, 6)
+    folder = tmp_path / "a.zarr"
+    folder.mkdir()
+    assert read_image_hw(folder) == (5, 6)
+
+
+def test_several_scenes_and_damaged_files(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
+    path = write_file(tmp_path / "a.lif")
+    bioio.scenes = ("well A1", "well A2")
+    with pytest.raises(ImageReadError, match=r"found 2 \(well A1, well A2\)"):
+        read_image(path)
+    write_file(path, b"this was cut")
+    with pytest.raises(ImageReadError, match=r"a\.lif: .*unexpected end of file"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("ending", sorted(MICROSCOPE_PACKAGES))
+@pytest.mark.parametrize("missing", ["bioio", "reader"])
+def test_missing_packages_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, missing: str
+) -> None:
+    package = MICROSCOPE_PACKAGES[ending]
+    monkeypatch.setitem(sys.modules, "bioio", None if missing == "bioio" else ModuleType("bioio"))
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
+    path = write_file(tmp_path / f"a{ending.upper()}")
+    for read in (read_image, read_image_hw):
+        with pytest.raises(ImageReadError) as caught:
+            read(path)
+        expected = f"{path}: this format needs bioio and {package}: pip install bioio {package}"
+        assert str(caught.value) == expected
+
+
+def test_jpeg_2000(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = bytes.fromhex("0000000c6a5020200d0a870a")
+    header = struct_of_jp2(height=5, width=6)
+    path = write_file(tmp_path / "a.jp2", signature + header)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(ImageReadError, match=r"JPEG 2000 needs .*: pip install imagecodecs$"):
+        read_image(path)
+    assert read_image_hw(path) == (5, 6)
+    codecs = ModuleType("imagecodecs")
+    codecs.jpeg2k_decode = lambda content: TCZYX[0, :, 0].transpose(1, 2, 0)  # type: ignore
+    monkeypatch.setitem(sys.modules, "imagecodecs", codecs)
+    assert np.array_equal(read_image(path), TCZYX[0, :, 0].transpose(1, 2, 0))
+
+
+def struct_of_jp2(height: int, width: int) -> bytes:
+    """The boxes of a JPEG 2000 file up to its size and number of channels."""
+    kind = b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
+    size = height.to_bytes(4, "big") + width.to_bytes(4, "big")
+    image_header = b"\0\0\0\x16ihdr" + size + b"\0\x03\x0f\x07\0\0"
+    colour = b"\0\0\0\x0fcolr\x01\0\0\0\0\0\x10"
+    return kind + (8 + 22 + 15).to_bytes(4, "big") + b"jp2h" + image_header + colour
+
+
+def test_nothing_optional_is_imported_before_it_is_needed() -> None:
+    code = (
+        "import sys, cellseg.images; "
+        "print([m for m in sys.modules if m.split('.')[0] in ('bioio', 'dask', 'zarr')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_folders_of_images_take_them_in() -> None:
+    assert {".czi", ".nd2", ".lif", ".tif", ".png"} <= set(IMAGE_SUFFIXES)
