@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cellseg
 import yaml
 from cellseg.datasets.cache import Reading, cached_records
 from cellseg.datasets.split_plans import (
@@ -36,6 +35,7 @@ from cellseg.errors import DatasetError, collect_problems
 from cellseg.io import find_format, read_records
 from cellseg.io.base import DatasetFormat, Option
 from cellseg.io.records import CellRecord, record_to_detectron2_dict
+from cellseg.shipped import shipped_folder
 
 DECLARATIONS_HINT = "datasets/README.md describes every key."
 EVALUATOR_TYPE = "cellseg"
@@ -100,8 +100,8 @@ def datasets_root() -> Path:
 
 
 def builtin_declarations() -> list[Path]:
-    """The YAML files in `datasets/` beside the package; none where that is installed alone."""
-    return sorted((Path(cellseg.__file__).resolve().parent.parent / "datasets").glob("*.yaml"))
+    """The declarations that come with cellseg."""
+    return sorted(shipped_folder("datasets").glob("*.yaml"))
 
 
 def register_declarations(paths: Sequence[str | Path], root: str | Path | None = None) -> list[str]:

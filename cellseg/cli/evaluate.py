@@ -1,0 +1,112 @@
+r"""Score predicted cells, of any program, against true ones.
+
+    python tools/evaluate.py --predictions DIR --ground-truth DIR --metrics ap_dsb f1@0.50 aji
+
+A side is a folder of label images (<id>.tif or .png, also <id>_labels.tif, <id>_masks.png), the
+coco_results.json of tools/predict.py, or a dataset: then name its format and --split. Images belong
+together by their ids. docs/metrics.md defines the metrics. Neither model nor torch is needed.
+Exit status: 0 scored, 1 something cannot be read, 2 the two sides are not of the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import CellsegError, DatasetError
+from cellseg.evaluation import DEFAULT_METRICS, score
+from cellseg.evaluation.figures import FIGURES
+from cellseg.evaluation.scoring import COCO_NAMES
+from cellseg.evaluation.tables import Sides, evaluate, table_lines, without_nan, write_per_image
+from cellseg.files import write_whole
+from cellseg.io.base import ANY_CLASS
+from cellseg.io.segmentations import (
+    SOURCES,
+    MismatchError,
+    find_classes,
+    guess_format,
+    pair_up,
+    read_segmentations,
+)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source: dict[str, Any] = {"choices": SOURCES, "metavar": "F"}
+    parser.add_argument("--predictions", required=True, type=Path, metavar="P")
+    parser.add_argument("--ground-truth", required=True, type=Path, metavar="G")
+    formats = f"one of {', '.join(SOURCES)}; default: labels for a folder, coco_results for a file"
+    parser.add_argument("--format-predictions", help=formats, **source)
+    parser.add_argument("--format-ground-truth", help="likewise", **source)
+    parser.add_argument("--split", help="of the datasets")
+    parser.add_argument("--split-predictions", metavar="SPLIT", help="where it is another one")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: as in the files")
+    parser.add_argument(
+        "--metrics", nargs="+", default=list(DEFAULT_METRICS), help="names, or all", metavar="NAME"
+    )
+    parser.add_argument("--per-image", type=Path, metavar="CSV", help="figures of each image")
+    parser.add_argument("--json", type=Path, help="everything")
+    parser.add_argument("--intervals", action="store_true", help="95 %%, by bootstrap over images")
+    parser.add_argument(
+        "--ignore-missing", action="store_true", help="no prediction of an image: no cells in it"
+    )
+    return parser.parse_args(arguments)
+
+
+def read_sides(args: argparse.Namespace) -> Sides:
+    formats = [
+        args.format_ground_truth or guess_format(args.ground_truth),
+        args.format_predictions or guess_format(args.predictions),
+    ]
+    classes = args.classes or find_classes(args.ground_truth, formats[0], args.split) or ANY_CLASS
+    splits = [args.split, args.split_predictions or args.split]
+    truth, predictions = (
+        read_segmentations(path, name, split, tuple(classes))
+        for path, name, split in zip((args.ground_truth, args.predictions), formats, splits)
+    )
+    paired = pair_up(truth, predictions, ignore_missing=args.ignore_missing)
+    absent = len(paired[0]) - len(predictions.by_id)
+    if absent:
+        note(f"{absent} of {len(paired[0])} images have no prediction: no cells in them")
+    if truth.crowd_regions:
+        note(f"{truth.crowd_regions} regions of uncounted cells left out: cells there are spurious")
+    return Sides(*paired, tuple(classes) if truth.has_classes and predictions.has_classes else ())
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def run(args: argparse.Namespace) -> int:
+    metrics = list(dict.fromkeys(args.metrics))
+    if metrics == ["all"]:
+        metrics = [*FIGURES, *COCO_NAMES]
+    score([], [], metrics)  # wrong names are told before anything is read
+    sides = read_sides(args)
+    if not sides.ids:
+        raise DatasetError(f"{args.ground_truth}: no image in it")
+    found = evaluate(sides, metrics, args.intervals)
+    print(f"{len(sides.ids)} images")
+    print(*table_lines(found), sep="\n")
+    if args.per_image:
+        write_per_image(sides, metrics, args.per_image)
+    if args.json:
+        with write_whole(args.json) as partial:
+            partial.write_text(json.dumps(without_nan(found), indent=1, allow_nan=False), "utf-8")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int | str:
+    """Exit status, or the text of an error that the user can mend."""
+    try:
+        return run(parse(arguments))
+    except MismatchError as error:
+        note(f"{type(error).__name__}: {error}")
+        return 2
+    except CellsegError as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,98 @@
+r"""Look at a dataset before training: figures, findings, plots, contact sheets.
+
+    python tools/inspect_dataset.py synthetic --output output/inspect
+    python tools/inspect_dataset.py path/to/my_cells.yaml --output DIR --fix CLEANED --suggest
+
+Exit status: 0 nothing wrong, 1 errors were found (or the dataset cannot be used), 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cellseg  # noqa: F401 - before detectron2: it makes `import detectron2` work
+from cellseg.errors import CellsegError
+from cellseg.files import write_whole
+from cellseg.inspection.checks import TINY_PX
+from cellseg.inspection.fix import Fixes, write_fixed
+from cellseg.inspection.report import Inspection, inspect_splits
+from cellseg.inspection.sources import find_datasets, read_split
+from cellseg.inspection.suggestions import suggest_config
+from cellseg.shipped import shipped_folder
+
+SUGGESTED_FILE = "suggested.yaml"
+BASE_CONFIG = shipped_folder("configs") / "base_mask_rcnn_R_50_FPN.yaml"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "dataset", metavar="NAME_OR_YAML", help="a dataset, one split of it, or a declaration"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="tables and pictures go there")
+    parser.add_argument(
+        "--tiny",
+        type=int,
+        default=TINY_PX,
+        metavar="PX",
+        help="cells of fewer pixels are tiny (%(default)s)",
+    )
+    parser.add_argument(
+        "--pages", type=int, default=3, help="contact sheets at most, of 20 images (%(default)s)"
+    )
+    parser.add_argument(
+        "--fix", type=Path, metavar="DIR", help="write a cleaned copy there; DIR is new or empty"
+    )
+    parser.add_argument("--split-pieces", action="store_true", help="--fix: each piece is a cell")
+    parser.add_argument("--fill-holes", action="store_true", help="--fix: fill holes in cells")
+    parser.add_argument(
+        "--suggest", action="store_true", help="print settings that suit the cells, as YAML"
+    )
+    parser.add_argument(
+        "--config-file",
+        type=Path,
+        default=BASE_CONFIG,
+        metavar="F",
+        help="--suggest: the config that the settings extend (default: the base config)",
+    )
+    return parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace) -> int:
+    groups = find_datasets(args.dataset)
+    has_errors = False
+    for dataset, names in groups.items():
+        several = len(groups) > 1
+        inspection = inspect_splits([read_split(name) for name in names], tiny_px=args.tiny)
+        has_errors |= inspection.has_errors
+        print(f"{dataset}\n\n{inspection.to_text()}\n")
+        act(args, dataset, inspection, dataset if several else "")
+    return int(has_errors)
+
+
+def act(args: argparse.Namespace, dataset: str, inspection: Inspection, folder: str) -> None:
+    """Write what was asked for; `folder` is below the folders that were given."""
+    if args.output:
+        inspection.write(args.output / folder, max_pages=args.pages)
+        print(f"Tables, plots and contact sheets: {args.output / folder}\n")
+    if args.fix:
+        fixes = Fixes(args.tiny, split_pieces=args.split_pieces, fill_holes=args.fill_holes)
+        changes = write_fixed(inspection, dataset, args.fix / folder, fixes)
+        print(f"Cleaned copy, {len(changes)} changes: {args.fix / folder}\n")
+    if args.suggest:
+        text = suggest_config(inspection, args.config_file)
+        print(text)
+        if args.output:
+            with write_whole(args.output / folder / SUGGESTED_FILE) as partial:
+                partial.write_text(text, "utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int | str:
+    """Exit status, or the text of an error that the user can mend."""
+    try:
+        return run(parse(arguments))
+    except CellsegError as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,110 @@
+r"""Find the cells of images with a trained model.
+
+    python tools/predict.py --config-file configs/quick_start.yaml --input IMAGES --output DIR \
+        --opts MODEL.WEIGHTS output/quick_start/model_final.pth
+
+Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json
+and, with --format, submission.csv as that competition wants it, with the stems as image ids.
+Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cellseg  # before detectron2: it makes `import detectron2` work
+from cellseg.cells.instances import CellInstances
+from cellseg.config import load_config
+from cellseg.errors import CellsegError
+from cellseg.inference.files import find_images, output_stems, predict_files
+from cellseg.inference.predictor import CellPredictor
+from cellseg.io.submission import SUBMISSION_FORMATS, SUBMISSION_NAME, Submission
+from detectron2.utils.logger import setup_logger
+
+logger = logging.getLogger("cellseg.predict")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="F")
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="PATH", help="files, folders, glob patterns"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="made if needed")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        help="detections below it are no cells (default: CELLSEG.TEST.SCORE_THRESHOLD)",
+    )
+    parser.add_argument(
+        "--mask-threshold",
+        type=float,
+        help="a pixel belongs to a cell where its soft mask reaches it "
+        "(default: CELLSEG.TEST.MASK_THRESHOLD, 0.5)",
+    )
+    parser.add_argument(
+        "--format", choices=list(SUBMISSION_FORMATS), help=f"also write {SUBMISSION_NAME} like this"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides; last on the line",
+    )
+    return parser.parse_args(arguments)
+
+
+class Recorder:
+    """A predictor that also fills a submission."""
+
+    def __init__(self, predictor: CellPredictor, images: Sequence[Path], format_name: str) -> None:
+        self._predictor = predictor
+        self._stems = dict(zip(images, output_stems(images)))
+        self._stem = ""
+        self.submission = Submission(format_name)
+
+    def read_image(self, path: Path) -> Any:
+        self._stem = self._stems[path]
+        return self._predictor.read_image(path)
+
+    def __call__(self, image: Any) -> CellInstances:
+        cells = self._predictor(image)
+        self.submission.add(self._stem, cells)
+        return cells
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logger(name="cellseg")
+    logger.info("Engine: %s", cellseg.engine_info())
+    images, missing = find_images(args.input)
+    for name in missing:
+        logger.error("%s: no image found", name)
+    if not images:
+        return 2
+    cfg = load_config(args.config_file, args.opts)
+    predictor = CellPredictor(
+        cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
+    )
+    recorder = Recorder(predictor, images, args.format) if args.format else None
+    predict = recorder or predictor
+    problems = predict_files(predict, images, args.output, read=predict.read_image)
+    logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
+    if recorder is not None:
+        path = Path(args.output) / SUBMISSION_NAME
+        logger.info("%s: %d cells", path, recorder.submission.write(path))
+    return 1 if problems or missing else 0
+
+
+def main(arguments: list[str] | None = None) -> int | str:
+    """Exit status, or the text of an error that the user can mend."""
+    try:
+        return run(parse(arguments))
+    except CellsegError as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,99 @@
+r"""Write what a run has reached as one HTML file that opens from disk, without a network.
+
+    python tools/report.py output/my_run
+    python tools/report.py output/my_run --output my_run.html --max-images 200
+    python tools/report.py output/my_run --predictions other_model.json
+
+Exit status: 0 written, 1 it cannot be, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import cellseg  # noqa: F401 - before detectron2: it makes `import detectron2` work
+from cellseg.config import load_config
+from cellseg.errors import CellsegError, ConfigError
+from cellseg.report.build import MAX_IMAGES, write_report
+from cellseg.report.results import find_config
+from detectron2.config import CfgNode
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN_DIR/report.html")
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        metavar="[DATASET=]FILE",
+        help="predictions in COCO's results format instead of the run's own; DATASET= where the "
+        "run has several test sets; may be repeated",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        metavar="S",
+        help="detections below are no cells (default: the run's CELLSEG.TEST.SCORE_THRESHOLD)",
+    )
+    parser.add_argument(
+        "--max-images", type=int, default=MAX_IMAGES, metavar="N",
+        help="in the gallery of each test set (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the run's config"
+    )
+    args = parser.parse_args(arguments)
+    if args.max_images < 0:
+        parser.error(f"--max-images {args.max_images}: expected 0 or more")
+    return args
+
+
+def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
+    """Files by dataset.
+
+    Raises:
+        ConfigError: a file without DATASET= in a run of several test sets.
+    """
+    named = {}
+    for text in given:
+        dataset, equals, path = text.partition("=")
+        if equals and dataset in cfg.DATASETS.TEST:
+            named[dataset] = Path(path)
+        elif len(cfg.DATASETS.TEST) == 1:
+            named[cfg.DATASETS.TEST[0]] = Path(text)
+        else:
+            raise ConfigError(
+                f"--predictions {text}: expected DATASET=FILE with a DATASET of "
+                f"{', '.join(cfg.DATASETS.TEST)}"
+            )
+    return named
+
+
+def run(args: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    cfg = load_config(find_config(args.run_dir), args.opts)
+    output = write_report(
+        cfg,
+        args.run_dir,
+        args.output or args.run_dir / "report.html",
+        predictions=name_predictions(cfg, args.predictions),
+        score_threshold=args.score_threshold,
+        max_images=args.max_images,
+    )
+    size_mb = output.stat().st_size / 1e6
+    print(f"{output}: {size_mb:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+
+
+def main(arguments: list[str] | None = None) -> int | str:
+    """Exit status, or the text of an error that the user can mend."""
+    try:
+        run(parse(arguments))
+    except CellsegError as error:
+        return f"{type(error).__name__}: {error}"
+    return 0

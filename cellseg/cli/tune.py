@@ -1,0 +1,301 @@
+r"""Find the thresholds of each class (score, overlaps, minimum area) on a validation set.
+
+    python tools/train_net.py --config-file F --eval-only MODEL.WEIGHTS W OUTPUT_DIR RUN_DIR
+    python tools/tune_thresholds.py RUN_DIR
+    python tools/predict.py --config-file RUN_DIR/thresholds.yaml --input IMAGES --output DIR \
+        --opts MODEL.WEIGHTS W
+
+It reads the predictions of that evaluation, RUN_DIR/inference/<dataset>/, or any file of COCO
+results. The gain is given twice: on the images that the thresholds were fitted to, and, by
+cross-validation, on images that they were not fitted to. docs/thresholds.md says more.
+Exit status: 0 all went well, 1 nothing was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
+import numpy as np
+import yaml
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.overlaps import find_overlaps
+from cellseg.cells.selection import DetectionThresholds
+from cellseg.config import load_config
+from cellseg.datasets.ground_truth import GroundTruth, ImageKey
+from cellseg.errors import CellsegError, DatasetError, LabelError, collect_problems
+from cellseg.evaluation.tuning import FEW_IMAGES, Tuning, tune_thresholds
+from cellseg.files import write_whole
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils.logger import setup_logger
+
+RESULTS_NAME = "coco_instances_results.json"
+OUTPUT_NAME = "thresholds.yaml"
+
+logger = logging.getLogger("cellseg.tune")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "predictions", metavar="RUN_DIR_OR_JSON", help="a run's folder, or a file of COCO results"
+    )
+    parser.add_argument("--config-file", metavar="F", help="default: config.yaml beside or above")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the one in DATASETS.TEST")
+    parser.add_argument("--metric", default="ap_dsb", help="default: %(default)s; docs/metrics.md")
+    parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds; default: %(default)s")
+    parser.add_argument(
+        "--category-ids",
+        type=int,
+        nargs="+",
+        metavar="ID",
+        help="category_id of each class in the results; default: as train_net.py writes them",
+    )
+    parser.add_argument(
+        "--output", metavar="F", help=f"default: {OUTPUT_NAME} beside the config file"
+    )
+    return parser.parse_args(arguments)
+
+
+def find_config(args: argparse.Namespace) -> Path:
+    """The config of the run that the predictions are of."""
+    if args.config_file:
+        return Path(args.config_file)
+    start = Path(args.predictions).absolute()
+    for folder in (start, *start.parents[:3]):
+        if (folder / "config.yaml").is_file():
+            return folder / "config.yaml"
+    raise DatasetError(
+        f"{args.predictions}: no config.yaml in it or above it; name the run's with --config-file"
+    )
+
+
+def find_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
+    """The dataset that the predictions are of."""
+    names = [args.dataset] if args.dataset else list(cfg.DATASETS.TEST)
+    if len(names) != 1:
+        raise DatasetError(
+            f"DATASETS.TEST names {len(names)} datasets ({', '.join(names)}); choose one with "
+            "--dataset"
+        )
+    return str(names[0])
+
+
+def find_results(given: str, dataset: str) -> Path:
+    """The file of COCO results that is meant."""
+    path = Path(given)
+    if path.is_dir():
+        path = path / "inference" / dataset / RESULTS_NAME
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: no such file; `tools/train_net.py --eval-only` writes the predictions on "
+            f"{dataset} there"
+        )
+    return path
+
+
+def read_results(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """COCO results by the text of their image id.
+
+    Raises:
+        DatasetError: not a list of results with masks.
+    """
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        by_image = defaultdict(list)
+        for result in results:
+            for key in ("category_id", "score", "segmentation"):
+                result[key]
+            by_image[str(result["image_id"])].append(result)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path}: {error!r}; expected COCO results: a list of objects with image_id, "
+            "category_id, score and segmentation"
+        ) from error
+    return dict(by_image)
+
+
+def number_classes(dataset: str, num_classes: int, ids: Sequence[int] | None) -> dict[int, int]:
+    """Class number of each category_id in the results."""
+    if ids is not None:
+        if len(set(ids)) != num_classes:
+            raise DatasetError(
+                f"--category-ids has {len(set(ids))} ids; {dataset} has {num_classes} classes"
+            )
+        return dict(zip(ids, range(num_classes)))
+    known = MetadataCatalog.get(dataset).get("thing_dataset_id_to_contiguous_id")
+    return dict(known) if known else dict(zip(range(num_classes), range(num_classes)))
+
+
+def results_to_cells(
+    results: Sequence[Mapping[str, Any]], image_hw: tuple[int, int], classes: Mapping[int, int]
+) -> CellInstances:
+    """Detections of one image.
+
+    Raises:
+        LabelError: a mask is of another image's size, or a category is none of the classes.
+    """
+    strange = sorted({result["category_id"] for result in results} - set(classes))
+    if strange:
+        raise LabelError(
+            f"category_id {strange[0]} is none of {sorted(classes)}; say with --category-ids which "
+            "id each class has"
+        )
+    return CellInstances.from_rles(
+        [result["segmentation"] for result in results],
+        image_hw,
+        scores=[result["score"] for result in results],
+        classes=[classes[result["category_id"]] for result in results],
+    )
+
+
+def outside_crowds(
+    detections: CellInstances, true: CellInstances, crowds: CellInstances
+) -> CellInstances:
+    """Leave out detections that lie in a crowd region and are no true cell: nobody counted there.
+
+    In it: half of the mask or more; no true cell: IoU below 0.5.
+    """
+    if len(crowds) == 0:
+        return detections
+    covered, best = np.zeros(len(detections)), np.zeros(len(detections))
+    in_crowd, in_cells = find_overlaps(crowds, detections), find_overlaps(true, detections)
+    shares = in_crowd.intersection_px / detections.areas_px[in_crowd.pred_index]
+    np.maximum.at(covered, in_crowd.pred_index, shares)
+    np.maximum.at(best, in_cells.pred_index, in_cells.iou)
+    return detections[(covered < 0.5) | (best >= 0.5)]
+
+
+def load_both_sides(
+    truth: GroundTruth, path: Path, classes: Mapping[int, int]
+) -> tuple[list[CellInstances], list[CellInstances]]:
+    """True cells and detections of every image of the dataset.
+
+    Raises:
+        DatasetError: the results are not of this dataset.
+    """
+    results = read_results(path)
+    strange = sorted(set(results) - {str(key) for key in truth.images})
+    if strange:
+        header = f"{path}: images that are not in {truth.dataset_name}"
+        raise DatasetError(collect_problems(header, strange))
+    pairs = [_one_image(truth, key, results.get(str(key), []), classes) for key in truth.images]
+    return [true for true, _ in pairs], [found for _, found in pairs]
+
+
+def _one_image(
+    truth: GroundTruth,
+    key: ImageKey,
+    results: Sequence[Mapping[str, Any]],
+    classes: Mapping[int, int],
+) -> tuple[CellInstances, CellInstances]:
+    true, crowds = truth.cells(key)
+    try:
+        found = results_to_cells(results, true.image_hw, classes)
+    except LabelError as error:
+        raise DatasetError(f"image {key!r}: {error}") from error
+    return true, outside_crowds(found, true, crowds)
+
+
+def describe(tuning: Tuning, classes: Sequence[str]) -> list[str]:
+    """What a person wants to know, one thing per line."""
+    lines = [f"{tuning.metric} of {tuning.num_images} images: {tuning.before:.4f} as it was"]
+    if tuning.held_out is not None:
+        interval = ""
+        if tuning.interval is not None:
+            interval = f", 95 % interval {tuning.interval[0]:+.4f} to {tuning.interval[1]:+.4f}"
+        lines.append(
+            f"on held-out images ({len(tuning.of_folds)} folds): {tuning.held_out:.4f}, gain "
+            f"{tuning.held_out_gain:+.4f}{interval}"
+        )
+    lines.append(
+        f"on the images fitted to (optimistic): {tuning.after:.4f}, gain {tuning.gain:+.4f}"
+    )
+    if tuning.num_images < FEW_IMAGES:
+        lines.append(
+            f"only {tuning.num_images} images: what is found and its gain depend on which images "
+            f"these are; {FEW_IMAGES} or more are better"
+        )
+    if tuning.held_out_gain is not None and tuning.held_out_gain > 0:
+        if tuning.interval is not None and tuning.interval[0] <= 0:
+            lines.append("the gain may be chance: its interval includes 0")
+    else:
+        lines.append("no gain is shown on held-out images: better keep the thresholds as they were")
+    lines += [
+        f"{name}: score >= {score:g}, mask NMS {nms:g}, covered <= {most:g}, "
+        f"minimum area {area:g} px"
+        for name, score, nms, most, area in zip(classes, *columns_of(tuning).values())
+    ]
+    return lines
+
+
+def columns_of(tuning: Tuning) -> dict[str, list[float]]:
+    """Config key to one number per class."""
+    found = tuning.thresholds
+    return {
+        "SCORE_THRESHOLD": np.atleast_1d(found.score).tolist(),
+        "MASK_NMS": np.atleast_1d(found.mask_nms).tolist(),
+        "MAX_COVERED": np.atleast_1d(found.max_covered).tolist(),
+        "MIN_AREA": np.atleast_1d(found.min_area_px).tolist(),
+    }
+
+
+def write_fragment(path: Path, config: Path, tuning: Tuning, lines: Sequence[str]) -> None:
+    """Write a config on top of the run's, with the report as comments."""
+    values = {key: each if len(each) > 1 else each[0] for key, each in columns_of(tuning).items()}
+    base = os.path.relpath(config.resolve(), path.resolve().parent)
+    content = {"_BASE_": base, "CELLSEG": {"TEST": values}}
+    comments = "".join(f"# {line}\n" for line in ["tools/tune_thresholds.py", *lines])
+    with write_whole(path) as partial:
+        partial.write_text(comments + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logger(name="cellseg")
+    config = find_config(args)
+    cfg = load_config(config)
+    dataset = find_dataset(cfg, args)
+    results = find_results(args.predictions, dataset)
+    truth = GroundTruth.load(dataset)
+    classes = number_classes(dataset, len(truth.classes), args.category_ids)
+    true, detections = load_both_sides(truth, results, classes)
+    logger.info("%s: %d detections", results, sum(map(len, detections)))
+    start = DetectionThresholds.from_config(cfg)
+    if start.mask != 0.5:
+        logger.warning("Masks in %s are cut at 0.5, not at CELLSEG.TEST.MASK_THRESHOLD", results)
+    tuning = tune_thresholds(
+        true,
+        detections,
+        args.metric,
+        start=start,
+        num_classes=len(truth.classes),
+        lowest_score=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        folds=args.folds,
+        seed=args.seed,
+    )
+    lines = describe(tuning, truth.classes)
+    for line in lines:
+        logger.info("%s", line)
+    output = Path(args.output) if args.output else config.parent / OUTPUT_NAME
+    write_fragment(output, config, tuning, lines)
+    logger.info("Written: %s", output)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int | str:
+    """Exit status, or the text of an error that the user can mend."""
+    try:
+        return run(parse(arguments))
+    except CellsegError as error:
+        return f"{type(error).__name__}: {error}"
