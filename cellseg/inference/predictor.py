@@ -19,7 +19,7 @@ from cellseg.config import resolve_device
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
-from cellseg.inference.postprocess import instances_to_cells
+from cellseg.modeling.pasting import instances_to_cells
 from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_resizing
 from detectron2.config import CfgNode
