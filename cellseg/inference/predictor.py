@@ -18,8 +18,8 @@ from cellseg.cells.selection import (
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
-from cellseg.inference.postprocess import instances_to_cells
 from cellseg.modeling.device import check_device
+from cellseg.modeling.pasting import instances_to_cells
 from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_resizing
 from detectron2.config import CfgNode
