@@ -49,7 +49,7 @@ setup(
     ],
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"], exclude=["*.__pycache__"]),
-    package_data={"": ["*.yaml", "*.css", "*.js", "*.html", "*.svg", "py.typed"]},
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.j2", "py.typed"]},
     cmdclass={"build_py": BuildWithYaml},
     entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},
     python_requires=">=3.11",
@@ -87,7 +87,8 @@ setup(
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
         ],
-        "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
+        # The site of the documentation: `mkdocs serve`.
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
