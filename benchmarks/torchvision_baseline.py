@@ -21,8 +21,9 @@ from typing import Any
 
 import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import torch
-from cellseg.config import load_config, resolve_device
 from cellseg.engine import CellTrainer
+from cellseg.engine.setup import load_config
+from cellseg.modeling.device import resolve_device
 from detectron2.config import CfgNode
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import Boxes, Instances

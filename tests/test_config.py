@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import add_cellseg_config, load_config, resolve_device
+from cellseg import add_cellseg_config, load_config
 from cellseg.errors import ConfigError
+from cellseg.modeling.device import resolve_device
 from detectron2.config import get_cfg
 
 REPOSITORY = Path(__file__).resolve().parent.parent

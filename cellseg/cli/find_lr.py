@@ -13,9 +13,10 @@ import logging
 from pathlib import Path
 
 import cellseg
-from cellseg.config import load_config, resolve_device
 from cellseg.engine.lr_finder import build_sweep_step, describe_sweep, find_learning_rate
+from cellseg.engine.setup import load_config
 from cellseg.errors import CellsegError, ConfigError
+from cellseg.modeling.device import resolve_device
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 

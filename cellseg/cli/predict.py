@@ -18,7 +18,7 @@ from typing import Any
 
 import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.cells.instances import CellInstances
-from cellseg.config import load_config
+from cellseg.engine.setup import load_config
 from cellseg.errors import CellsegError
 from cellseg.inference.files import find_images, output_stems, predict_files
 from cellseg.inference.predictor import CellPredictor

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import cellseg  # noqa: F401 - before detectron2: it makes `import detectron2` work
-from cellseg.config import load_config
+from cellseg.engine.setup import load_config
 from cellseg.errors import CellsegError, ConfigError
 from cellseg.report.build import MAX_IMAGES, write_report
 from cellseg.report.results import find_config

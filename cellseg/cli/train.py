@@ -16,11 +16,12 @@ import logging
 from pathlib import Path
 
 import cellseg  # before detectron2: it makes `import detectron2` work
-from cellseg.config import load_config, resolve_device
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
+from cellseg.engine.setup import load_config
 from cellseg.errors import CellsegError
 from cellseg.files import write_whole
+from cellseg.modeling.device import resolve_device
 from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode

@@ -15,10 +15,10 @@ from cellseg.cells.selection import (
     select_cells,
     vote_class,
 )
-from cellseg.config import resolve_device
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
+from cellseg.modeling.device import resolve_device
 from cellseg.modeling.pasting import instances_to_cells
 from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_resizing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.config.solver import add_solver_config
 from cellseg.engine.non_finite import StepInputs, random_state, stop_training
 from cellseg.engine.trainer import CellTrainer

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from cellseg import load_config
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import load_config
 from detectron2.modeling import build_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import load_config
 from detectron2.data import DatasetCatalog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
