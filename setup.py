@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"]),
-    package_data={"": ["*.yaml", "*.css", "*.js", "py.typed"]},
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.j2", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
@@ -34,6 +34,7 @@ setup(
         "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",
+        "jinja2>=3.1",
         "termcolor>=2.3",
         "tqdm>=4.65",
         "pyyaml>=6.0",
