@@ -34,6 +34,7 @@ from cellseg.modeling.torchvision_weights import (
 )
 from cellseg.modeling.unread_keys import unread_keys
 from cellseg.plugins import import_plugins
+from cellseg.shipped import shipped_folder
 from cellseg.training_data.augmentations.config import (
     add_augmentation_config,
     check_augmentation_config,
@@ -165,6 +166,8 @@ def load_config(
         DatasetError: a declaration is wrong.
     """
     path = Path(config_file)
+    if not path.is_file() and (shipped_folder("configs") / path).is_file():
+        path = shipped_folder("configs") / path
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file (looked in {Path.cwd()})")
     cfg = get_cfg()
