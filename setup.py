@@ -69,7 +69,6 @@ setup(
         "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",
-        "jinja2>=3.1",
         "termcolor>=2.3",
         "tqdm>=4.65",
         "pyyaml>=6.0",
