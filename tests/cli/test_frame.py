@@ -12,8 +12,8 @@ from cellseg.cli._parser import CommandParser, split_off_overrides
 from cellseg.errors import DatasetError
 from commands import REPOSITORY, run_program
 
-COMMANDS = ["convert", "evaluate", "find-lr", "info", "inspect", "predict", "report", "train"]
-COMMANDS += ["tune"]
+COMMANDS = ["convert", "evaluate", "find-lr", "info", "inspect", "predict", "preview", "report"]
+COMMANDS += ["train", "tune"]
 WITHOUT_TORCH = ["convert", "evaluate", "inspect"]
 
 
@@ -21,7 +21,7 @@ def test_the_commands_and_their_doors() -> None:
     assert command_names() == COMMANDS
     doors = [path.read_text("utf-8") for path in (REPOSITORY / "tools").glob("*.py")]
     opened = [re.findall(r'run_command\("(.+?)"\)', door) for door in doors]
-    assert sorted(opened) == [[name] for name in COMMANDS if name != "info"]
+    assert sorted(opened) == [[name] for name in COMMANDS if name not in ("info", "preview")]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])
@@ -88,6 +88,7 @@ ARGUMENTS = {
     "train": ["--config-file", "a.yaml"],
     "find-lr": ["--config-file", "a.yaml"],
     "predict": ["--config-file", "a.yaml", "--input", "x.png", "--output", "out"],
+    "preview": ["--config-file", "a.yaml", "--output", "x.png"],
     "report": ["run"],
     "tune": ["run"],
 }
@@ -111,7 +112,7 @@ def test_overrides_do_not_hide_the_options_behind_them() -> None:
     assert (args.eval_only, args.opts) == (True, ["SEED", "3"])
 
 
-@pytest.mark.parametrize("name", ["train", "find-lr", "predict"])
+@pytest.mark.parametrize("name", ["train", "find-lr", "predict", "preview"])
 def test_several_config_files(name: str) -> None:
     more = ARGUMENTS[name][2:]
     for words in (["a.yaml", "b.yml"], ["a.yaml", "--config-file", "b.yml"]):

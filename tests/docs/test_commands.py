@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from cellseg import load_config
 from cellseg.cli import command_names, parse_command
-from cellseg.config import load_config
 from pages import REPOSITORY, Page
 
 PAGES = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from cellseg import load_config
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import load_config
 from detectron2.modeling import build_model
 from pages import Page
 
