@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from cellseg.cells.selection import TEST_KEYS, DetectionThresholds
 from cellseg.config import (
     add_cellseg_config,
@@ -84,6 +85,8 @@ def load_config(
         raise ConfigError("no config file is named; quick_start.yaml is one to begin with")
     trees = [(path, read_config_tree(path)) for path in paths]
     cfg = get_cfg()
+    if not torch.cuda.is_available():  # Detectron2's default is "cuda"; a device named stays named
+        cfg.MODEL.DEVICE = "cpu"
     add_cellseg_config(cfg)
     for plugin in _import_named(trees, opts):
         if hasattr(plugin, "add_config"):
