@@ -66,7 +66,7 @@ def _find_typing_error(cfg: CfgNode, task: str, figure: str) -> str:
         return ""
     if task == "cell_iou" and name.split("@")[0] in FIGURES:
         return f"expected {name!r} among CELLSEG.TEST.METRICS, which adds it to the evaluation"
-    return "".join(did_you_mean(f"{task}/{name}", [f"{task}/{each}" for each in tasks[task]]))
+    return did_you_mean(f"{task}/{name}", [f"{task}/{each}" for each in tasks[task]])
 
 
 def _cell_iou_figures(cfg: CfgNode) -> set[str]:

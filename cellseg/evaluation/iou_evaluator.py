@@ -135,7 +135,8 @@ class CellIoUEvaluator(DatasetEvaluator):
             return
         if self._metrics:
             self._cells.setdefault(key, cells)
-        true, crowd = self._truth.cells(key)
+        every = self._truth.cells(key)
+        true, crowd = every.counted, every.crowds
         self._check(key, true, cells)
         self._counts[key] = count_matches_by_class(
             true, cells, len(self._truth.classes), self._thresholds, crowd=crowd
@@ -229,7 +230,7 @@ class CellIoUEvaluator(DatasetEvaluator):
 
     def _chosen_figures(self, cells_by_image: dict[ImageKey, CellInstances]) -> dict[str, float]:
         """Figures of `metrics` over all cells, and "/<class>" where there are several classes."""
-        true = [self._truth.cells(key)[0] for key in cells_by_image]
+        true = [self._truth.cells(key).counted for key in cells_by_image]
         every = list(cells_by_image.values())
         figures = self._score(true, every)
         if len(self._truth.classes) > 1:
