@@ -27,7 +27,7 @@ TORCH_FREE = [
     "cellseg.inspection.fix",
     "cellseg.inspection.suggestions",
     "cellseg.evaluation",
-    "cellseg.evaluation.cell_types",
+    "cellseg.evaluation.confusion",
     "cellseg.cells.matching",
     "cellseg.evaluation.metrics",
     "cellseg.evaluation.scoring",

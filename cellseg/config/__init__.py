@@ -19,8 +19,8 @@ from cellseg.datasets.registration import (
     register_declarations,
 )
 from cellseg.errors import ConfigError, LabelError
-from cellseg.evaluation import score
 from cellseg.evaluation.registry import check_evaluator_names
+from cellseg.evaluation.scorer import split_ranked
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import check_test_augmentation_config
 from cellseg.modeling.cell_types import add_cell_type_config, check_cell_type_config
@@ -133,7 +133,7 @@ def add_cellseg_config(cfg: CfgNode) -> None:
     node.TEST.MAX_COVERED = 1.0
     # A detection with fewer pixels is no cell; 0: off.
     node.TEST.MIN_AREA = 0
-    # Further figures of `cell_iou`, over all cells and per class: names of docs/metrics.md.
+    # Further metrics of `cell_iou`, over all cells and per class: names of docs/metrics.md.
     node.TEST.METRICS = []
     # Registered names of evaluators of your own, beside those of cellseg (docs/custom_parts.md).
     node.TEST.EVALUATORS = []
@@ -297,7 +297,7 @@ def _check_augmentations(cfg: CfgNode) -> None:
 
 def _check_metrics(names: Sequence[str]) -> None:
     try:
-        score([], [], names)
+        split_ranked(names)
     except LabelError as error:
         raise ConfigError(f"CELLSEG.TEST.METRICS: {error} (docs/metrics.md)") from error
 

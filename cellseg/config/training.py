@@ -6,20 +6,18 @@ import difflib
 import math
 from typing import Any
 
-import numpy as np
 from cellseg.errors import ConfigError
-from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.metrics import MatchCounts, summarize_counts
+from cellseg.evaluation.metrics import METRICS, cell_iou_names
 from detectron2.config import CfgNode
 
 PREFIX = "CELLSEG.TRAIN"
 _VALIDATION = ("validation_loss", "validation")
-_COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def add_training_config(node: CfgNode) -> None:
     """Add every key with its default to `node`, which becomes CELLSEG.TRAIN."""
-    # Figure by which model_best.pth is chosen, by its name in metrics.json: "cell_iou/ap_dsb",
+    # Metric by which model_best.pth is chosen, by its name in metrics.json: "cell_iou/ap_dsb",
     # "segm/AP", "validation_loss"; with several test sets "<dataset>/cell_iou/ap_dsb". "": none.
     node.BEST_METRIC = ""
     # Which of two values is better: the "max" or the "min" (of a loss).
@@ -40,7 +38,7 @@ def add_training_config(node: CfgNode) -> None:
 
 
 def check_training_config(cfg: CfgNode) -> None:
-    """Check the keys below CELLSEG.TRAIN, and that BEST_METRIC can be a figure of this run.
+    """Check the keys below CELLSEG.TRAIN, and that BEST_METRIC can be a metric of this run.
 
     Names that only an evaluator of your own knows are left to the first evaluation.
 
@@ -56,7 +54,7 @@ def check_training_config(cfg: CfgNode) -> None:
         raise ConfigError(f"{PREFIX}.VALIDATION_LOSS is True; expected a set in DATASETS.TEST")
     if node.PATIENCE and not (node.BEST_METRIC and cfg.TEST.EVAL_PERIOD > 0):
         raise ConfigError(
-            f"{PREFIX}.PATIENCE is {node.PATIENCE}; expected {PREFIX}.BEST_METRIC to name a figure "
+            f"{PREFIX}.PATIENCE is {node.PATIENCE}; expected {PREFIX}.BEST_METRIC to name a metric "
             f"and TEST.EVAL_PERIOD to be more than 0, found {node.BEST_METRIC!r} and "
             f"{cfg.TEST.EVAL_PERIOD}"
         )
@@ -104,24 +102,18 @@ def _find_problem(cfg: CfgNode, metric: str) -> str:
     return _find_typing_error(cfg, first, rest)
 
 
-def _find_typing_error(cfg: CfgNode, task: str, figure: str) -> str:
-    """Whether a figure of one of the built-in evaluators is only nearly one."""
-    tasks = {"cell_iou": _cell_iou_figures(cfg), "bbox": set(_COCO_FIGURES)}
+def _find_typing_error(cfg: CfgNode, task: str, metric: str) -> str:
+    """Whether a metric of one of the built-in evaluators is only nearly one."""
+    tasks = {"cell_iou": {*cell_iou_names(), *cfg.CELLSEG.TEST.METRICS}, "bbox": set(_COCO_METRICS)}
     if cfg.MODEL.MASK_ON:
         tasks["segm"] = tasks["bbox"]
     if task not in tasks:
         near = difflib.get_close_matches(task, tasks, n=1)
-        return f"did you mean {near[0]}/{figure}?" if near else ""
-    name = figure.split("/")[0]
+        return f"did you mean {near[0]}/{metric}?" if near else ""
+    name = metric.split("/")[0]
     if name in tasks[task] or name.startswith("AP-"):
         return ""
-    if task == "cell_iou" and name.split("@")[0] in FIGURES:
+    if task == "cell_iou" and name.split("@")[0] in METRICS:
         return f"expected {name!r} among CELLSEG.TEST.METRICS, which adds it to the evaluation"
     near = difflib.get_close_matches(name, tasks[task], n=3)
     return f"did you mean {' or '.join(f'{task}/{each}' for each in near)}?" if near else ""
-
-
-def _cell_iou_figures(cfg: CfgNode) -> set[str]:
-    nothing = np.zeros((0, 10), np.int64)
-    counts = MatchCounts(nothing, nothing, nothing, nothing.astype(np.float64))
-    return {*summarize_counts(counts), *cfg.CELLSEG.TEST.METRICS}

@@ -60,8 +60,8 @@ class GroundTruth:
             )
         return cls(dataset_name, tuple(classes), images)
 
-    def cells(self, key: ImageKey) -> tuple[CellInstances, CellInstances]:
-        """True cells and crowd regions (`iscrowd`) of one image.
+    def cells(self, key: ImageKey) -> CellInstances:
+        """True cells of one image; crowd regions (`iscrowd`) are among them, with their flag.
 
         Segmentations may be polygons, RLE (compressed or not) or bitmaps [H, W].
 
@@ -75,15 +75,16 @@ class GroundTruth:
         image_hw = (int(image["height"]), int(image["width"]))
         try:
             rles = [_annotation_to_rle(annotation, image_hw) for annotation in annotations]
-            cells = CellInstances.from_rles(
-                rles, image_hw, classes=[annotation["category_id"] for annotation in annotations]
+            return CellInstances.from_rles(
+                rles,
+                image_hw,
+                classes=[annotation["category_id"] for annotation in annotations],
+                is_crowd=[bool(annotation.get("iscrowd", 0)) for annotation in annotations],
             )
         except LabelError as error:
             raise DatasetError(
                 f"annotations of image {key!r} in dataset {self.dataset_name!r}: {error}"
             ) from error
-        crowd = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool)
-        return cells[~crowd], cells[crowd]
 
 
 def _annotation_to_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int]) -> Rle:

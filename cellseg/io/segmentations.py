@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.overlaps import Segmentation
 from cellseg.errors import DatasetError, LabelError, collect_problems
-from cellseg.evaluation.comparison import Segmentation
 from cellseg.images import read_label_image
 from cellseg.io import FORMATS, find_format, read_records
 from cellseg.io.base import ANY_CLASS
@@ -40,7 +40,7 @@ class Segmentations:
         by_id: label image or cells by image id.
         has_classes: the cells' classes are known.
         lists_empty: an image without cells would be among them.
-        crowd_regions: regions of uncounted cells that were left out.
+        crowd_regions: how many regions of uncounted cells are among the cells.
     """
 
     source: Path
@@ -100,9 +100,12 @@ def _need_split(split: str | None, format_name: str) -> str:
 
 
 def _record_to_cells(record: CellRecord, classes: Sequence[str]) -> CellInstances:
-    cells = [cell for cell in record.cells if not cell.is_crowd]
-    numbers = [classes.index(cell.class_name) for cell in cells]
-    return CellInstances.from_rles([cell.rle for cell in cells], record.image_hw, classes=numbers)
+    return CellInstances.from_rles(
+        [cell.rle for cell in record.cells],
+        record.image_hw,
+        classes=[classes.index(cell.class_name) for cell in record.cells],
+        is_crowd=[cell.is_crowd for cell in record.cells],
+    )
 
 
 def _read_folder(folder: Path) -> dict[str, Segmentation]:
