@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import load_config
+from cellseg.engine.setup import load_config
 from cellseg.inference import predictor as predictor_module
 from cellseg.inference.predictor import CellPredictor
 from detectron2.modeling import build_model

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cellseg.cells.instances import CellInstances
-from cellseg.config import load_config
+from cellseg.engine.setup import load_config
 from cellseg.inference import predictor as predictor_module
 from cellseg.inference.predictor import CellPredictor
 from cellseg.modeling import CellMaskHead
