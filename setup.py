@@ -30,6 +30,7 @@ setup(
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
         "pillow>=11.3",
+        "imagehash>=4.3",
         "tifffile>=2023.7.10",
         "matplotlib>=3.10",
         "tensorboard>=2.14",

@@ -1,4 +1,4 @@
-"""The figures as text and as CSV files."""
+"""What was measured as text and as CSV files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IMAGE_COLUMNS = (
 
 
 def summarize_splits(images: Sequence[ImageMeasures], names: Sequence[str]) -> str:
-    """A table with one column per split and one row per figure."""
+    """A table with one column per split and one row per measure."""
     columns = {name: _summarize([one for one in images if one.split == name]) for name in names}
     rows = list(next(iter(columns.values()))) if columns else []
     classes = sorted({c for image in images for c in image.cells.class_name.tolist()})
@@ -113,17 +113,12 @@ def list_findings(findings: Sequence[Finding]) -> str:
     for severity, kind in kinds:
         same = [f for f in findings if (f.severity, f.kind) == (severity, kind)]
         lines.append(f"{severity:8}{kind} ({len(same)})")
-        lines += [
-            _LONG_HASH.sub(r"\1..", f"        {_place(f)}: {f.text}")
-            for f in same[:_SHOWN_PER_KIND]
-        ]
+        for f in same[:_SHOWN_PER_KIND]:
+            where = f"{f.split} {f.image_id}".rstrip()
+            lines.append(_LONG_HASH.sub(r"\1..", f"        {where}: {f.text}"))
         if len(same) > _SHOWN_PER_KIND:
             lines.append(f"        ... and {len(same) - _SHOWN_PER_KIND} more in findings.csv")
     return "\n".join(lines)
-
-
-def _place(finding: Finding) -> str:
-    return f"{finding.split} {finding.image_id}".rstrip()
 
 
 def count_findings(findings: Sequence[Finding]) -> str:
