@@ -51,6 +51,8 @@ setup(
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10; python_version >= '3.11'",
         ],
+        # The site of the documentation: `mkdocs serve`.
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files; for Python 3.11 and newer.
         "imagej": ["roifile>=2026.2.10"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
