@@ -31,7 +31,7 @@ class Finding:
     """One thing about one image, or about a split where `image_id` is "".
 
     Attributes:
-        severity: "error" (training or its figures would be wrong), "warning" (probably not
+        severity: "error" (training or its metrics would be wrong), "warning" (probably not
             meant), "note" (good to know).
         kind: short name, the same for all findings of its kind.
         split: name of the dataset.

@@ -26,17 +26,16 @@ _IMAGE_COLUMNS = (
 
 def summarize_splits(images: Sequence[ImageMeasures], names: Sequence[str]) -> str:
     """A table with one column per split and one row per measure."""
-    columns = {name: _summarize([one for one in images if one.split == name]) for name in names}
-    rows = list(next(iter(columns.values()))) if columns else []
+    by_split = {name: [image for image in images if image.split == name] for name in names}
+    columns = [_summarize(own) for own in by_split.values()]
+    table = [[row, *(column[row] for column in columns)] for row in (columns[0] if columns else ())]
     classes = sorted({c for image in images for c in image.cells.class_name.tolist()})
-    table: list[list[Any]] = [[row, *(columns[name][row] for name in names)] for row in rows]
-    if len(classes) > 1:
-        for label in classes:
-            counts = [
-                sum(int((m.cells.class_name == label).sum()) for m in images if m.split == name)
-                for name in names
-            ]
-            table.append([f"cells of class {label}", *counts])
+    for label in classes if len(classes) > 1 else ():
+        counts = [
+            sum(np.count_nonzero(image.cells.class_name == label) for image in own)
+            for own in by_split.values()
+        ]
+        table.append([f"cells of class {label}", *map(str, counts)])
     return tabulate(
         table, headers=["", *names], disable_numparse=True,
         colalign=["left", *(["right"] * len(names))],
