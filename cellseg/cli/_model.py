@@ -6,7 +6,7 @@ import argparse
 import logging
 
 import cellseg  # before detectron2: it makes `import detectron2` work
-from cellseg.config import load_config
+from cellseg.engine.setup import load_config
 from cellseg.modeling.device import check_device, describe_device
 from detectron2.config import CfgNode
 

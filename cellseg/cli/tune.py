@@ -28,8 +28,8 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.cli._parser import CommandParser
-from cellseg.config import load_config
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey
+from cellseg.engine.setup import load_config
 from cellseg.errors import DatasetError, LabelError, collect_problems
 from cellseg.evaluation.tuning import FEW_IMAGES, Tuning, tune_thresholds
 from cellseg.files import write_whole

@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 from builders import rectangle, scene_of_masks, write_classes, write_label_images
+from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds, select_cells
-from cellseg.config import load_config
 from cellseg.errors import LabelError
 from cellseg.evaluation import CellIoUEvaluator
 from cellseg.evaluation.tuning import Tuning

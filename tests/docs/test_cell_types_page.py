@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.modeling.cell_types import add_cell_type_config
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cellseg import add_cellseg_config, load_config
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import add_cellseg_config, load_config
 from cellseg.engine import CellTrainer
 from cellseg.errors import ConfigError
 from cellseg.evaluation import EVALUATOR_REGISTRY

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from cellseg import load_config
 from cellseg.cli import parse_command
-from cellseg.config import load_config
 from cellseg.config.solver import add_solver_config
 from cellseg.engine.non_finite import StepInputs, random_state, stop_training
 from cellseg.engine.trainer import CellTrainer

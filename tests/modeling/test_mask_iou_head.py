@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import CheckpointError, ConfigError
 from cellseg.modeling import CellMaskHead, MaskIoUHead, MaskRCNN, load_weights
 from cellseg.modeling.mask_head import true_masks
