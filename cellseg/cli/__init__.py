@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import os
 import pkgutil
 import sys
 import warnings
@@ -70,7 +71,7 @@ def run_command(
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
     """
-    _silence_torch()
+    _silence_future_warnings()
     args = parse_command(name, arguments, prog=prog)
     try:
         return int(_import_command(name).run(args))
@@ -112,10 +113,12 @@ def _read_summary(name: str) -> str:
     return docstring.partition("\n")[0]
 
 
-def _silence_torch() -> None:
-    """Keep torch's notes to its own developers from those who only run a command.
+def _silence_future_warnings() -> None:
+    """Keep torch's notes on its next version from those who only run a command.
 
-    `python -W default` shows them.
+    They are for whoever writes the code: `python -W default -m cellseg ...` shows them. Processes
+    that the command starts inherit this through the environment.
     """
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(vision)?(\.|$)")
+        warnings.simplefilter("ignore", FutureWarning)
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
