@@ -13,6 +13,7 @@ from cellseg.config import (
     add_cellseg_config,
     check_combinations,
     check_keys,
+    check_value,
     find_config_file,
     open_types,
     read_config_tree,
@@ -97,9 +98,9 @@ def load_config(
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     register_torchvision_weights()
-    register_declarations(
-        [*builtin_declarations(), *map(Path, cfg.CELLSEG.DATASETS.DECLARATIONS)], datasets_root()
-    )
+    declarations = cfg.CELLSEG.DATASETS.DECLARATIONS
+    check_value("DATASETS.DECLARATIONS", declarations)
+    register_declarations([*builtin_declarations(), *map(Path, declarations)], datasets_root())
     check_config(cfg)
     return cfg
 
