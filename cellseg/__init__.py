@@ -12,7 +12,7 @@ from typing import Any
 
 from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 ensure_detectron2()
 

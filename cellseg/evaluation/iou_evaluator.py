@@ -172,7 +172,7 @@ class CellIoUEvaluator(DatasetEvaluator):
         figures = self._figures(counts)
         logger.info("%s", self._table(figures, len(counts_by_image)))
         if confusion_by_image:
-            self._report_confusion(sum(confusion_by_image.values(), np.int64(0)))
+            self._report_confusion(np.sum(list(confusion_by_image.values()), axis=0))
         if self._metrics:
             chosen = self._chosen_figures(cells_by_image)
             logger.info("%s", self._table_of_chosen(chosen))

@@ -43,7 +43,7 @@ def test_commands_name_files_that_are_there_and_keys_that_load(project: Path) ->
     assert len(PAGE.commands) == 4
     for command in PAGE.commands:
         words = command.replace('"', "").split()
-        assert words[:3] == ["python", "tools/train_net.py", "--config-file"]
+        assert words[:3] == ["cellseg", "train", "--config-file"]
         load_config(project / words[3], words[4:])
 
 

@@ -33,7 +33,7 @@ def test_the_config_loads_and_the_command_takes_it(
     assert (node.ACCUMULATE, node.LAYER_DECAY) == (4, 0.8)
     assert node.FREEZE[1] == ["backbone.bottom_up.stem", -1]
     [command] = PAGE.commands
-    assert command == "python tools/find_learning_rate.py --config-file careful.yaml"
+    assert command == "cellseg find-lr --config-file careful.yaml"
     found = parse_command("find-lr", command.split()[2:])
     assert (found.lowest, found.highest, found.iterations) == (1e-6, 1.0, 100)
 

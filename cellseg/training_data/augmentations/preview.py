@@ -2,7 +2,7 @@
 
 Without a config it takes made-up cells and shows every augmentation by itself, at the upper end of
 its default range. With one it takes an image of the training set, and shows what the config
-enables, each by itself and then all of them together, a few times. `cellseg.cli.preview` is the
+enables, each by itself and then all of them together, a few times. `cellseg preview` is the
 command.
 """
 

@@ -15,7 +15,7 @@ from cellseg import add_cellseg_config
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.labels import label_image_to_rles
 from cellseg.cells.synthetic import make_cells
-from cellseg.cli import preview as preview_command
+from cellseg.cli import run_command
 from cellseg.errors import ConfigError
 from cellseg.training_data.augmentations import preview
 from cellseg.training_data.augmentations.config import find_switches
@@ -238,7 +238,7 @@ def test_the_fragment_of_the_page_builds() -> None:
 
 
 def test_preview_shows_every_augmentation(tmp_path: Path) -> None:
-    preview_command.main(["--output", str(tmp_path / "all.png"), "--seed", "1"])
+    assert run_command("preview", ["--output", str(tmp_path / "all.png"), "--seed", "1"]) == 0
     rgb = cv2.imread(str(tmp_path / "all.png"))
     assert rgb.shape[1] > 1000
     first = rgb[26:282, :256].astype(int)
@@ -294,8 +294,7 @@ def test_preview_of_nothing_is_an_error(training_set: CfgNode) -> None:
 
 
 def test_preview_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        preview_command.main(["--output", str(tmp_path / "p.png"), "--config-file", "missing.yaml"])
-    assert caught.value.code == 1
+    words = ["--output", str(tmp_path / "p.png"), "--config-file", "missing.yaml"]
+    assert run_command("preview", words) == 1
     assert "missing.yaml" in capsys.readouterr().err
     assert not (tmp_path / "p.png").exists()
