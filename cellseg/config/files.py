@@ -34,7 +34,8 @@ def find_config_file(name: str | Path, folder: str | Path = "") -> Path:
         if path.is_file():
             return path
     known = [path.relative_to(recipes).as_posix() for path in recipes.rglob("*.yaml")]
-    hint = "".join(f"; {text}" for text in did_you_mean(below.as_posix(), known, most=1))
+    near = did_you_mean(below.as_posix(), known, count=1)
+    hint = near and f"; {near}"
     raise ConfigError(
         f"{given}: no such config file (looked in {Path(folder).absolute()} and in the recipes of "
         f"cellseg, {recipes}){hint}"

@@ -38,7 +38,7 @@ from cellseg.modeling.torchvision_weights import (
     torchvision_mismatches,
 )
 from cellseg.modeling.unread_keys import unread_keys
-from cellseg.names import did_you_mean
+from cellseg.names import did_you_mean, suggest_name
 from cellseg.plugins import import_plugins
 from cellseg.training_data.augmentations import check_augmentation_config
 from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
@@ -155,7 +155,7 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
     wanted = text.split(":")[-1].strip().strip("'\"")
     known = list(_flat_keys(cfg))
     near = did_you_mean(wanted, known) or did_you_mean(wanted.rpartition(".")[0], known)
-    return f"{wanted} is no key of the config{''.join(f'; {each}' for each in near)}"
+    return f"{wanted} is no key of the config{near and f'; {near}'}"
 
 
 def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterable[str]:
@@ -206,7 +206,7 @@ def _check_metrics(names: Sequence[str]) -> None:
 def _check_dataset(cfg: CfgNode, name: str) -> None:
     known = list(DatasetCatalog.list())
     if name not in known:
-        hint = " ".join(did_you_mean(name, known)) or f"known: {', '.join(known)}"
+        hint = suggest_name(name, known, "known:", 3)
         raise ConfigError(
             f"DATASETS names {name!r}, which is not registered; {hint} Declare your own in a "
             "YAML file and name it in CELLSEG.DATASETS.DECLARATIONS (see datasets/README.md)"

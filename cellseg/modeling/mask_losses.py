@@ -139,7 +139,8 @@ def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
 
 def _explain(text: str, name: str) -> str:
     known = sorted(entry for entry, _ in MASK_LOSS_REGISTRY)
-    hint = "".join(f"{text} " for text in did_you_mean(name, known, most=2))
+    near = did_you_mean(name, known, 2)
+    hint = near and f"{near} "
     return (
         f"CELLSEG.MASK_HEAD.LOSS is {text!r}; {hint}Expected one of {', '.join(known)}, or a sum "
         "such as bce+dice or 0.5*bce+2*jaccard. Code that registers a loss has to be listed in "
