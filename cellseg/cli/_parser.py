@@ -29,12 +29,11 @@ class CommandParser(argparse.ArgumentParser):
         version = f"cellseg {cellseg.__version__}"
         self.add_argument("--version", action="version", version=version)
 
-    def add_config_option(self, *, required: bool = True, more_help: str = "") -> None:
+    def add_config_option(self, *, required: bool = True) -> None:
         """Add `--config-file`; its value is the list of files, later ones over earlier ones.
 
         Args:
             required: whether it has to be given; None is the value where it is not.
-            more_help: what else `--help` says about it.
         """
         self._takes_several_configs = True
         self.add_argument(
@@ -42,17 +41,26 @@ class CommandParser(argparse.ArgumentParser):
             action="append",
             required=required,
             metavar="FILE",
-            help="YAML config, or a recipe that comes with cellseg (`cellseg info` lists them); of "
-            f"several, FILE FILE ..., the later ones win{more_help}",
+            help="YAML config, or the name of a recipe that comes with cellseg (`cellseg info` "
+            "lists them); of several (FILE FILE ...) the later ones win",
         )
 
     def add_overrides(self) -> None:
         """Add `KEY VALUE ...`, which `--opts` takes too; to be called after other positionals."""
         self.add_argument(
-            "opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the config's"
+            "opts",
+            nargs="*",
+            default=[],
+            metavar="KEY VALUE",
+            help="config keys and values; they win over the config files",
         )
         self.add_argument(
-            "--opts", dest="more_opts", nargs="*", default=[], metavar="KEY VALUE", help="the same"
+            "--opts",
+            dest="more_opts",
+            nargs="*",
+            default=[],
+            metavar="KEY VALUE",
+            help="the same; it may stand before other options",
         )
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
