@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cellseg import add_cellseg_config, load_config
+from cellseg.cells.selection import TEST_KEYS, DetectionThresholds
 from cellseg.config import KEYS, check_keys, check_value, value_of
 from cellseg.config.reference import keys_to_markdown
 from cellseg.errors import ConfigError
@@ -97,3 +100,18 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cellseg.config", str(tmp_path / "new/keys.md")]
     subprocess.run(command, check=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)})
     assert (tmp_path / "new/keys.md").read_text("utf-8") == keys_to_markdown()
+
+
+@pytest.mark.parametrize(
+    "value", [-1, 0, 0.5, 1, 1.5, math.inf, True, "a", None, [], [0.5], [2, 0]]
+)
+def test_thresholds_of_cells_follow_the_same_rules(value: Any) -> None:
+    """`DetectionThresholds`, a room below, checks its own numbers."""
+    fields = ("score", "mask", "mask_nms", "max_covered", "min_area_px")
+    for field, key in zip(fields, TEST_KEYS, strict=True):
+        assert KEYS[f"TEST.{key}"].default == getattr(DetectionThresholds(), field)
+        if KEYS[f"TEST.{key}"].rule.accepts(value):
+            DetectionThresholds(**{field: value})
+        else:
+            with pytest.raises(ConfigError):
+                DetectionThresholds(**{field: value})
