@@ -95,7 +95,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         self._classes = list(self._metadata.get("thing_classes") or ())
         self._tasks = sorted(tasks)
         self._output_dir = Path(output_dir)
-        self._max_detections = max(max_detections, _LEAST_LIMIT)
+        self.max_detections = max(max_detections, _LEAST_LIMIT)
         self._distributed = distributed
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
             self._truth = COCO(str(_find_truth(dataset_name, self._output_dir)))
@@ -224,7 +224,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         return ["AP", "AP50", "AP75", "APs", "APm", "APl", *per_class]
 
     def _metrics(self, evaluation: CocoEvaluation) -> dict[str, float]:
-        limit = self._max_detections
+        limit = self.max_detections
         every = evaluation.numbers(limit)
         values = [every.ap, every.ap_at(0.5), every.ap_at(0.75)]
         values += [evaluation.numbers(limit, sizes).ap for sizes in COCO_SIZES.values()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.errors import DatasetError
-from cellseg.images import read_model_input
+from cellseg.images import ImageInput
 from cellseg.inspection.measures import ImageMeasures
 from cellseg.inspection.report import Inspection
 from numpy.typing import NDArray
@@ -58,13 +58,15 @@ class Scale:
     reason: str
 
 
-def suggest_config(inspection: Inspection, base_config: Path) -> str:
+def suggest_config(inspection: Inspection, base_config: Path, image_input: ImageInput) -> str:
     """Settings from the training split, as YAML that `load_config` takes as it is.
 
     Args:
         inspection: of the whole dataset; of several splits, one called `train` (or the first) is
             for training, one called `val`, `test` or the like (or the last) for testing.
-        base_config: what the settings extend; how it normalises images goes into the pixel mean.
+        base_config: the file that the settings extend.
+        image_input: how that config reads images, `ImageInput.from_config(load_config(file))`;
+            the pixel mean is that of images read so, with the normalisation that is suggested.
 
     Raises:
         DatasetError: there is no cell to learn from.
@@ -81,7 +83,7 @@ def suggest_config(inspection: Inspection, base_config: Path) -> str:
     most = max(len(image.cells) for image in inspection.images)
     in_window = _most_in_window(images, scale.crop_px)
     normalize = suggest_normalization(images)
-    mean, std = measure_pixels(images, base_config, normalize)
+    mean, std = measure_pixels(images, replace(image_input, normalize=normalize))
     lines = [
         f"# Suggested from {len(sizes_wh)} cells in {len(images)} images of {train}.",
         f"_BASE_: {json.dumps(str(base_config.resolve()))}",
@@ -256,19 +258,17 @@ def suggest_normalization(images: Sequence[ImageMeasures]) -> str:
 
 
 def measure_pixels(
-    images: Sequence[ImageMeasures], config_file: Path, normalize: str
+    images: Sequence[ImageMeasures], image_input: ImageInput
 ) -> tuple[list[float], list[float]]:
     """Mean and deviation per channel of what the model takes, in the order of INPUT.FORMAT.
 
     At most 200 images, evenly chosen, are read.
     """
-    from cellseg.config import load_config
-
-    cfg = load_config(config_file, ["CELLSEG.INPUT.NORMALIZE", normalize])
     step = max(1, len(images) // _MAX_IMAGES_FOR_MEAN)
     sums, squares, count = np.zeros(3), np.zeros(3), 0
     for image in images[::step]:
-        pixels = read_model_input(image.record.image_path, cfg).reshape(-1, 3).astype(np.float64)
+        taken = image_input.read_model_input(image.record.image_path)
+        pixels = taken.reshape(-1, 3).astype(np.float64)
         sums += pixels.sum(axis=0)
         squares += (pixels**2).sum(axis=0)
         count += len(pixels)

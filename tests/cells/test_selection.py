@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import (
     DetectionThresholds,
@@ -16,9 +17,8 @@ from cellseg.cells.selection import (
     select_detections,
     values_of_classes,
 )
-from cellseg.config import load_config
 from cellseg.errors import ConfigError
-from cellseg.inference.postprocess import instances_to_cells
+from cellseg.modeling.pasting import instances_to_cells
 from detectron2.structures import Boxes, Instances
 
 REPOSITORY = Path(__file__).resolve().parents[2]

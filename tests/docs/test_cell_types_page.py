@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.modeling.cell_types import add_cell_type_config
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -54,7 +54,7 @@ def test_commands_name_files_that_are_there_and_keys_that_load(project: Path) ->
     assert len(PAGE.commands) == 4
     for command in PAGE.commands:
         words = command.replace('"', "").split()
-        assert words[:3] == ["python", "tools/train_net.py", "--config-file"]
+        assert words[:3] == ["cellseg", "train", "--config-file"]
         load_config(project / words[3], words[4:])
 
 

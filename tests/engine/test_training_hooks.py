@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.config.training import check_training_config
 from cellseg.engine import CellTrainer
 from cellseg.engine.hooks import ProgressBar, RunRecord, ValidationLoss, cell_hooks

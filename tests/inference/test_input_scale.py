@@ -9,7 +9,7 @@ import builders
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import ConfigError
 from cellseg.inference.predictor import CellPredictor
 from cellseg.io import read_records
