@@ -282,7 +282,7 @@ class _Search:
     def _compared(self, selection: Selection) -> Comparison:
         number, voted, kept = selection
         image = self._images[number].whole
-        return image.with_classes(self._classes(number, voted)).select(pred=kept)
+        return image.with_classes(self._classes(number, voted)).select(kept)
 
     def metric_of(self, selections: Sequence[Selection]) -> float:
         """The metric over images of which certain detections are kept."""
