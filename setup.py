@@ -64,6 +64,7 @@ setup(
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
         "pillow>=11.3",
+        "imagehash>=4.3",
         "tifffile>=2023.7.10",
         "jinja2>=3.1",
         "matplotlib>=3.10",

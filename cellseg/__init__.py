@@ -21,7 +21,7 @@ _LAZY = {
     "binarize": "cellseg.modeling",
     "maskrcnn_resnet50_fpn": "cellseg.modeling",
     "load_config": "cellseg.engine.setup",
-    "add_cellseg_config": "cellseg.engine.setup",
+    "add_cellseg_config": "cellseg.config",
     "CellInstances": "cellseg.cells.instances",
 }
 

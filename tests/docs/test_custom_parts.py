@@ -287,7 +287,7 @@ def test_evaluator(small: list[str]) -> None:
     evaluator = EVALUATOR_REGISTRY.get("CultureEvaluator")(cfg, "few_val", "")
     evaluator.reset()
     for key in evaluator.truth.images:
-        true, _ = evaluator.truth.cells(key)
+        true = evaluator.truth.cells(key).counted
         masks = torch.from_numpy(true.to_bitmaps())[1:]  # all but the first
         found = Instances(true.image_hw, pred_masks=masks, scores=torch.ones(len(masks)))
         found.pred_boxes = Boxes(torch.from_numpy(true.boxes_xyxy)[1:])
@@ -295,7 +295,9 @@ def test_evaluator(small: list[str]) -> None:
         evaluator.process([{"image_id": key}], [{"instances": found}])
     culture = evaluator.evaluate()["culture"]
     assert (culture["count_error"], culture["count_bias"]) == (1, -1)
-    lost = [evaluator.truth.cells(key)[0].areas_px[0] / 64**2 for key in evaluator.truth.images]
+    lost = [
+        evaluator.truth.cells(key).counted.areas_px[0] / 64**2 for key in evaluator.truth.images
+    ]
     assert culture["confluence_error"] == pytest.approx(np.mean(lost))
 
 
