@@ -28,6 +28,13 @@ class CommandParser(argparse.ArgumentParser):
         self._takes_several_configs = False
         version = f"cellseg {cellseg.__version__}"
         self.add_argument("--version", action="version", version=version)
+        self.add_argument(
+            "--plugin",
+            action="append",
+            metavar="FILE",
+            help="module or .py file of yours, imported before all else, whose formats and metrics "
+            "are then known; may be given several times",
+        )
 
     def add_config_option(self, *, required: bool = True) -> None:
         """Add `--config-file`; its value is the list of files, later ones over earlier ones.
@@ -71,6 +78,21 @@ class CommandParser(argparse.ArgumentParser):
         if hasattr(args, "opts"):
             args.opts = [*args.opts, *args.more_opts]
         return args
+
+
+def named_plugins(words: Sequence[str]) -> list[str]:
+    """What `--plugin` names, found before a parser is built whose choices plug-ins add to.
+
+    Example:
+        >>> named_plugins(["--to", "yolo", "--plugin", "yolo_format.py"])
+        ['yolo_format.py']
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        return list(parser.parse_known_args(list(words))[0].plugin)
+    except argparse.ArgumentError:  # --plugin without a file: the command's parser says so
+        return []
 
 
 def split_off_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
