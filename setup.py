@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"]),
-    package_data={"": ["*.yaml", "*.css", "*.js", "py.typed"]},
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.j2", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
@@ -34,6 +34,7 @@ setup(
         "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",
+        "jinja2>=3.1",
         "termcolor>=2.3",
         "tqdm>=4.65",
         "pyyaml>=6.0",
@@ -49,6 +50,8 @@ setup(
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10; python_version >= '3.11'",
         ],
+        # The site of the documentation: `mkdocs serve`.
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files; for Python 3.11 and newer.
         "imagej": ["roifile>=2026.2.10"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).

@@ -21,8 +21,9 @@ from typing import Any
 
 import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import torch
-from cellseg.config import load_config, resolve_device
+from cellseg.config import load_config
 from cellseg.engine import CellTrainer
+from cellseg.modeling.device import check_device
 from detectron2.config import CfgNode
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import Boxes, Instances
@@ -143,7 +144,7 @@ def _output(cells: dict[str, Tensor], item: dict[str, Any]) -> dict[str, Instanc
 def main() -> None:
     args = parse()
     cfg = load_config(args.config_file, args.opts)
-    resolve_device(cfg)
+    check_device(cfg)
     setup_logger(cfg.OUTPUT_DIR, name="cellseg")
     torch.manual_seed(max(cfg.SEED, 0))
     model = build(cfg, args.weights)

@@ -22,8 +22,12 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         path: the file's final name; the temporary one is beside it, with the same suffix.
 
     Example:
-        >>> with write_whole("cells.txt") as partial:  # doctest: +SKIP
-        ...     partial.write_text("12 cells")
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with write_whole(Path(folder, "cells.txt")) as partial:
+        ...         _ = partial.write_text("12 cells")
+        ...     Path(folder, "cells.txt").read_text()
+        '12 cells'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import add_cellseg_config, load_config, resolve_device
+from cellseg.config import add_cellseg_config, load_config
 from cellseg.errors import ConfigError
 from detectron2.config import get_cfg
 
@@ -76,13 +76,10 @@ def test_a_missing_file_and_odd_overrides() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_falls_back_to_the_cpu_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    cfg = load_config(QUICK_START, ["MODEL.DEVICE", "cuda"])
-    with caplog.at_level(logging.WARNING):
-        resolve_device(cfg)
-        resolve_device(cfg)
-    assert cfg.MODEL.DEVICE == "cpu"
-    assert len(caplog.records) == 1
+def test_without_cuda_the_cpu_is_the_default_and_a_device_that_is_named_stays() -> None:
+    base = REPOSITORY / "configs" / "base_mask_rcnn_R_50_FPN.yaml"
+    assert load_config(base).MODEL.DEVICE == "cpu"
+    assert load_config(base, ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cuda"
 
 
 def test_weights_that_do_not_go_with_the_config_are_warned_about(

@@ -3,7 +3,7 @@
 
 import sys
 
-from cellseg.cli.inspect import main
+from cellseg.cli import run_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("inspect"))

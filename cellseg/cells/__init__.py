@@ -1,1 +1,3 @@
-"""Cells and what can be done with them on numpy arrays: no torch, no engine, no files."""
+"""The ground floor: cells as label images, windows, runs and outlines, how they are compared,
+selected and drawn. Works on numpy arrays only, without torch and without an engine.
+"""

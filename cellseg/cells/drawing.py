@@ -60,13 +60,14 @@ def draw_overlay(
     Args:
         image: [H, W] or [H, W, C] in any integer or float dtype, RGB order; contrast is
             stretched, so that dim and 16-bit images can be read.
-        cells: cells of that image.
-        true_cells: with these, `draw_comparison` is drawn instead.
+        cells: the cells of that image to draw.
+        true_cells: true cells of that image; where they are given, `draw_comparison` draws the
+            picture.
         scale: whole-number enlargement; by default small images are enlarged until their longer
             side has 640 pixels or more.
 
     Returns:
-        RGB uint8 [scale * H, scale * W, 3]; more with `true_cells`.
+        RGB uint8 [scale * H, scale * W, 3]; larger with `true_cells`.
 
     Raises:
         LabelError: the cells belong to an image of another size.
@@ -86,11 +87,13 @@ def draw_comparison(
     colour; true cells that were missed and predicted ones that match nothing are red.
 
     Args:
-        image, scale: as in `draw_overlay`.
-        true, pred: cells of that image.
+        image: the image, as in `draw_overlay`.
+        true: true cells of that image.
+        pred: predicted cells of that image.
+        scale: whole-number enlargement, as in `draw_overlay`.
 
     Returns:
-        RGB uint8.
+        RGB uint8 [scale * H + 30, 2 * scale * W + 6, 3].
 
     Raises:
         LabelError: the cells belong to an image of another size.
@@ -114,7 +117,7 @@ def draw_comparison(
 
 
 class _Canvas:
-    """An image made ready to be drawn on, more than once."""
+    """An enlarged image of full contrast that cells can be drawn on, as often as wanted."""
 
     def __init__(self, image: NDArray[Any], scale: int | None) -> None:
         picture, bright = make_readable(image)
@@ -160,10 +163,17 @@ def _outline(crop: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
 
 
 def colour_neighbours(cells: CellInstances, num_colours: int) -> list[int]:
-    """Number the cells 0 to num_colours - 1 so that close cells differ as far as possible.
+    """Choose a colour for each cell so that close cells differ as far as possible.
 
-    Each cell, in turn, takes the number that the fewest of its neighbours have; equally good
+    Each cell, in turn, takes the colour that the fewest of its neighbours have; equally good
     ones take turns, so that a picture uses all of them.
+
+    Args:
+        cells: cells of one image.
+        num_colours: number of colours to choose from.
+
+    Returns:
+        A number from 0 to num_colours - 1 for each cell.
     """
     windows = cell_windows(cells)
     pairs = pairs_of_touching_windows(windows, windows, margin_px=_NEIGHBOUR_DISTANCE_PX)
@@ -187,10 +197,10 @@ def stretch_contrast(image: NDArray[Any]) -> Picture:
     channels beyond the third are left out, values that are not finite count as the lowest.
 
     Args:
-        image: [H, W] or [H, W, C], not empty.
+        image: [H, W] or [H, W, C] in any integer or float dtype, not empty.
 
     Returns:
-        uint8 [H, W, 3].
+        RGB uint8 [H, W, 3].
     """
     values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
@@ -208,7 +218,10 @@ def stretch_contrast(image: NDArray[Any]) -> Picture:
 
 
 def make_readable(image: NDArray[Any]) -> tuple[Picture, bool]:
-    """`stretch_contrast`, and dim cells beside very bright ones made visible.
+    """Stretch the contrast and, on a dark background, brighten dim cells beside very bright ones.
+
+    Args:
+        image: as in `stretch_contrast`.
 
     Returns:
         RGB uint8 [H, W, 3], and whether the background is bright.
@@ -220,6 +233,7 @@ def make_readable(image: NDArray[Any]) -> tuple[Picture, bool]:
 
 
 def _brighten_dim(picture: Picture) -> Picture:
+    """A gamma below 1: dark grey becomes lighter, black and white stay."""
     table = 255 * (np.arange(256) / 255) ** _DARK_GAMMA
     return table.round().astype(np.uint8)[picture]
 
@@ -235,7 +249,13 @@ def _add_caption(picture: Picture, text: str) -> Picture:
 
 
 def write_picture(path: str | Path, rgb: Picture) -> None:
-    """Write RGB uint8 [H, W, 3] as a PNG; folders are made; replaced only when complete."""
+    """Write a picture as a PNG.
+
+    Args:
+        path: file to write; its folder is made, and an older file is replaced only by a complete
+            one.
+        rgb: uint8 [H, W, 3].
+    """
     _, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     with write_whole(path) as partial:
         partial.write_bytes(encoded.tobytes())

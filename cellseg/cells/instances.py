@@ -37,8 +37,8 @@ class CellInstances:
         classes: [N], 0-based.
         crops: N boolean windows [h, w].
         offsets_rc: [N, 2], (row, column) of the first pixel of each window.
-        is_crowd: [N], which are regions of cells that nobody counted (COCO's `iscrowd`) rather
-            than cells; by default none is.
+        is_crowd: [N], whether each is a region of cells that nobody counted (COCO's `iscrowd`)
+            rather than a cell; by default none is.
 
     Attributes:
         image_hw: (height, width), pixels.
@@ -129,12 +129,13 @@ class CellInstances:
 
         Args:
             crops: N boolean windows [h, w].
-            offsets_rc: (row, column) of each window, [N, 2].
+            offsets_rc: (row, column) of each window's first pixel, [N, 2].
             image_hw: (height, width) of the image, pixels.
-            scores: [N]; 1 by default.
-            classes: [N], 0-based; 0 by default.
-            boxes_xyxy: [N, 4]; by default the outlines of the windows, zeros for an empty one.
-            is_crowd: [N]; by default no cell is a crowd region.
+            scores: score of each cell, [N]; 1 by default.
+            classes: class of each cell, [N], 0-based; 0 by default.
+            boxes_xyxy: box of each cell, [N, 4]; by default that of its window, zeros for an empty
+                one.
+            is_crowd: whether each is a crowd region, [N]; by default none is.
         """
         count = len(crops)
         offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
@@ -196,9 +197,15 @@ class CellInstances:
     def from_label_image(
         cls, labels: ArrayLike, classes: ArrayLike | None = None, scores: ArrayLike | None = None
     ) -> CellInstances:
-        """Cells of a label image [H, W], in ascending order of their labels.
+        """Cells of a label image, in ascending order of their labels.
 
-        `classes` and `scores` are per cell, in that order.
+        Args:
+            labels: label image [H, W]; 0 is background, every other value is one cell.
+            classes: class of each cell, [N], 0-based; 0 by default.
+            scores: score of each cell, [N]; 1 by default.
+
+        Raises:
+            LabelError: not two-dimensional, not of integers, or negative.
         """
         ids, runs = label_image_to_runs(labels)
         height, width = np.shape(labels)
@@ -212,7 +219,14 @@ class CellInstances:
         classes: ArrayLike | None = None,
         boxes_xyxy: ArrayLike | None = None,
     ) -> CellInstances:
-        """Cells from full bitmaps [N, H, W] (nonzero is cell); they are cropped one by one."""
+        """Cells from full bitmaps, which are cropped one by one.
+
+        Args:
+            masks: [N, H, W]; nonzero is cell.
+            scores: score of each cell, [N]; 1 by default.
+            classes: class of each cell, [N], 0-based; 0 by default.
+            boxes_xyxy: box of each cell, [N, 4]; by default the tight box of its mask.
+        """
         bitmaps = np.asarray(masks)
         if bitmaps.ndim != 3:
             raise LabelError(f"bitmaps have shape [N, H, W]; found {list(bitmaps.shape)}")
@@ -238,8 +252,14 @@ class CellInstances:
     ) -> CellInstances:
         """Cells from COCO's RLEs, compressed or not.
 
+        Args:
+            rles: one RLE per cell.
+            image_hw: (height, width) of the image, pixels.
+            scores, classes, boxes_xyxy, is_crowd: as in `from_crops`.
+
         Raises:
-            LabelError: names the first cell whose RLE is none, or of another size than `image_hw`.
+            LabelError: names the first cell whose RLE is no RLE, or of another size than
+                `image_hw`.
         """
         return cls.from_runs(
             merge_touching(Runs(*rles_to_runs(rles, image_hw))),
@@ -258,7 +278,7 @@ class CellInstances:
         return f"CellInstances({len(self)} cells, image {self.image_hw[0]} x {self.image_hw[1]})"
 
     def __getitem__(self, index: slice | ArrayLike) -> CellInstances:
-        """The cells at `index`: a slice, an array of numbers, or a boolean array [N]."""
+        """Some of the cells: by a slice, an array of their numbers, or a boolean array [N]."""
         chosen = np.arange(len(self))[index if isinstance(index, slice) else _as_index(index)]
         part = self.replace()
         part._count = len(chosen)
@@ -277,7 +297,7 @@ class CellInstances:
         classes: ArrayLike | None = None,
         is_crowd: ArrayLike | None = None,
     ) -> CellInstances:
-        """The same masks with other scores, classes or crowd flags, each [N]."""
+        """The same masks with other scores, classes or crowd flags, each [N]; None keeps them."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._set(

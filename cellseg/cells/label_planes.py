@@ -1,6 +1,7 @@
 """LabelPlanes: the cells of one image as a few label images, overlapping ones in different layers.
 
-What augments, crops or counts cells works on these planes once, whatever the number of cells.
+Augmenting, cropping and counting cells takes one pass over these planes, whatever the number of
+cells.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 EVERY_CELL = -1
-"""Label of pixels that belong to all cells: what padding with another value than 0 makes."""
+"""Label of pixels that belong to all cells, as those of a padding with another value than 0 do."""
 
-_PAIRS_AT_ONCE = 2**21
-_PIXELS_PER_STEP = 10  # of a plane that is painted whole, for the time of one set by its number
+_PAIRS_AT_ONCE = 2**21  # limits the memory where many cells overlap
+_PAINTED_PER_INDEXED_PIXEL = 10  # how many pixels are painted in the time of setting one by index
 
 Planes = NDArray[np.int32]
 
@@ -35,16 +36,22 @@ Planes = NDArray[np.int32]
 class LabelPlanes:
     """Cells that may overlap, as layers of cells that do not.
 
-    Cell k has the pixels where `planes[layers[k]] == k + 1`; it may have none.
+    Cell k has the pixels where `planes[layers[k]] == k + 1`; it may have none. Each cell lies in
+    the first layer in which no earlier cell has one of its pixels.
 
     Attributes:
-        planes: int32 [L, H, W]; 0 is background, `EVERY_CELL` belongs to all cells. No more layers
-            than the greedy assignment needs (each cell goes to the first one where its pixels are
-            free); L is 0 where there is no cell.
+        planes: int32 [L, H, W]; 0 is background, `EVERY_CELL` belongs to all cells. L is 0 where
+            there is no cell, 1 where no two cells overlap.
         layers: int64 [N], the layer of each cell.
 
     Raises:
-        LabelError: another shape, or a layer that is not there.
+        LabelError: `planes` or `layers` has another shape, or a layer is not among the planes.
+
+    Example:
+        >>> left, right = np.array([[True, True]]), np.array([[True, True]])
+        >>> planes = LabelPlanes.from_crops([left, right], [(0, 0), (0, 1)], (1, 3))
+        >>> planes.planes.tolist(), planes.layers.tolist()
+        ([[[1, 1, 0]], [[0, 2, 2]]], [0, 1])
     """
 
     planes: Planes
@@ -72,8 +79,13 @@ class LabelPlanes:
     def from_rles(cls, rles: Sequence[Rle], image_hw: tuple[int, int]) -> LabelPlanes:
         """Cells from COCO's RLEs, compressed or not.
 
+        Args:
+            rles: one RLE per cell.
+            image_hw: (height, width) of the image, pixels.
+
         Raises:
-            LabelError: names the first cell whose RLE is none, or of another size than `image_hw`.
+            LabelError: names the first cell whose RLE is no RLE, or of another size than
+                `image_hw`.
         """
         return cls.from_runs(*rles_to_runs(rles, image_hw), len(rles), image_hw)
 
@@ -92,8 +104,8 @@ class LabelPlanes:
             cells: number of the cell that each run belongs to, from 0, ascending.
             starts: first pixel of each run.
             ends: pixel behind each run; runs of one cell do not overlap, none is empty.
-            num_cells: cells without a run have no pixel.
-            image_hw: (height, width), pixels.
+            num_cells: number of cells, N; a cell without a run has no pixel.
+            image_hw: (height, width) of the image, pixels.
         """
         if num_cells == 0:
             return cls.empty(image_hw)
@@ -125,7 +137,7 @@ class LabelPlanes:
         Args:
             crops: N boolean windows [h, w]; may be empty.
             offsets_rc: (row, column) of each window's first pixel, [N, 2].
-            image_hw: (height, width), pixels.
+            image_hw: (height, width) of the image, pixels.
 
         Raises:
             LabelError: a window reaches beyond the image.
@@ -165,7 +177,10 @@ class LabelPlanes:
         return boxes
 
     def select(self, indices: ArrayLike) -> LabelPlanes:
-        """The cells at `indices` (numbers or a boolean array [N]), renumbered in that order.
+        """Some of the cells, renumbered in the order in which they are named.
+
+        Args:
+            indices: numbers of cells, or a boolean array [N].
 
         Raises:
             LabelError: a cell is asked for twice.
@@ -182,10 +197,11 @@ class LabelPlanes:
         return LabelPlanes(table[self.planes[used]], layers.reshape(-1))
 
     def crops(self) -> tuple[list[Crop], IntArray]:
-        """The tight window of each cell, bool [h, w] (0 x 0 without pixels), and its (row, column).
+        """The tight window of each cell.
 
         Returns:
-            N windows and their first pixels, int64 [N, 2].
+            N windows, bool [h, w] (0 x 0 for a cell without pixels), and (row, column) of the
+            first pixel of each, int64 [N, 2].
         """
         boxes = self.boxes_xyxy
         windows = [
@@ -199,10 +215,11 @@ class LabelPlanes:
 
 
 def tight_boxes(plane: NDArray[np.signedinteger], labels: IntArray) -> IntArray:
-    """Tight boxes of some labels of one plane [H, W], pixels for every cell included.
+    """Tight boxes of some labels of one plane; `EVERY_CELL` pixels count for each of them.
 
     Args:
-        labels: [N], from 1.
+        plane: one layer of `LabelPlanes`, [H, W].
+        labels: labels whose boxes are asked for, [N], from 1.
 
     Returns:
         int64 [N, 4], (x0, y0, x1, y1), x1 and y1 exclusive; zeros for a label without pixels.
@@ -242,7 +259,14 @@ def _compact_labels(labels: NDArray[np.integer]) -> tuple[Planes, int]:
 def _paint(cells: IntArray, starts: IntArray, ends: IntArray, image_hw: tuple[int, int]) -> Planes:
     """Column-major plane of runs that do not overlap, flat with one pixel more than the image.
 
-    Where a run begins within another one, or where it does, its first pixel has another label.
+    The label is added where a run begins and subtracted behind its end, and the sums are the
+    plane. Runs [0, 2) of cell 0 and [3, 5) of cell 1 in an image of six pixels:
+
+        steps   +1  0 -1 +2  0 -2  0
+        plane    1  1  0  2  2  0  0
+
+    Runs that overlap make wrong labels, of which one is the first pixel of a run: this is how
+    `LabelPlanes.from_runs` finds out that cells overlap.
     """
     steps = np.zeros(image_hw[0] * image_hw[1] + 1, np.int32)
     steps[starts] = cells + 1
@@ -253,7 +277,7 @@ def _paint(cells: IntArray, starts: IntArray, ends: IntArray, image_hw: tuple[in
 def _draw(target: Planes, cells: IntArray, starts: IntArray, ends: IntArray) -> None:
     """Put runs that do not overlap into an empty plane [H, W]."""
     lengths = ends - starts
-    if lengths.sum() * _PIXELS_PER_STEP > target.size:
+    if lengths.sum() * _PAINTED_PER_INDEXED_PIXEL > target.size:
         target[:] = _to_rows(_paint(cells, starts, ends, target.shape), target.shape)
         return
     first = np.cumsum(lengths) - lengths  # few pixels, as in the layers above the lowest
@@ -263,6 +287,7 @@ def _draw(target: Planes, cells: IntArray, starts: IntArray, ends: IntArray) -> 
 
 
 def _to_rows(plane: Planes, image_hw: tuple[int, int]) -> Planes:
+    """What `_paint` made as a plane [H, W]."""
     height, width = image_hw
     if height == 0 or width == 0:
         return np.zeros(image_hw, np.int32)

@@ -56,6 +56,11 @@ def relabel_sequential(labels: ArrayLike) -> tuple[NDArray[Any], IntArray]:
     Returns:
         The renumbered label image (uint16, uint32 from 65,536 cells on) and the old labels,
         int64 [N]: new label k + 1 was `ids[k]`.
+
+    Example:
+        >>> new, ids = relabel_sequential([[0, 7, 7], [0, 0, 9]])
+        >>> new.tolist(), ids.tolist()
+        ([[0, 1, 1], [0, 0, 2]], [7, 9])
     """
     array = check_label_image(labels)
     values, inverse = np.unique(array, return_inverse=True)
@@ -66,7 +71,7 @@ def relabel_sequential(labels: ArrayLike) -> tuple[NDArray[Any], IntArray]:
 
 
 def _find_windows(labels: ArrayLike) -> tuple[NDArray[Any], IntArray, list[tuple[slice, slice]]]:
-    """The checked label image, the labels in it, and the window of each."""
+    """The checked label image, its labels (int64 [N], ascending), and the tight window of each."""
     array = check_label_image(labels)
     if not array.size:
         return array, np.zeros(0, np.int64), []
@@ -108,7 +113,7 @@ def label_image_to_crops(labels: ArrayLike) -> tuple[IntArray, list[Crop], IntAr
 
     Returns:
         ids: labels, ascending, int64 [N].
-        crops: one bool [h, w] per cell, tight.
+        crops: the tight window of each cell, bool [h, w].
         offsets_rc: (row, column) of each crop's first pixel, int64 [N, 2].
     """
     array, ids, windows = _find_windows(labels)
@@ -126,8 +131,8 @@ def crops_to_label_image(
     """Draw cells into one label image; cell k gets label k + 1.
 
     Args:
-        crops: bool [h, w] per cell; may be empty (0 x 0).
-        offsets_rc: (row, column) of each crop, [N, 2].
+        crops: one window per cell, bool [h, w]; may be empty (0 x 0).
+        offsets_rc: (row, column) of each crop's first pixel, [N, 2].
         image_hw: (height, width) of the label image, pixels.
         order: cell numbers by precedence: where cells overlap, the one that comes first keeps
             the pixel. By default the lower number does.
@@ -151,7 +156,16 @@ def crops_to_label_image(
 def check_crops_inside(
     crops: Sequence[Crop], offsets_rc: IntArray, image_hw: tuple[int, int]
 ) -> None:
-    """Raise LabelError if the crops and offsets do not pair up or reach beyond the image."""
+    """Check that there is an offset for every crop and that all crops lie inside the image.
+
+    Args:
+        crops: one window per cell, bool [h, w].
+        offsets_rc: (row, column) of each crop's first pixel, int64 [N, 2].
+        image_hw: (height, width) of the image, pixels.
+
+    Raises:
+        LabelError: the numbers differ, or a crop reaches beyond the image.
+    """
     if len(crops) != len(offsets_rc):
         raise LabelError(f"{len(crops)} crops but {len(offsets_rc)} offsets")
     sizes_hw = np.array([crop.shape for crop in crops], np.int64).reshape(-1, 2)
@@ -173,6 +187,11 @@ def label_image_to_runs(labels: ArrayLike) -> tuple[IntArray, Runs]:
     Returns:
         ids: labels, ascending, int64 [N].
         runs: column-major runs of the N cells, merged.
+
+    Example:
+        >>> ids, runs = label_image_to_runs([[0, 7], [7, 0], [7, 9]])
+        >>> ids.tolist(), [numbers.tolist() for numbers in runs]
+        ([7, 9], [[0, 1], [1, 5], [4, 6]])
     """
     array = check_label_image(labels)
     flat = array.ravel(order="F")
@@ -192,7 +211,7 @@ def label_image_to_rles(labels: ArrayLike) -> tuple[IntArray, list[Rle]]:
 
     Returns:
         ids: labels, ascending, int64 [N].
-        rles: one compressed RLE per label, equal to that of its full bitmap.
+        rles: one compressed RLE per label, equal to that of the cell's full bitmap.
     """
     ids, runs = label_image_to_runs(labels)
     height, width = np.shape(labels)
@@ -200,10 +219,10 @@ def label_image_to_rles(labels: ArrayLike) -> tuple[IntArray, list[Rle]]:
 
 
 def crop_to_rle(crop: ArrayLike, offset_rc: Sequence[int], image_hw: tuple[int, int]) -> Rle:
-    """Encode a cell from its crop, as if from the full bitmap.
+    """Encode a cell from its crop; the RLE is that of its full bitmap.
 
     Args:
-        crop: bool [h, w]; need not be tight, may be empty.
+        crop: window of the cell, bool [h, w]; need not be tight, may be empty.
         offset_rc: (row, column) of the crop's first pixel.
         image_hw: (height, width) of the image, pixels.
 
@@ -219,25 +238,44 @@ def crop_to_rle(crop: ArrayLike, offset_rc: Sequence[int], image_hw: tuple[int, 
 def crops_to_rles(
     crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
 ) -> list[Rle]:
-    """`crop_to_rle` for many cells of one image; see there."""
+    """Encode many cells of one image; arguments and errors as in `crop_to_rle`, one per cell."""
     return runs_to_rles(*crops_to_runs(crops, offsets_rc, image_hw), len(crops), image_hw)
 
 
 def crops_to_runs(
     crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Cell number, start and exclusive end of every run, in column-major pixels of the image.
+    """Find the runs of many cells, all in one pass.
+
+    The crops are laid end to end, column by column with a zero behind each column, and cut where a
+    pixel differs from the one before. The crop `. # / # #` at row 1 of an image of 4 rows:
+
+        crop, column by column   . # 0 # # 0        runs [1, 2) and [3, 5)
+        pixels of the image      rows 2 and 1 to 2 of columns 0 and 1: [2, 3) and [5, 7)
+
+    Args:
+        crops: one window per cell, bool [h, w]; need not be tight, may be empty.
+        offsets_rc: (row, column) of each crop's first pixel, [N, 2].
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Number of the cell, first pixel and pixel behind each run, int64 [R] each: column-major
+        pixels of the image, sorted by cell and position, merged.
 
     Raises:
         LabelError: a crop reaches beyond the image.
+
+    Example:
+        >>> crop = np.array([[False, True], [True, True]])
+        >>> [numbers.tolist() for numbers in crops_to_runs([crop], [(1, 0)], (4, 2))]
+        [[0, 0], [2, 5], [3, 7]]
     """
     offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
     check_crops_inside(crops, offsets, image_hw)
     if not crops:
         return (np.zeros(0, np.int64),) * 3
     height = int(image_hw[0])
-    # A zero behind every column ends its runs, so that all cells can be laid end to end.
-    framed = [_end_columns(crop).ravel() for crop in crops]
+    framed = [_columns_with_zero_behind(crop).ravel() for crop in crops]
     first = np.cumsum([0, *(len(flat) for flat in framed)])
     steps = np.diff(np.concatenate(framed), prepend=np.int8(0), append=np.int8(0))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
@@ -254,7 +292,8 @@ def crops_to_runs(
     return cells[begins], starts[begins], ends[finishes]
 
 
-def _end_columns(crop: Crop) -> NDArray[np.int8]:
+def _columns_with_zero_behind(crop: Crop) -> NDArray[np.int8]:
+    """The columns of a crop [h, w] as rows, each ended by a zero: int8 [w, h + 1]."""
     rows, cols = crop.shape
     framed = np.zeros((cols, rows + 1), np.int8)
     framed[:, :rows] = crop.T
@@ -262,7 +301,15 @@ def _end_columns(crop: Crop) -> NDArray[np.int8]:
 
 
 def crop_bitmap(bitmap: Crop) -> tuple[Crop, tuple[int, int]]:
-    """The tight window of a bitmap [H, W] and its (row, column); 0 x 0 at (0, 0) if it is empty."""
+    """The tight window of the cell in a bitmap.
+
+    Args:
+        bitmap: bool [H, W].
+
+    Returns:
+        The window, bool [h, w], and (row, column) of its first pixel; a 0 x 0 window at (0, 0) if
+        the bitmap has no pixel.
+    """
     rows, cols = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
     if not rows.size:
         return np.zeros((0, 0), bool), (0, 0)

@@ -2,8 +2,22 @@
 
 A *ring* is a closed outline, an array [K, 2] of (x, y) in image coordinates whose last point is
 joined to its first. The pixel of row r and column c covers [c, c + 1] x [r, r + 1]; its centre is
-(c + 0.5, r + 0.5). Outer rings run clockwise as seen on the screen (y points down), holes against
-the clock. Pixels that touch at a corner only are not joined (4-connectivity).
+(c + 0.5, r + 0.5). Outer rings run clockwise as seen on the screen (y points down), holes
+counter-clockwise. Pixels that touch at a corner only are not joined (4-connectivity).
+
+How outlines are traced, for a cell (#) of four pixels in a window of six:
+
+    # # .      0-------1       An outline turns only at the numbered vertices, the corners. They
+    # . #      |       |       are found by the four pixels around each vertex and numbered row by
+               |   2---3---4   row. Vertex 3 is a crossing: two pixels of the cell touch there.
+               |   |   |   |
+               5---6   7---8
+
+In every row of vertices the outline runs from the first corner to the second, from the third to
+the fourth, and so on, a crossing counting twice: 0-1, 2-3, 3-4, 5-6, 7-8. Columns likewise: 0-5,
+2-6, 1-3, 3-7, 4-8. Each edge is directed so that the cell lies on its right, and edges across and
+down alternate along the outline; where two edges begin, at a crossing, the outline turns right,
+which keeps it at the same pixel. The walks are 0 1 3 2 6 5 and 3 4 8 7, the rings of two pieces.
 """
 
 from __future__ import annotations
@@ -31,7 +45,8 @@ def crop_to_rings(crop: ArrayLike, offset_rc: Sequence[int] = (0, 0)) -> list[In
     """Outlines of one cell along its pixels' edges.
 
     Args:
-        crop: bool [h, w]; may have holes and several pieces, need not be tight, may be empty.
+        crop: window of the cell, bool [h, w]; may have holes and several pieces, need not be
+            tight, may be empty.
         offset_rc: (row, column) of the crop's first pixel in the image.
 
     Returns:
@@ -41,19 +56,21 @@ def crop_to_rings(crop: ArrayLike, offset_rc: Sequence[int] = (0, 0)) -> list[In
     Example:
         >>> [ring.tolist() for ring in crop_to_rings([[True, True]], (5, 2))]
         [[[2, 5], [4, 5], [4, 6], [2, 6]]]
+        >>> [ring.tolist() for ring in crop_to_rings([[True, True, False], [True, False, True]])]
+        [[[0, 0], [2, 0], [2, 1], [1, 1], [1, 2], [0, 2]], [[2, 1], [3, 1], [3, 2], [2, 2]]]
     """
     return crops_to_rings([np.asarray(crop, bool)], [offset_rc])[0]
 
 
 def crops_to_rings(crops: Sequence[Crop], offsets_rc: ArrayLike) -> list[list[IntArray]]:
-    """`crop_to_rings` for many cells of one image; see there.
+    """Outlines of many cells of one image; see `crop_to_rings`.
 
     Args:
-        crops: bool [h, w] per cell.
-        offsets_rc: (row, column) of each crop, [N, 2].
+        crops: one window per cell, bool [h, w].
+        offsets_rc: (row, column) of each crop's first pixel in the image, [N, 2].
 
     Returns:
-        The rings of each cell.
+        The rings of each cell, in the order of the cells.
     """
     offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
     cells, rows, cols, kinds = _find_corners(crops, offsets)
@@ -71,6 +88,8 @@ def _find_corners(
     """Cell, row, column and kind of every vertex at which an outline turns, in raster order."""
     kinds_at, places, widths = [], [], []
     for crop in crops:
+        # A frame of background, so that every vertex has four pixels around it. The kind of a
+        # vertex is the sum of the constants above of those that belong to the cell.
         framed = np.zeros((crop.shape[0] + 2, crop.shape[1] + 2), np.uint8)
         framed[1:-1, 1:-1] = crop
         kinds = framed[:-1, :-1] + 2 * framed[:-1, 1:] + 4 * framed[1:, :-1] + 8 * framed[1:, 1:]
@@ -87,10 +106,11 @@ def _find_corners(
 
 
 def _trace(cells: IntArray, rows: IntArray, cols: IntArray, kinds: IntArray) -> Iterator[list[int]]:
-    """Closed walks over the corners, each a list of corner numbers, cell on the right hand."""
-    # Along a line of vertices, the outline runs between the 1st and the 2nd corner, the 3rd and the
-    # 4th, and so on; a crossing ends one stretch and begins another.
-    repeats = 1 + np.isin(kinds, _CROSSINGS)
+    """Closed walks over the corners, each a list of corner numbers, cell on the right hand.
+
+    The example at the top of this module shows how.
+    """
+    repeats = 1 + np.isin(kinds, _CROSSINGS)  # a crossing ends one edge and begins another
     across = np.repeat(np.arange(kinds.size), repeats).reshape(-1, 2)
     by_column = np.lexsort((rows, cols, cells))
     down = np.repeat(by_column, repeats[by_column]).reshape(-1, 2)
@@ -118,10 +138,15 @@ def _trace(cells: IntArray, rows: IntArray, cols: IntArray, kinds: IntArray) -> 
 def _successors(
     edges: IntArray, wanted: NDArray[np.bool_], others: IntArray, directions: NDArray[np.bool_]
 ) -> IntArray:
-    """For each edge the number of the other that begins where it ends.
+    """For each edge the number of the edge that follows it along the outline.
 
-    At a crossing two begin; the one in the `wanted` direction is the turn to the right, which
-    stays with the same pixel.
+    Args:
+        edges: corners where each edge begins and ends, [E, 2]; all across, or all down.
+        wanted: for each edge the direction of the edge to its right, which follows it at a
+            crossing: True is left or up.
+        others: begins and ends of the edges that may follow: down if `edges` are across, and the
+            other way round.
+        directions: direction of each of the others: True is left or up.
     """
     order = np.lexsort((directions, others[:, 0]))
     begins = others[order, 0]
@@ -135,6 +160,10 @@ def _simple_loops(walk: list[int]) -> list[list[int]]:
 
     Programs that check outlines (QuPath among them) refuse rings that touch themselves, but not
     holes that touch their outer ring or each other.
+
+    Example:
+        >>> _simple_loops([0, 1, 2, 3, 1, 4])
+        [[0, 1, 4], [1, 2, 3]]
     """
     if len(set(walk)) == len(walk):
         return [walk]
@@ -155,7 +184,11 @@ def _simple_loops(walk: list[int]) -> list[list[int]]:
 
 
 def ring_area(ring: ArrayLike) -> float:
-    """Signed area in pixels: positive for outer rings (clockwise on the screen)."""
+    """Signed area in pixels by the shoelace formula: positive for outer rings.
+
+    Args:
+        ring: (x, y) of its points, [K, 2].
+    """
     x, y = np.asarray(ring, np.float64).reshape(-1, 2).T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
@@ -164,7 +197,10 @@ def group_rings(rings: Sequence[IntArray]) -> list[list[IntArray]]:
     """Sort the rings of one cell into pieces: each an outer ring followed by its holes.
 
     Args:
-        rings: as `crop_to_rings` returns them.
+        rings: all rings of one cell, as `crop_to_rings` returns them.
+
+    Returns:
+        One list per piece; none for a cell without rings.
     """
     is_outer = [ring_area(ring) > 0 for ring in rings]
     outer = [ring for ring, yes in zip(rings, is_outer) if yes]
@@ -200,8 +236,8 @@ def rings_to_crop(
     share no pixel and leave none out.
 
     Args:
-        rings: closed rings of (x, y), [K, 2], integers or floats; the first point may be repeated
-            at the end. Outer rings and holes in any order and direction.
+        rings: closed rings of (x, y), [K, 2] each, integers or floats; the first point may be
+            repeated at the end. Outer rings and holes come in any order and direction.
         image_hw: (height, width) of the image, pixels; what lies outside is cut off.
 
     Returns:
@@ -209,7 +245,12 @@ def rings_to_crop(
         if there is no pixel (no ring, a ring without area, all outside the image).
 
     Raises:
-        LabelError: not of shape [K, 2], or not finite.
+        LabelError: a ring is not of shape [K, 2], or not finite.
+
+    Example:
+        >>> crop, offset_rc = rings_to_crop([[(0.4, 0.4), (2.4, 0.4), (0.4, 2.4)]], (5, 5))
+        >>> crop.astype(int).tolist(), offset_rc
+        ([[1, 1], [1, 0]], (0, 0))
     """
     arrays = [_check_ring(ring) for ring in rings]
     points = np.concatenate([np.zeros((0, 2)), *arrays])
@@ -224,6 +265,7 @@ def rings_to_crop(
 
 
 def _check_ring(ring: ArrayLike) -> Ring:
+    """The ring as float64 [K, 2]; LabelError if it is none."""
     try:
         array = np.asarray(ring, np.float64)
     except (ValueError, TypeError) as error:
@@ -240,7 +282,23 @@ def _check_ring(ring: ArrayLike) -> Ring:
 def _fill(
     rings: Sequence[Ring], row_range: tuple[int, int], col_range: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """The window [rows, columns] of the pixels inside an odd number of rings."""
+    """The pixels of a window whose centres lie inside an odd number of rings.
+
+    Along each row of pixels the column is noted where an edge crosses the line through the
+    centres, and every crossing toggles all pixels to its right. A triangle (0, 0), (3, 0), (0, 3)
+    in a window of two rows and three columns:
+
+        crossings      row 0: x = 0 and 2.5     row 1: x = 0 and 1.5
+        toggles        1 0 1 | 0                1 1 0 | 0     at the centres behind them
+        their sums     1 1 0 | 0                1 0 0 | 0     modulo 2: the pixels
+
+    The last column is one more than the window has, for what begins to its right.
+
+    Args:
+        rings: checked rings of (x, y).
+        row_range: first row of the window and the row behind its last.
+        col_range: first column of the window and the column behind its last.
+    """
     top, left = row_range[0], col_range[0]
     height, width = row_range[1] - top, col_range[1] - left
     begins = np.concatenate(rings).astype(np.float64)
@@ -251,7 +309,7 @@ def _fill(
     counts = last - first
     edges = np.repeat(np.arange(len(counts)), counts)
     rows = np.arange(edges.size) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]
-    # From the upper end to the lower one, so that two cells round their common edge alike.
+    # From the upper end to the lower one, so that the common edge of two cells is rounded alike.
     is_upward = (ends[:, 1] < begins[:, 1])[:, None]
     begins, ends = np.where(is_upward, ends, begins), np.where(is_upward, begins, ends)
     (x, y), (to_x, to_y) = begins[edges].T, ends[edges].T

@@ -1,6 +1,15 @@
 """COCO's run-length encoding, for all cells of an image at once.
 
-A run is a stretch of cell pixels, [start, end), in column-major order of the whole image.
+A run is a stretch of cell pixels, [start, end), in column-major order of the whole image. A worked
+example, an image of 3 rows and 2 columns with one cell (#) of three pixels:
+
+    . #
+    # .        column by column the pixels are  . # #  # . .
+    # .
+
+Pixels are numbered 0 to 5 in that order, so the cell is one run, [1, 4). COCO counts the pixels
+between the borders, beginning with background: 1 without the cell, 3 with it, 2 without it. Each
+count becomes one or more characters (`_pack_counts`), here the text "132".
 """
 
 from __future__ import annotations
@@ -16,9 +25,10 @@ Rle = dict[str, Any]
 IntArray = NDArray[np.int64]
 
 _CHARACTER_OFFSET = 48  # COCO writes six-bit groups as the characters from "0" on
-_GROUP_BITS = 5
-_MORE = 0x20
-_SIGN = 0x10
+_GROUP_BITS = 5  # bits of the number in each group; the sixth says whether more groups follow
+_MORE_FOLLOW = 0x20
+_SIGN_BIT = 0x10  # of a number's last group
+_MOST_GROUPS = 12  # of one number in a text that is read: 60 bits
 _EXPECTED = 'an RLE is {"size": [height, width], "counts": str, bytes or list of run lengths}'
 
 
@@ -32,11 +42,18 @@ def runs_to_rles(
     """Compress runs that are sorted by cell, then by position.
 
     Args:
-        cells: number of the cell that each run belongs to, from 0.
-        starts: first pixel of each run.
-        ends: pixel behind each run; no run of a cell begins where another ends.
-        num_cells: cells without a run become RLEs without a pixel.
-        image_hw: (height, width), pixels.
+        cells: number of the cell that each run belongs to, from 0, int64 [R].
+        starts: first column-major pixel of each run, int64 [R].
+        ends: pixel behind each run, int64 [R]; no run of a cell begins where another ends.
+        num_cells: number of RLEs to write; a cell without a run becomes an RLE without a pixel.
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        One compressed RLE per cell, its `counts` a str.
+
+    Example:
+        >>> [rle["counts"] for rle in runs_to_rles(*np.array([[0], [1], [4]]), 2, (3, 2))]
+        ['132', '6']
     """
     height, width = int(image_hw[0]), int(image_hw[1])
     runs_per_cell = np.bincount(cells, minlength=num_cells)
@@ -61,11 +78,29 @@ def runs_to_rles(
 
 
 def _pack_counts(counts: IntArray, place: IntArray) -> tuple[str, IntArray]:
-    """COCO's string of run lengths, and how many characters each became.
+    """COCO's text of run lengths, and how many characters each became.
+
+    From a cell's fourth run length on, the difference to the one before the last is written: cells
+    are about as long in one column as in the next, so the differences are small numbers. Of six
+    pixels `. # . # # .` the run lengths are 1 1 1 2 1; what is written is 1 1 1 (2 - 1) (1 - 1):
+
+        >>> _pack_counts(np.array([1, 1, 1, 2, 1]), np.arange(5))[0]
+        '11110'
+
+    A number is cut into groups of five bits, the low ones first, and each becomes a character from
+    "0" on; a sixth bit says that more groups follow, and the highest bit of the last one is the
+    sign. So 16 takes two characters: 10000, with the sixth bit 110000 (character 48 + 48), then
+    00000 ("0"), without which it would be read as -16:
+
+        >>> _pack_counts(np.array([16]), np.array([0]))[0]
+        '`0'
 
     Args:
-        counts: run lengths of all cells, one cell after the other.
-        place: number of each run length within its cell, from 0.
+        counts: run lengths of all cells, one cell after the other, int64 [C].
+        place: number of each run length within its cell, from 0, int64 [C].
+
+    Returns:
+        The text, and the number of characters of each run length, int64 [C].
     """
     values = counts.copy()
     values[2:] -= np.where(place[2:] > 2, counts[:-2], 0)
@@ -74,18 +109,33 @@ def _pack_counts(counts: IntArray, place: IntArray) -> tuple[str, IntArray]:
     lengths = bits.astype(np.int64) // _GROUP_BITS + 1
     ends = np.cumsum(lengths)
     group = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
-    codes = (np.repeat(values, lengths) >> (_GROUP_BITS * group)) & (_MORE - 1)
-    codes |= _MORE
-    codes[ends - 1] -= _MORE
+    codes = (np.repeat(values, lengths) >> (_GROUP_BITS * group)) & (_MORE_FOLLOW - 1)
+    codes |= _MORE_FOLLOW
+    codes[ends - 1] -= _MORE_FOLLOW
     return (codes + _CHARACTER_OFFSET).astype(np.uint8).tobytes().decode("ascii"), lengths
 
 
 def rle_to_runs(rle: Rle) -> tuple[IntArray, IntArray, int, int]:
-    """Starts and exclusive ends of the runs of 1 (none empty), and the image's height and width."""
+    """The runs of one cell, and the size of its image.
+
+    Args:
+        rle: COCO's RLE, compressed (str or bytes) or not (list of run lengths).
+
+    Returns:
+        First pixel and pixel behind each run, int64 [R] each, none empty; height and width.
+
+    Raises:
+        LabelError: not an RLE, or its run lengths do not add up to its size.
+
+    Example:
+        >>> starts, ends, height, width = rle_to_runs({"size": [3, 2], "counts": "132"})
+        >>> starts.tolist(), ends.tolist(), height, width
+        ([1], [4], 3, 2)
+    """
     try:
         height, width = (int(length) for length in rle["size"])
         counts, sizes = _read_counts([rle["counts"]])
-        _check_sums(counts, sizes, height * width)
+        _check_run_lengths(counts, sizes, height * width)
     except (KeyError, TypeError, ValueError, IndexError, UnicodeEncodeError) as error:
         raise LabelError(f"{error}; {_EXPECTED}; found {str(rle)[:200]}") from error
     borders = np.cumsum(counts)
@@ -99,15 +149,30 @@ def rles_to_runs(
 ) -> tuple[IntArray, IntArray, IntArray]:
     """The runs of all cells of one image, parsed at once.
 
+    All run lengths are laid end to end and summed up once. Each cell's add up to the number of
+    pixels of the image, so that number times the cell's number is subtracted from the sums. Two
+    cells in an image of 6 pixels:
+
+        run lengths       1  3  2 | 0  2  4      cell 0 | cell 1
+        summed up         1  4  6 | 6  8 12
+        less 6 per cell   1  4  6 | 0  2  6
+        runs              [1, 4)  | [0, 2)       from an even sum of the cell to the next one
+
     Args:
-        rles: one per cell; compressed (str or bytes) or not (list of run lengths).
-        image_hw: (height, width), pixels, which each of them has as its size.
+        rles: one RLE per cell; compressed (str or bytes) or not (list of run lengths).
+        image_hw: (height, width) of the image, pixels, which is the size of every RLE.
 
     Returns:
-        Number of the cell (ascending), first pixel and pixel behind each run; no run is empty.
+        Number of the cell (ascending), first pixel and pixel behind each run, int64 [R] each; no
+        run is empty.
 
     Raises:
-        LabelError: names the first cell whose RLE is of another size or is none.
+        LabelError: names the first cell whose RLE is of another size or is no RLE.
+
+    Example:
+        >>> rles = [{"size": [3, 2], "counts": "132"}, {"size": [3, 2], "counts": [0, 2, 4]}]
+        >>> [numbers.tolist() for numbers in rles_to_runs(rles, (3, 2))]
+        [[0, 1], [1, 0], [4, 2]]
     """
     if not rles:
         return (np.zeros(0, np.int64),) * 3
@@ -116,9 +181,9 @@ def rles_to_runs(
         if not all(tuple(rle["size"]) == tuple(image_hw) for rle in rles):
             raise ValueError("sizes differ")
         counts, sizes = _read_counts([rle["counts"] for rle in rles])
-        _check_sums(counts, sizes, area)
+        _check_run_lengths(counts, sizes, area)
     except (KeyError, TypeError, ValueError, IndexError, UnicodeEncodeError) as error:
-        raise _first_fault(rles, image_hw) from error
+        raise _error_of_first_bad_rle(rles, image_hw) from error
     owner = np.repeat(np.arange(len(rles)), sizes)
     borders = np.cumsum(counts) - owner * area
     first = np.cumsum(sizes) - sizes
@@ -128,7 +193,7 @@ def rles_to_runs(
     return owner[at], borders[at - 1], borders[at]
 
 
-def _first_fault(rles: Sequence[Rle], image_hw: tuple[int, int]) -> LabelError:
+def _error_of_first_bad_rle(rles: Sequence[Rle], image_hw: tuple[int, int]) -> LabelError:
     for number, rle in enumerate(rles):
         try:
             *_, height, width = rle_to_runs(rle)
@@ -141,7 +206,8 @@ def _first_fault(rles: Sequence[Rle], image_hw: tuple[int, int]) -> LabelError:
     raise AssertionError("every RLE is sound by itself")
 
 
-def _check_sums(counts: IntArray, sizes: IntArray, area: int) -> None:
+def _check_run_lengths(counts: IntArray, sizes: IntArray, area: int) -> None:
+    """Raise ValueError if an RLE has no run length, a negative one, or other than `area` pixels."""
     if not sizes.all():
         raise ValueError("an RLE without run lengths")
     totals = np.add.reduceat(counts, np.cumsum(sizes) - sizes)
@@ -168,28 +234,32 @@ def _read_counts(
 
 
 def _parse_counts(encoded: Sequence[str | bytes]) -> tuple[IntArray, IntArray]:
-    """Run lengths from COCO's strings.
+    """Run lengths of several of COCO's texts, and how many each text has.
 
-    Each character holds five bits, low ones first, and a sixth that says that more follow. From the
-    fourth run on, the number is the difference to the run before the last.
+    What `_pack_counts` writes, read back:
+
+        >>> _parse_counts(["11110", "`0"])[0].tolist()
+        [1, 1, 1, 2, 1, 16]
     """
     texts = [one.encode("ascii") if isinstance(one, str) else one for one in encoded]
     groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - _CHARACTER_OFFSET
-    is_last = (groups & _MORE) == 0
+    is_last = (groups & _MORE_FOLLOW) == 0
     last = np.flatnonzero(is_last)
     first = np.r_[0, last[:-1] + 1][: last.size]
     lengths = last - first + 1
     text_ends = np.cumsum([len(text) for text in texts])
     whole = is_last[text_ends[text_ends > 0] - 1].all() if groups.size else True
-    if not whole or lengths.max(initial=0) > 12:
+    if not whole or lengths.max(initial=0) > _MOST_GROUPS:
         raise ValueError("the string ends in the middle of a number")
     places = np.arange(groups.size) - np.repeat(first, lengths)
-    shifted = (groups & (_MORE - 1)) << (_GROUP_BITS * places)
+    shifted = (groups & (_MORE_FOLLOW - 1)) << (_GROUP_BITS * places)
     values = np.add.reduceat(shifted, first) if first.size else shifted
-    values -= np.where(groups[last] & _SIGN, 1 << (_GROUP_BITS * lengths), 0)
+    values -= np.where(groups[last] & _SIGN_BIT, 1 << (_GROUP_BITS * lengths), 0)
     ends = np.searchsorted(last, text_ends)
     sizes = np.diff(ends, prepend=0)
     place = np.arange(values.size) - np.repeat(ends - sizes, sizes)
+    # Differences to the number before the last: in each text the numbers at odd places are one
+    # chain of sums, those at even places from 2 on another.
     for chain, begin in (((place % 2 == 1), 1), (((place % 2 == 0) & (place > 0)), 2)):
         at = np.flatnonzero(chain)
         values[at] = _sum_along(values[at], place[at] == begin)
@@ -197,7 +267,7 @@ def _parse_counts(encoded: Sequence[str | bytes]) -> tuple[IntArray, IntArray]:
 
 
 def _sum_along(values: IntArray, begins: NDArray[np.bool_]) -> IntArray:
-    """Cumulative sums that start anew where `begins` is True; the first one is."""
+    """Cumulative sums that start anew where `begins` is True, as its first element is."""
     sums = np.cumsum(values)
     at = np.flatnonzero(begins)
     before = (sums - values)[at]

@@ -1,7 +1,8 @@
 """Cells as runs of pixels: from one order of pixels to the other, to boxes and to windows.
 
-A run is [start, end) in row-major or column-major pixels of the image; runs are arrays over all
-cells of an image, sorted by cell and then by position.
+A run is a stretch [start, end) of a cell's pixels, numbered row by row (row-major) or column by
+column (column-major). The runs of all cells of an image are three arrays, sorted by cell and then
+by position.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from numpy.typing import NDArray
 
 
 class Runs(NamedTuple):
-    """Runs of some cells: number of the cell, first pixel and pixel behind; int64 [R] each."""
+    """Runs of the cells of one image.
+
+    Attributes:
+        cells: number of the cell that each run belongs to, int64 [R], ascending.
+        starts: first pixel of each run, int64 [R].
+        ends: pixel behind each run, int64 [R].
+    """
 
     cells: IntArray
     starts: IntArray
@@ -22,7 +29,13 @@ class Runs(NamedTuple):
 
 
 def merge_touching(runs: Runs) -> Runs:
-    """Join runs of a cell where one begins at the other's end."""
+    """Join runs of a cell where one begins at the other's end.
+
+    Example:
+        >>> runs = Runs(np.array([0, 0, 1]), np.array([1, 3, 4]), np.array([3, 4, 6]))
+        >>> [numbers.tolist() for numbers in merge_touching(runs)]
+        [[0, 1], [1, 4], [4, 6]]
+    """
     cells, starts, ends = runs
     meet = (starts[1:] == ends[:-1]) & (cells[1:] == cells[:-1])
     first, last = np.r_[True, ~meet][: cells.size], np.r_[~meet, True][: cells.size]
@@ -32,19 +45,32 @@ def merge_touching(runs: Runs) -> Runs:
 def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
     """Row-major runs as column-major ones, or the other way round.
 
+    Every pixel of a cell gets its number in the new order as a key; the sorted keys are cut where
+    two are no neighbours. A cell (#) of three pixels in an image of two rows and three columns:
+
+        row-major     0 1 2    # # .    runs [0, 2) and [3, 4)
+                      3 4 5    # . .
+        column-major  0 2 4             keys 0 2 and 1, sorted 0 1 2: the run [0, 3)
+                      1 3 5
+
     The cost is that of the cells' pixels, not that of the image.
 
     Args:
-        runs: what they are now.
-        lines: number of rows of the image if `runs` is row-major, else of columns.
-        line_length: pixels per such line.
+        runs: the runs to be turned, sorted by cell and position.
+        lines: number of rows of the image if `runs` is row-major, number of columns otherwise.
+        line_length: number of pixels of each of these lines.
 
     Returns:
-        Runs in the other order, merged.
+        The same pixels as runs in the other order, merged.
+
+    Example:
+        >>> runs = Runs(np.array([0, 0]), np.array([0, 3]), np.array([2, 4]))
+        >>> [numbers.tolist() for numbers in transpose_runs(runs, 2, 3)]
+        [[0], [0], [3]]
     """
     cells, starts, ends = _cut_at_line_ends(runs, line_length)
-    # A key per pixel that sorts them by cell and then in the new order. Keys of two cells are never
-    # neighbours: there is one more per cell than it could have pixels.
+    # Keys of two cells are never neighbours: each cell has a range of one key more than the image
+    # has pixels.
     stride = lines * line_length + 1
     line, place = np.divmod(starts, line_length)
     first_keys = cells * stride + place * lines + line
@@ -62,7 +88,14 @@ def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
 
 
 def _cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
-    """The same pixels in runs that lie within one line each."""
+    """The same pixels in runs that lie within one line each.
+
+    The run [1, 4) of an image whose lines have three pixels becomes [1, 3) and [3, 4):
+
+        >>> cut = _cut_at_line_ends(Runs(np.array([0]), np.array([1]), np.array([4])), 3)
+        >>> cut.starts.tolist(), cut.ends.tolist()
+        ([1, 3], [3, 4])
+    """
     first_line = runs.starts // line_length
     pieces = (runs.ends - 1) // line_length - first_line + 1
     if (pieces == 1).all():
@@ -75,7 +108,21 @@ def _cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
 
 
 def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
-    """Tight boxes (x0, y0, x1, y1) of column-major runs, int64 [N, 4]; zeros for no pixel."""
+    """Tight boxes of cells from their runs.
+
+    Args:
+        runs: column-major runs, sorted by cell.
+        num_cells: number of boxes to return, N.
+        height: height of the image, pixels.
+
+    Returns:
+        (x0, y0, x1, y1) in pixels, x1 and y1 exclusive, int64 [N, 4]; zeros for a cell without
+        pixels.
+
+    Example:
+        >>> runs_to_boxes(Runs(np.array([0]), np.array([1]), np.array([4])), 1, 3).tolist()
+        [[0, 0, 2, 3]]
+    """
     boxes = np.zeros((num_cells, 4), np.int64)
     if not runs.cells.size:
         return boxes
@@ -106,7 +153,7 @@ def runs_to_crops(
     Args:
         runs: column-major runs of one image, sorted by cell; those of a cell do not overlap.
         boxes_xyxy: int64 [N, 4], the tight boxes that `runs_to_boxes` gives.
-        height: of the image, pixels.
+        height: height of the image, pixels.
 
     Returns:
         N windows, bool [h, w] (0 x 0 for a cell without pixels), and the (row, column) of the

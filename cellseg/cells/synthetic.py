@@ -1,8 +1,8 @@
 """Made-up fluorescence images of cell nuclei, with their exact label images.
 
 Nuclei of two sizes, alone and in touching groups, dim and bright, with a blurred edge and a grained
-inside, under uneven light, with shot and read noise. They serve the quick start and the tests: a
-model that finds these has learnt something, but it has not been trained on cells.
+inside, under uneven light, with shot and read noise. They serve the quick start and the tests. A
+model that was trained on them shows that training works; it is no model of real cells.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scipy import ndimage
 MIN_AREA_PX = 12
 SMALL_RADIUS_PX = (5.0, 7.0)
 LARGE_RADIUS_PX = (8.0, 12.0)
-# One nucleus per this many pixels, on average, where nothing else is asked for.
+# Where no number of cells is asked for, an image has one nucleus per so many pixels on average.
 DEFAULT_PX_PER_CELL = 900.0
 
 _ATTEMPTS_PER_CELL = 8
-_MIN_VISIBLE = 0.85
+_MIN_VISIBLE = 0.85  # share of a cell's pixels that cells in front of it may leave at least
 _WAVES = ((2, 0.10), (3, 0.08), (4, 0.03))  # per turn, and highest share of the radius
 _FULL_SCALE = {"uint8": 255.0, "uint16": 4095.0}  # a 12-bit camera writes 16-bit files
 
@@ -58,17 +58,26 @@ def make_cells(
 
     Args:
         seed: number or generator; the same seed and options give the same arrays.
-        image_hw: (height, width), pixels.
-        num_cells: wanted number of cells; fewer where they do not fit. By default drawn around
-            one per `DEFAULT_PX_PER_CELL`.
+        image_hw: (height, width) of the image, pixels.
+        num_cells: wanted number of cells; fewer where they do not fit. By default a random number
+            whose mean is one cell per `DEFAULT_PX_PER_CELL`.
         touching: share of cells that are put against an earlier one; at 0 any two cells are at
             least one background pixel apart.
-        small_share: share of cells of the smaller of the two sizes.
-        size_classes: give small cells class 0 and large ones class 1, instead of 0 to all.
+        small_share: share of cells that are of the smaller of the two sizes.
+        size_classes: whether small cells have class 0 and large ones class 1; by default all have
+            class 0.
         dtype: "uint8", or "uint16" for the 12-bit range of a camera.
+
+    Returns:
+        The image, its label image, and the class of each cell.
 
     Raises:
         DatasetError: an option is out of its range.
+
+    Example:
+        >>> cells = make_cells(1, (64, 64), num_cells=3, touching=0)
+        >>> cells.image.shape, cells.image.dtype.name, int(cells.labels.max()), cells.classes
+        ((64, 64), 'uint8', 3, array([0, 0, 0]))
     """
     check_options(image_hw, num_cells, touching, small_share, dtype)
     rng = np.random.default_rng(seed)
@@ -90,10 +99,10 @@ def check_options(
     small_share: float = 0.0,
     dtype: str = "uint8",
 ) -> None:
-    """Check the options of `make_cells`.
+    """Check options of `make_cells`, which explains them.
 
     Raises:
-        DatasetError: one is out of its range.
+        DatasetError: an option is out of its range.
     """
     if min(image_hw) < 1:
         raise DatasetError(f"synthetic cells: image_hw is (height, width) >= 1; found {image_hw}")
@@ -108,12 +117,12 @@ def check_options(
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Where a shape comes to lie.
+    """Where the shape of a cell lies in the image.
 
     Attributes:
-        window: rows and columns of the image.
-        part: rows and columns of the shape that fall into it.
-        visible: bool, the shape's pixels in the window that no other cell has.
+        window: rows and columns of the image that the shape's patch covers.
+        part: rows and columns of the patch that lie inside the image.
+        visible: the shape's pixels in the window that no other cell has, bool [h, w].
     """
 
     window: tuple[slice, slice]
@@ -128,13 +137,18 @@ def place_shape(
     *,
     gap: bool = False,
 ) -> Placed | None:
-    """Put a shape behind the cells that are there; None if too little of it would show.
+    """Find the place of a shape behind the cells that are there.
 
     Args:
-        labels: [H, W]; left unchanged.
-        inside: [h, w], the shape.
-        centre_rc: where its middle comes to lie.
-        gap: at least one background pixel to every other cell.
+        labels: label image of the cells that are there, [H, W]; left unchanged.
+        inside: the shape, bool [h, w].
+        centre_rc: (row, column) of the image at which the shape's middle is to lie.
+        gap: whether at least one background pixel has to lie between the shape and every other
+            cell.
+
+    Returns:
+        The place, or None if too little of the shape would be seen, if it would be seen in several
+        pieces, or if `gap` is not kept.
     """
     top, left = (round(middle) - length // 2 for middle, length in zip(centre_rc, inside.shape))
     rows = slice(max(top, 0), max(top + inside.shape[0], 0))
@@ -157,7 +171,7 @@ def place_shape(
 
 
 class _Scene:
-    """Cells that were placed so far; earlier cells are in front."""
+    """The cells that were placed so far; earlier cells are in front of later ones."""
 
     def __init__(self, image_hw: tuple[int, int], rng: np.random.Generator) -> None:
         self.labels = np.zeros(image_hw, np.uint16)
@@ -168,13 +182,13 @@ class _Scene:
         self._rng = rng
 
     def add_cell(self, *, small: bool, touching: float) -> None:
-        """Put one cell somewhere it fits; after a few attempts do without it."""
+        """Put one cell where it fits; after `_ATTEMPTS_PER_CELL` failures it is left out."""
         radius = float(self._rng.uniform(*(SMALL_RADIUS_PX if small else LARGE_RADIUS_PX)))
         shape = _draw_shape(radius, self._rng)
         beside = bool(self._centres_rc) and self._rng.random() < touching
         for _ in range(_ATTEMPTS_PER_CELL):
             centre = self._centre_beside(radius) if beside else self._centre_anywhere()
-            if self._place(shape, centre, gap=touching == 0):
+            if self._place_cell(shape, centre, gap=touching == 0):
                 self.is_large.append(not small)
                 self._centres_rc.append(centre)
                 self._radii.append(radius)
@@ -191,8 +205,8 @@ class _Scene:
         row, col = self._centres_rc[neighbour]
         return float(row + distance * np.sin(angle)), float(col + distance * np.cos(angle))
 
-    def _place(self, shape: FloatArray, centre: tuple[float, float], *, gap: bool) -> bool:
-        """Draw a shape around `centre` where nothing is; False if too little of it would show."""
+    def _place_cell(self, shape: FloatArray, centre: tuple[float, float], *, gap: bool) -> bool:
+        """Draw a cell around `centre` if `place_shape` has a place for it; whether it had."""
         placed = place_shape(self.labels, shape > 0, centre, gap=gap)
         if placed is None:
             return False
@@ -202,7 +216,7 @@ class _Scene:
 
 
 def _draw_shape(radius: float, rng: np.random.Generator) -> FloatArray:
-    """Light from one cell, float32 [h, w]; 0 outside.
+    """The light of one cell on a patch of its own, float32 [h, w]; 0 outside of the cell.
 
     The outline is an ellipse with a few slow waves; brightness falls towards it, as the nucleus is
     thinner there.
@@ -226,7 +240,17 @@ def _draw_shape(radius: float, rng: np.random.Generator) -> FloatArray:
 def smooth_noise(
     image_hw: tuple[int, ...], sigma_px: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Noise of mean 0 and deviation 1 whose grains are about `sigma_px` wide."""
+    """Noise of mean 0 and standard deviation 1.
+
+    Args:
+        image_hw: (height, width) of the noise, pixels.
+        sigma_px: standard deviation of the Gaussian that smooths it, which is about the size of
+            its grains, pixels.
+        rng: generator of random numbers.
+
+    Returns:
+        float32 [H, W].
+    """
     noise = ndimage.gaussian_filter(rng.standard_normal(image_hw, np.float32), sigma_px)
     return (noise - noise.mean()) / (noise.std() + 1e-6)
 
@@ -247,14 +271,23 @@ def _expose(scene: _Scene, rng: np.random.Generator) -> FloatArray:
 
 
 def full_scale_of(dtype: str) -> float:
-    """The highest number that a camera writes into files of this dtype."""
+    """The highest value that a camera writes into files of this dtype, "uint8" or "uint16"."""
     return _FULL_SCALE[dtype]
 
 
 def add_camera_noise(
     signal: FloatArray, full_scale: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Shot noise, read noise and rounding of a camera."""
+    """Shot noise, read noise and rounding of a camera.
+
+    Args:
+        signal: light on each pixel as a share of the camera's full scale, [H, W].
+        full_scale: value that the camera writes for 1.0.
+        rng: generator of random numbers.
+
+    Returns:
+        Whole numbers from 0 to `full_scale`, float64 [H, W].
+    """
     electrons = rng.uniform(400, 1500)
     counted = rng.poisson(np.maximum(signal, 0) * electrons) / electrons
     read = rng.normal(0, 0.006, signal.shape)

@@ -23,21 +23,21 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 TYPES = ("round", "flat", "spindle")
-# Share of the image that cells cover, where no number of cells is asked for.
+# Where no number of cells is asked for, cells cover a share of the image between these two.
 COVERAGE = (0.12, 0.30)
 
 _ATTEMPTS_PER_CELL = 8
-_MOST_FAILURES = 6
+_MOST_FAILURES = 6  # cells that did not fit, after which an image is full
 
 
 @dataclass(frozen=True, eq=False)
 class _Shape:
-    """One cell on its own patch, float32 [h, w] each.
+    """One cell on a patch of its own, float32 [h, w] each.
 
     Attributes:
-        inside: above 0 where the cell is.
-        light: what it adds to the background there; may be negative.
-        halo: what it adds outside of all cells.
+        inside: above 0 on the pixels of the cell.
+        light: brightness that the cell adds to the background on its own pixels; may be negative.
+        halo: brightness that it adds around itself, on pixels of no cell.
     """
 
     inside: FloatArray
@@ -57,10 +57,11 @@ def make_typed_cells(
 
     Args:
         seed: number or generator; the same seed and options give the same arrays.
-        image_hw: (height, width), pixels.
+        image_hw: (height, width) of the image, pixels.
         num_cells: wanted number of cells; fewer where they do not fit. By default as many as cover
-            a share of the image that is drawn from `COVERAGE`.
-        one_type_per_image: all cells are of one type, drawn by lot; otherwise each cell's is.
+            a random share of the image between the two of `COVERAGE`.
+        one_type_per_image: whether all cells of the image are of one random type; by default each
+            cell is of a random type of its own.
         dtype: "uint8", or "uint16" for the 12-bit range of a camera.
 
     Returns:
@@ -96,7 +97,17 @@ def _add_cell(
     planes: tuple[NDArray[np.uint16], FloatArray, FloatArray],
     rng: np.random.Generator,
 ) -> bool:
-    """Put a cell where it fits, behind those that are there; False after a few attempts."""
+    """Put a cell at a random place where it fits, behind those that are there.
+
+    Args:
+        shape: the cell.
+        label: its number in the label image.
+        planes: label image, light and halo of the image, which are changed.
+        rng: generator of random numbers.
+
+    Returns:
+        Whether a place was found within `_ATTEMPTS_PER_CELL`.
+    """
     labels, light, halo = planes
     for _ in range(_ATTEMPTS_PER_CELL):
         centre = (float(rng.uniform(0, labels.shape[0])), float(rng.uniform(0, labels.shape[1])))
@@ -110,7 +121,7 @@ def _add_cell(
 
 
 def _axes(reach: float, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Coordinates along and across a random direction on a square patch."""
+    """Coordinates along and across a random direction, pixels from the middle of a square patch."""
     size = int(np.ceil(reach))
     rows, cols = np.mgrid[-size : size + 1, -size : size + 1].astype(np.float32)
     turn = rng.uniform(0, 2 * np.pi)
@@ -119,6 +130,7 @@ def _axes(reach: float, rng: np.random.Generator) -> tuple[FloatArray, FloatArra
 
 
 def _bump(distance: FloatArray, width: float) -> FloatArray:
+    """1 at distance 0, falling to 1/e at `width` on both sides."""
     return np.exp(-((distance / width) ** 2)).astype(np.float32)
 
 

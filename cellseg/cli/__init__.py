@@ -1,1 +1,121 @@
-"""The commands; tools/*.py are doors to the same functions."""
+"""The command `cellseg`: one frame around the modules of this folder.
+
+A module is a command, `find_lr.py` for instance `cellseg find-lr`; names with a leading underscore
+are no commands. It has a docstring, which is what `--help` shows (its first line also stands in
+`cellseg --help`), and two functions:
+
+- `add_arguments(parser)` adds its arguments to a `CommandParser`;
+- `run(args)` does the work and returns the exit status.
+
+`run` may raise a `CellsegError`: the frame says it in one line and ends with status 1. Modules are
+imported when their command is called, so that commands which need no torch do not load it.
+`tools/*.py` are doors to the same commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import pkgutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import cellseg
+from cellseg.cli._parser import CommandParser
+from cellseg.errors import CellsegError
+
+__all__ = ["command_names", "main", "parse_command", "run_command"]
+
+
+def command_names() -> list[str]:
+    """Names of all commands, as they are typed."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `cellseg`.
+
+    Args:
+        arguments: the words behind `cellseg`; those of the command line by default.
+
+    Returns:
+        Exit status of the command.
+
+    Raises:
+        SystemExit: `--help` or `--version` (0), or bad usage (2), as argparse does.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = _outer_parser().parse_args(words[:1] or ["--help"]).command
+    return run_command(name, words[1:], prog=f"cellseg {name}")
+
+
+def run_command(
+    name: str, arguments: Sequence[str] | None = None, *, prog: str | None = None
+) -> int:
+    """Parse the arguments of one command and run it.
+
+    Args:
+        name: one of `command_names()`.
+        arguments: the words behind the command; those of the command line by default.
+        prog: what usage and help call it; the script's name by default.
+
+    Returns:
+        What the command's `run` returns; 1 after a `CellsegError`, whose text went to the error
+        stream.
+
+    Raises:
+        SystemExit: `--help` (0) or bad usage (2), as argparse does.
+    """
+    _silence_torch()
+    args = parse_command(name, arguments, prog=prog)
+    try:
+        return int(_import_command(name).run(args))
+    except CellsegError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def parse_command(
+    name: str, arguments: Sequence[str] | None = None, *, prog: str | None = None
+) -> argparse.Namespace:
+    """The arguments of one command; see `run_command`."""
+    command = _import_command(name)
+    parser = CommandParser(command.__doc__ or "", prog)
+    command.add_arguments(parser)
+    return parser.parse(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _import_command(name: str):  # type: ignore[no-untyped-def]  # its two functions are duck-typed
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def _outer_parser() -> CommandParser:
+    """A parser for the first word, which is a command or asks for help."""
+    names = command_names()
+    listed = "\n".join(f"  {name:<10}{_read_summary(name)}" for name in names)
+    about = f"{(cellseg.__doc__ or '').partition(chr(10))[0]}\n\ncommands:\n{listed}"
+    parser = CommandParser(about, "cellseg")
+    parser.epilog = "`cellseg COMMAND --help` describes a command."
+    parser.usage = "cellseg COMMAND [ARGUMENTS ...]"
+    parser.add_argument("command", choices=names, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def _read_summary(name: str) -> str:
+    """First line of a command's docstring, without importing what the command needs."""
+    path = Path(__file__).with_name(f"{name.replace('-', '_')}.py")
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return docstring.partition("\n")[0]
+
+
+def _silence_torch() -> None:
+    """Keep torch's notes to its own developers from those who only run a command.
+
+    `python -W default` shows them.
+    """
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(vision)?(\.|$)")

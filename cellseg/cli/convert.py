@@ -1,6 +1,6 @@
 r"""Convert a split of a dataset from one format to another.
 
-    python tools/convert_dataset.py --from instance_masks --input dsb2018 --split train \
+    cellseg convert --from instance_masks --input dsb2018 --split train \
         --classes nucleus --to coco_json --output dsb2018_coco
 
 Images are copied as they are. What was written is read again and compared, cell by cell. What the
@@ -12,24 +12,18 @@ Exit status: 0 all went well, 1 nothing was written or it cannot be relied on.
 from __future__ import annotations
 
 import argparse
-import logging
+import sys
 from pathlib import Path
 from typing import Any
 
-import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import yaml
-from cellseg.errors import CellsegError, DatasetError
+from cellseg.cli._parser import CommandParser
+from cellseg.errors import DatasetError
 from cellseg.io import FORMATS
 from cellseg.io.conversion import Conversion, SplitPlace, convert_split
-from detectron2.utils.logger import setup_logger
-
-logger = logging.getLogger("cellseg.convert")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
     writable = sorted(name for name, one in FORMATS.items() if one.write)
     option: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "KEY=VALUE"}
     parser.add_argument("--from", dest="source", required=True, choices=sorted(FORMATS))
@@ -46,7 +40,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output-split", metavar="NAME", help="default: that of the input")
     parser.add_argument("--output-option", help="options of the format that is written", **option)
     parser.add_argument("--strict", action="store_true", help="refuse where something is lost")
-    return parser.parse_args(arguments)
 
 
 def read_options(pairs: list[str]) -> dict[str, Any]:
@@ -90,24 +83,13 @@ def declaration_of(place: SplitPlace, conversion: Conversion) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    setup_logger(name="cellseg")
     source, target = find_places(args)
     conversion = convert_split(source, target, args.classes, strict=args.strict)
     for loss in conversion.losses:
-        logger.warning("Lost: %s", loss)
-    logger.info(
-        "%d images with %d cells written to %s and read again: the same. To declare them:\n%s",
-        conversion.num_images,
-        conversion.num_cells,
-        target.root / target.split,
-        declaration_of(target, conversion),
+        print(f"Lost: {loss}", file=sys.stderr)
+    print(
+        f"{conversion.num_images} images with {conversion.num_cells} cells written to "
+        f"{target.root / target.split} and read again: the same. To declare them:\n"
+        f"{declaration_of(target, conversion)}"
     )
     return 0
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        return run(parse(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"

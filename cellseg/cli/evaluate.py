@@ -1,10 +1,10 @@
 r"""Score predicted cells, of any program, against true ones.
 
-    python tools/evaluate.py --predictions DIR --ground-truth DIR --metrics ap_dsb f1@0.50 aji
+    cellseg evaluate --predictions DIR --ground-truth DIR --metrics ap_dsb f1@0.50 aji
 
 A side is a folder of label images (<id>.tif or .png, also <id>_labels.tif, <id>_masks.png), the
-coco_results.json of tools/predict.py, or a dataset: then name its format and --split. Images belong
-together by their ids. docs/metrics.md defines the metrics. Neither model nor torch is needed.
+coco_results.json of `cellseg predict`, or a dataset: then name its format and --split. Images
+belong together by their ids. docs/metrics.md defines the metrics. No model and no torch is needed.
 Exit status: 0 scored, 1 something cannot be read, 2 the two sides are not of the same images.
 """
 
@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import CellsegError, DatasetError
+from cellseg.cli._parser import CommandParser
+from cellseg.errors import DatasetError
 from cellseg.evaluation import DEFAULT_METRICS, score
 from cellseg.evaluation.figures import FIGURES
 from cellseg.evaluation.scoring import COCO_NAMES
@@ -33,10 +34,7 @@ from cellseg.io.segmentations import (
 )
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
     source: dict[str, Any] = {"choices": SOURCES, "metavar": "F"}
     parser.add_argument("--predictions", required=True, type=Path, metavar="P")
     parser.add_argument("--ground-truth", required=True, type=Path, metavar="G")
@@ -55,7 +53,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--ignore-missing", action="store_true", help="no prediction of an image: no cells in it"
     )
-    return parser.parse_args(arguments)
 
 
 def read_sides(args: argparse.Namespace) -> Sides:
@@ -87,7 +84,11 @@ def run(args: argparse.Namespace) -> int:
     if metrics == ["all"]:
         metrics = [*FIGURES, *COCO_NAMES]
     score([], [], metrics)  # wrong names are told before anything is read
-    sides = read_sides(args)
+    try:
+        sides = read_sides(args)
+    except MismatchError as error:
+        note(f"{type(error).__name__}: {error}")
+        return 2
     if not sides.ids:
         raise DatasetError(f"{args.ground_truth}: no image in it")
     found = evaluate(sides, metrics, args.intervals)
@@ -99,14 +100,3 @@ def run(args: argparse.Namespace) -> int:
         with write_whole(args.json) as partial:
             partial.write_text(json.dumps(without_nan(found), indent=1, allow_nan=False), "utf-8")
     return 0
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        return run(parse(arguments))
-    except MismatchError as error:
-        note(f"{type(error).__name__}: {error}")
-        return 2
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"

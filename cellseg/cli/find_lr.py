@@ -1,6 +1,6 @@
 """Find a learning rate for a config.
 
-python tools/find_learning_rate.py --config-file F [--iterations 100] [KEY VALUE ...]
+    cellseg find-lr --config-file FILE [--iterations 100] [KEY VALUE ...]
 
 A short training with a growing rate, from MODEL.WEIGHTS, in memory: no weights are written. The
 curve goes to OUTPUT_DIR/learning_rate/ as rates.csv and rates.png. docs/optimizer.md says more.
@@ -12,38 +12,33 @@ import argparse
 import logging
 from pathlib import Path
 
-import cellseg
-from cellseg.config import load_config, resolve_device
+from cellseg.cli._model import load_model_config, log_engine_and_device
+from cellseg.cli._parser import CommandParser
 from cellseg.engine.lr_finder import build_sweep_step, describe_sweep, find_learning_rate
-from cellseg.errors import CellsegError, ConfigError
+from cellseg.errors import ConfigError
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-logger = logging.getLogger("cellseg.find_learning_rate")
+logger = logging.getLogger("cellseg.find_lr")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", metavar="F", required=True)
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_config_option()
     parser.add_argument("--lowest", type=float, default=1e-6, help="rate; default: %(default)s")
     parser.add_argument("--highest", type=float, default=1.0, help="rate; default: %(default)s")
     parser.add_argument("--iterations", type=int, default=100, help="default: %(default)s")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    return parser.parse_args(arguments)
+    parser.add_overrides()
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     if not 0 < args.lowest < args.highest or args.iterations < 2:
         raise ConfigError(
             "expected 0 < --lowest < --highest and --iterations of 2 or more; found "
             f"{args.lowest}, {args.highest} and {args.iterations}"
         )
     setup_logger(name="cellseg")
-    logger.info("Engine: %s", cellseg.engine_info())
-    cfg = load_config(args.config_file, args.opts)
-    resolve_device(cfg)
+    cfg = load_model_config(args)
+    log_engine_and_device(logger, cfg)
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     sweep = find_learning_rate(
         build_sweep_step(cfg),
@@ -58,12 +53,4 @@ def run(args: argparse.Namespace) -> None:
     sweep.write_plot(folder / "rates.png")
     logger.info("Written: %s, %s", folder / "rates.csv", folder / "rates.png")
     logger.info("%s", describe_sweep(sweep))
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        run(parse(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"
     return 0

@@ -1,7 +1,7 @@
 r"""Look at a dataset before training: figures, findings, plots, contact sheets.
 
-    python tools/inspect_dataset.py synthetic --output output/inspect
-    python tools/inspect_dataset.py path/to/my_cells.yaml --output DIR --fix CLEANED --suggest
+    cellseg inspect synthetic --output output/inspect
+    cellseg inspect path/to/my_cells.yaml --output DIR --fix CLEANED --suggest
 
 Exit status: 0 nothing wrong, 1 errors were found (or the dataset cannot be used), 2 bad usage.
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cellseg  # noqa: F401 - before detectron2: it makes `import detectron2` work
-from cellseg.errors import CellsegError
+from cellseg.cli._parser import CommandParser
 from cellseg.files import write_whole
 from cellseg.inspection.checks import TINY_PX
 from cellseg.inspection.fix import Fixes, write_fixed
@@ -25,10 +24,7 @@ SUGGESTED_FILE = "suggested.yaml"
 BASE_CONFIG = shipped_folder("configs") / "base_mask_rcnn_R_50_FPN.yaml"
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "dataset", metavar="NAME_OR_YAML", help="a dataset, one split of it, or a declaration"
     )
@@ -58,7 +54,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="F",
         help="--suggest: the config that the settings extend (default: the base config)",
     )
-    return parser.parse_args(arguments)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,11 +83,3 @@ def act(args: argparse.Namespace, dataset: str, inspection: Inspection, folder: 
         if args.output:
             with write_whole(args.output / folder / SUGGESTED_FILE) as partial:
                 partial.write_text(text, "utf-8")
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        return run(parse(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"

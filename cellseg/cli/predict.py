@@ -1,7 +1,7 @@
 r"""Find the cells of images with a trained model.
 
-    python tools/predict.py --config-file configs/quick_start.yaml --input IMAGES --output DIR \
-        --opts MODEL.WEIGHTS output/quick_start/model_final.pth
+    cellseg predict --config-file quick_start.yaml --input IMAGES --output DIR \
+        MODEL.WEIGHTS output/quick_start/model_final.pth
 
 Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json
 and, with --format, submission.csv as that competition wants it, with the stems as image ids.
@@ -17,10 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.cells.instances import CellInstances
-from cellseg.config import load_config
-from cellseg.errors import CellsegError
+from cellseg.cli._model import load_model_config, log_engine_and_device
+from cellseg.cli._parser import CommandParser, split_off_overrides
 from cellseg.inference.files import find_images, output_stems, predict_files
 from cellseg.inference.predictor import CellPredictor
 from cellseg.io import FORMATS, ImageRecord, WriteRecord, open_predictions
@@ -31,12 +30,9 @@ SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
 logger = logging.getLogger("cellseg.predict")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
     names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
-    parser.add_argument("--config-file", required=True, metavar="F")
+    parser.add_config_option()
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="PATH", help="files, folders, glob patterns"
     )
@@ -58,14 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="F",
         help="also write the cells like this: %(choices)s",
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; last on the line",
-    )
-    return parser.parse_args(arguments)
+    parser.add_overrides()
 
 
 def class_names(number: int) -> list[str]:
@@ -95,13 +84,15 @@ class Recorder:
 
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
-    logger.info("Engine: %s", cellseg.engine_info())
+    args.input, overrides = split_off_overrides(args.input)
+    args.opts = [*overrides, *args.opts]
+    cfg = load_model_config(args)
+    log_engine_and_device(logger, cfg)
     images, missing = find_images(args.input)
     for name in missing:
         logger.error("%s: no image found", name)
     if not images:
         return 2
-    cfg = load_config(args.config_file, args.opts)
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
@@ -116,11 +107,3 @@ def run(args: argparse.Namespace) -> int:
         problems = predict_files(predict, images, args.output, read=predict.read_image)
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
     return 1 if problems or missing else 0
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        return run(parse(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"

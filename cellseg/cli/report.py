@@ -1,8 +1,8 @@
 r"""Write what a run has reached as one HTML file that opens from disk, without a network.
 
-    python tools/report.py output/my_run
-    python tools/report.py output/my_run --output my_run.html --max-images 200
-    python tools/report.py output/my_run --predictions other_model.json
+    cellseg report output/my_run
+    cellseg report output/my_run --output my_run.html --max-images 200
+    cellseg report output/my_run --predictions other_model.json
 
 Exit status: 0 written, 1 it cannot be, 2 bad usage.
 """
@@ -13,18 +13,15 @@ import argparse
 import time
 from pathlib import Path
 
-import cellseg  # noqa: F401 - before detectron2: it makes `import detectron2` work
+from cellseg.cli._parser import CommandParser
 from cellseg.config import load_config
-from cellseg.errors import CellsegError, ConfigError
+from cellseg.errors import ConfigError
 from cellseg.report.build import MAX_IMAGES, write_report
 from cellseg.report.results import find_config
 from detectron2.config import CfgNode
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a run")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN_DIR/report.html")
     parser.add_argument(
@@ -42,16 +39,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="detections below are no cells (default: the run's CELLSEG.TEST.SCORE_THRESHOLD)",
     )
     parser.add_argument(
-        "--max-images", type=int, default=MAX_IMAGES, metavar="N",
+        "--max-images", type=_count, default=MAX_IMAGES, metavar="N",
         help="in the gallery of each test set (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the run's config"
-    )
-    args = parser.parse_args(arguments)
-    if args.max_images < 0:
-        parser.error(f"--max-images {args.max_images}: expected 0 or more")
-    return args
+    parser.add_overrides()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number}: expected 0 or more")
+    return number
 
 
 def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
@@ -75,7 +73,7 @@ def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
     return named
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     cfg = load_config(find_config(args.run_dir), args.opts)
     output = write_report(
@@ -88,12 +86,4 @@ def run(args: argparse.Namespace) -> None:
     )
     size_mb = output.stat().st_size / 1e6
     print(f"{output}: {size_mb:.1f} MB, written in {time.perf_counter() - start:.0f} s")
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        run(parse(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"
     return 0

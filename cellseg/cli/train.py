@@ -1,11 +1,13 @@
 """Train and evaluate a cell segmentation model.
 
-python tools/train_net.py --config-file configs/quick_start.yaml [--resume] [KEY VALUE ...]
-python tools/train_net.py --config-file F --eval-only MODEL.WEIGHTS output/model_final.pth
+    cellseg train --config-file quick_start.yaml [--resume] [KEY VALUE ...]
+    cellseg train --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
 
 On several GPUs, either of
-python tools/train_net.py --num-gpus 2 --config-file F
-torchrun --nproc-per-node 2 tools/train_net.py --config-file F
+    cellseg train --num-gpus 2 --config-file FILE
+    torchrun --nproc-per-node 2 -m cellseg train --config-file FILE
+
+Exit status: 0 all went well, 1 the run could not go on.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ import json
 import logging
 from pathlib import Path
 
-import cellseg  # before detectron2: it makes `import detectron2` work
-from cellseg.config import load_config, resolve_device
+from cellseg.cli._model import load_model_config, log_engine_and_device
+from cellseg.cli._parser import CommandParser
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
-from cellseg.errors import CellsegError
 from cellseg.files import write_whole
 from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
@@ -32,22 +33,46 @@ from detectron2.utils.logger import setup_logger
 
 FIGURES_FILE = "figures.json"
 
-logger = logging.getLogger("cellseg.train_net")
+logger = logging.getLogger("cellseg.train")
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_config_option()
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint of OUTPUT_DIR"
+    )
+    parser.add_argument("--eval-only", action="store_true", help="do not train, only evaluate")
+    processes = parser.add_argument_group("several processes, as Detectron2 starts them")
+    for name, default, text in (
+        ("--num-gpus", 1, "processes on this machine, one GPU each"),
+        ("--num-machines", 1, "machines that train together"),
+        ("--machine-rank", 0, "number of this machine among them"),
+    ):
+        processes.add_argument(
+            name, type=int, default=default, metavar="N", help=f"{text} (default: {default})"
+        )
+    processes.add_argument(
+        "--dist-url",
+        default=default_argument_parser().get_default("dist_url"),
+        metavar="URL",
+        help="where the processes meet (default: %(default)s)",
+    )
+    parser.add_overrides()
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Configuration and logs; the first line says which engine runs."""
-    cfg = load_config(args.config_file, args.opts)
+    """Configuration and logs; the first lines say which engine runs, and where."""
+    cfg = load_model_config(args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cellseg")
-    logger.info("Engine: %s", cellseg.engine_info())
-    resolve_device(cfg)
+    log_engine_and_device(logger, cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    # Of the files Detectron2 would print the first; the whole config is printed in any case.
+    default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": ""}))
     return cfg
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
-    """Figures of MODEL.WEIGHTS or, with `resume`, of the last checkpoint of OUTPUT_DIR."""
+    """Metrics of MODEL.WEIGHTS or, with `resume`, of the last checkpoint of OUTPUT_DIR."""
     model = CellTrainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     found = resume and checkpointer.has_checkpoint()
@@ -68,7 +93,8 @@ def write_figures(results: dict[str, dict[str, float]], path: Path) -> None:
     logger.info("Figures: %s", path)
 
 
-def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def train_or_evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The work of one process; all of them call it."""
     cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
@@ -77,10 +103,6 @@ def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return trainer.train()
 
 
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        run_in_processes(run, default_argument_parser().parse_args(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"
+def run(args: argparse.Namespace) -> int:
+    run_in_processes(train_or_evaluate, args)
     return 0

@@ -1,9 +1,9 @@
 r"""Find the thresholds of each class (score, overlaps, minimum area) on a validation set.
 
-    python tools/train_net.py --config-file F --eval-only MODEL.WEIGHTS W OUTPUT_DIR RUN_DIR
-    python tools/tune_thresholds.py RUN_DIR
-    python tools/predict.py --config-file RUN_DIR/thresholds.yaml --input IMAGES --output DIR \
-        --opts MODEL.WEIGHTS W
+    cellseg train --config-file FILE --eval-only MODEL.WEIGHTS W OUTPUT_DIR RUN_DIR
+    cellseg tune RUN_DIR
+    cellseg predict --config-file RUN_DIR/thresholds.yaml --input IMAGES --output DIR \
+        MODEL.WEIGHTS W
 
 It reads the predictions of that evaluation, RUN_DIR/inference/<dataset>/, or any file of COCO
 results. The gain is given twice: on the images that the thresholds were fitted to, and, by
@@ -22,15 +22,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import numpy as np
 import yaml
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.selection import DetectionThresholds
+from cellseg.cli._parser import CommandParser
 from cellseg.config import load_config
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey
-from cellseg.errors import CellsegError, DatasetError, LabelError, collect_problems
+from cellseg.errors import DatasetError, LabelError, collect_problems
 from cellseg.evaluation.tuning import FEW_IMAGES, Tuning, tune_thresholds
 from cellseg.files import write_whole
 from detectron2.config import CfgNode
@@ -43,10 +43,7 @@ OUTPUT_NAME = "thresholds.yaml"
 logger = logging.getLogger("cellseg.tune")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "predictions", metavar="RUN_DIR_OR_JSON", help="a run's folder, or a file of COCO results"
     )
@@ -65,7 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", metavar="F", help=f"default: {OUTPUT_NAME} beside the config file"
     )
-    return parser.parse_args(arguments)
+    parser.add_overrides()
 
 
 def find_config(args: argparse.Namespace) -> Path:
@@ -99,7 +96,7 @@ def find_results(given: str, dataset: str) -> Path:
         path = path / "inference" / dataset / RESULTS_NAME
     if not path.is_file():
         raise DatasetError(
-            f"{path}: no such file; `tools/train_net.py --eval-only` writes the predictions on "
+            f"{path}: no such file; `cellseg train --eval-only` writes the predictions on "
             f"{dataset} there"
         )
     return path
@@ -257,7 +254,7 @@ def write_fragment(path: Path, config: Path, tuning: Tuning, lines: Sequence[str
     values = {key: each if len(each) > 1 else each[0] for key, each in columns_of(tuning).items()}
     base = os.path.relpath(config.resolve(), path.resolve().parent)
     content = {"_BASE_": base, "CELLSEG": {"TEST": values}}
-    comments = "".join(f"# {line}\n" for line in ["tools/tune_thresholds.py", *lines])
+    comments = "".join(f"# {line}\n" for line in ["cellseg tune", *lines])
     with write_whole(path) as partial:
         partial.write_text(comments + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
@@ -265,7 +262,7 @@ def write_fragment(path: Path, config: Path, tuning: Tuning, lines: Sequence[str
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
     config = find_config(args)
-    cfg = load_config(config)
+    cfg = load_config(config, args.opts)
     dataset = find_dataset(cfg, args)
     results = find_results(args.predictions, dataset)
     truth = GroundTruth.load(dataset)
@@ -292,11 +289,3 @@ def run(args: argparse.Namespace) -> int:
     write_fragment(output, config, tuning, lines)
     logger.info("Written: %s", output)
     return 0
-
-
-def main(arguments: list[str] | None = None) -> int | str:
-    """Exit status, or the text of an error that the user can mend."""
-    try:
-        return run(parse(arguments))
-    except CellsegError as error:
-        return f"{type(error).__name__}: {error}"

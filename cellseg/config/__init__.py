@@ -168,6 +168,8 @@ def load_config(
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file (looked in {Path.cwd()})")
     cfg = get_cfg()
+    if not torch.cuda.is_available():  # Detectron2's default is "cuda"; a device named stays named
+        cfg.MODEL.DEVICE = "cpu"
     add_cellseg_config(cfg)
     for plugin in import_plugins(_plugins_named(path, opts), base_dir=path.parent):
         if hasattr(plugin, "add_config"):
@@ -330,12 +332,3 @@ def _check_dataset(cfg: CfgNode, name: str) -> None:
             f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {name} has "
             f"{len(classes)} ({', '.join(classes)}); set it to {len(classes)}"
         )
-
-
-def resolve_device(cfg: CfgNode) -> None:
-    """Turn a CUDA device into "cpu", with one warning, where this machine has none."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning(
-            "MODEL.DEVICE is %r, but CUDA is not available: running on the CPU", cfg.MODEL.DEVICE
-        )
-        cfg.MODEL.DEVICE = "cpu"

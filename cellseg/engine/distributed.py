@@ -28,11 +28,15 @@ def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.N
         args: of `detectron2.engine.default_argument_parser`.
 
     Raises:
-        SystemExit: `main` raised a `CellsegError`, here or in another process; carries its text.
+        CellsegError: `main` raised it in this process.
+        SystemExit: a process that was started here has ended with an error, which it has said.
         ConfigError: both torchrun and `--num-gpus` or `--num-machines` ask for processes.
     """
     if _started_by_torchrun():
         _run_as_one_of_torchrun(main, args)
+        return
+    if args.num_gpus * args.num_machines == 1:
+        main(args)
         return
     try:
         machines = (args.num_machines, args.machine_rank, args.dist_url)
@@ -66,6 +70,6 @@ def _run_as_one_of_torchrun(
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if use_cuda else "gloo")
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    _end_with_message(main, args)
+    main(args)
     # not in a `finally`: after an error it would wait for the others
     dist.destroy_process_group()

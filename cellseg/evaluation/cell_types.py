@@ -61,7 +61,7 @@ def cell_type_confusion(
 
     Example:
         >>> none = CellInstances.empty((4, 6))
-        >>> cell_type_confusion(none, none, 2).sum()
+        >>> int(cell_type_confusion(none, none, 2).sum())
         0
     """
     matching = match_overlaps(find_overlaps(true, pred), threshold)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from cellseg.errors import ConfigError
-from cellseg.inference.postprocess import sort_by_score
+from cellseg.modeling.pasting import sort_by_score
 from cellseg.training_data.augmentations import Rotate90Transform
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T

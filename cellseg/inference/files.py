@@ -107,7 +107,7 @@ def predict_files(
 
     def predictions() -> Iterator[tuple[str, CellInstances]]:
         stems = output_stems(paths)
-        for path, stem in tqdm(list(zip(paths, stems)), desc="predict", unit="image"):
+        for path, stem in tqdm(list(zip(paths, stems)), desc="predict", unit="image", disable=None):
             try:
                 image = read(path)
                 cells = predict(image)

@@ -15,11 +15,11 @@ from cellseg.cells.selection import (
     select_cells,
     vote_class,
 )
-from cellseg.config import resolve_device
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
-from cellseg.inference.postprocess import instances_to_cells
+from cellseg.modeling.device import check_device
+from cellseg.modeling.pasting import instances_to_cells
 from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_resizing
 from detectron2.config import CfgNode
@@ -48,7 +48,7 @@ class CellPredictor:
             of `CELLSEG.TEST`, and `CELLSEG.CELL_TYPE.VOTE`.
 
     Raises:
-        ConfigError: no weights, no masks, or a threshold out of range.
+        ConfigError: no weights, no masks, a device that is missing, or a threshold out of range.
         CheckpointError: the checkpoint is missing, broken or of another model.
 
     Example:
@@ -73,7 +73,7 @@ class CellPredictor:
             thresholds = replace(thresholds, mask=mask_threshold)
         thresholds.check_classes(self.cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         self.thresholds = thresholds
-        resolve_device(self.cfg)
+        check_device(self.cfg)
         # A threshold below the model's own has to reach the model to have an effect.
         heads = self.cfg.MODEL.ROI_HEADS
         heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, thresholds.lowest_score)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from cellseg.errors import CheckpointError, ConfigError, InputTypeError
-from cellseg.inference.postprocess import paste_soft_masks, scale_boxes, sort_by_score
+from cellseg.modeling.pasting import paste_soft_masks, scale_boxes, sort_by_score
 from cellseg.modeling.torchvision_keywords import (
     IMAGENET_BACKBONE,
     is_imagenet,

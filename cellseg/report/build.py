@@ -13,7 +13,7 @@ from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ConfigError, DatasetError, ImageReadError
 from cellseg.files import write_whole
 from cellseg.images import ImageInput
-from cellseg.report.browse import draw_gallery
+from cellseg.report.gallery import draw_gallery
 from cellseg.report.page import Section, render_missing, render_page
 from cellseg.report.plots import draw_charts, draw_training
 from cellseg.report.results import (

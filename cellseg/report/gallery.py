@@ -1,26 +1,32 @@
-"""Images with true outlines beside predicted ones, as HTML that needs nothing else.
+"""The images of a data set from the worst to the best, true outlines beside predicted ones.
 
-The picture is a JPEG inside the page; outlines are SVG paths in image pixels, so that they stay
-thin at any zoom and each knows its kind and class.
+A picture is a JPEG inside the page; outlines are SVG paths in image pixels, so that they stay thin
+at any zoom and each knows its kind and class.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from cellseg.cells.drawing import make_readable
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ImageReadError
-from cellseg.report.measures import ERROR_KINDS, CellKinds
+from cellseg.evaluation.scoring import score
+from cellseg.report import measures
+from cellseg.report.page import render
+from markupsafe import Markup
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cellseg.report.results import DatasetResult  # reads datasets, and so needs the engine
 
 MAX_SIDE_PX = 700
 _JPEG_QUALITY = 85
@@ -48,7 +54,15 @@ KIND_MEANING = {
 
 @dataclass(frozen=True, eq=False)
 class GalleryImage:
-    """An image of the gallery; `number` is its own within the page."""
+    """An image of the gallery.
+
+    Attributes:
+        number: its own within the page.
+        name, path: of the image.
+        score: its AP.
+        true, pred: true and predicted cells.
+        kinds: what happened to each of them.
+    """
 
     number: int
     name: str
@@ -56,39 +70,72 @@ class GalleryImage:
     score: float
     true: CellInstances
     pred: CellInstances
-    kinds: CellKinds
+    kinds: measures.CellKinds
+
+
+def draw_gallery(
+    result: DatasetResult,
+    selection: DetectionThresholds,
+    *,
+    max_images: int,
+    first_number: int,
+    read: Callable[[Path], NDArray[Any]],
+) -> tuple[Markup, int]:
+    """The gallery of one dataset and how many images are in it.
+
+    Args:
+        result: true and predicted cells of the images.
+        selection: which detections count as cells.
+        max_images: at most so many are shown, the worst of them first.
+        first_number: number within the page of the first image.
+        read: file to image [H, W] or [H, W, C]; raises ImageReadError where it cannot.
+    """
+    pairs = result.counted_pairs(selection)
+    scores = [score([true], [pred], ["ap_dsb"])["ap_dsb"] for true, pred in pairs]
+    order = sorted(range(len(scores)), key=lambda k: (scores[k], result.images[k].name))
+    cards = []
+    for number, k in enumerate(measures.choose_images(order, max_images), first_number):
+        image, (true, pred) = result.images[k], pairs[k]
+        kinds = measures.find_kinds(true, pred)
+        card = GalleryImage(number, image.name, image.path, scores[k], true, pred, kinds)
+        cards.append(draw_card(card, result.classes, read))
+    body = render(
+        "gallery", cards=cards, images=len(order), classes=result.classes,
+        kinds=shown_kinds(result.classes), words=WORDS, meaning=KIND_MEANING,
+    )  # fmt: skip
+    return body, len(cards)
+
+
+def shown_kinds(classes: Sequence[str]) -> list[str]:
+    """The kinds of errors that there can be: classes are confused where there are several."""
+    return [k for k in measures.ERROR_KINDS if k != measures.CONFUSED or len(classes) > 1]
 
 
 def draw_card(
     image: GalleryImage, classes: Sequence[str], read: Callable[[Path], NDArray[Any]]
-) -> str:
-    """HTML of one image: name, figures, the two pictures.
+) -> Markup:
+    """HTML of one image: name, score, errors, the two pictures.
 
     An image that cannot be read any more leaves its outlines on grey and a line that says so.
 
     Args:
-        classes: names, shown where there are several.
+        image: the image and its cells.
+        classes: names of the classes, shown where there are several.
         read: file to image [H, W] or [H, W, C].
     """
-    problem, bright, href = "", False, ""
+    problem, bright, picture = "", False, ""
     try:
-        href, bright = encode_picture(read(image.path))
+        picture, bright = encode_picture(read(image.path))
     except ImageReadError as error:
-        problem = f'<p class="missing">The image cannot be shown: {escape(str(error))}</p>'
+        problem = str(error)
     height, width = image.true.image_hw
-    source = f"px-{image.number}"
-    picture = f'<image id="{source}" href="{href}" width="{width}" height="{height}"/>'
-    sides = [
-        _panel(image, classes, "true", picture if href else ""),
-        _panel(image, classes, "pred", f'<use href="#{source}"/>' if href else ""),
-    ]
-    return (
-        f'<article class="card{" bright" if bright else ""}" id="image-{image.number}" '
-        f'data-errors="{escape(" ".join(_error_tokens(image)))}">'
-        f'<div class="head"><h4>{escape(image.name)}</h4><button type="button" class="enlarge" '
-        f'hidden="" aria-label="Enlarge {escape(image.name)}">Enlarge</button></div>'
-        f'{_facts(image)}{problem}<div class="pair">{"".join(sides)}</div></article>'
-    )
+    sides = (("true", image.true, image.kinds.true), ("predicted", image.pred, image.kinds.pred))
+    return render(
+        "card", number=image.number, name=image.name, score=image.score, bright=bright,
+        picture=picture, problem=problem, height=height, width=width, words=WORDS,
+        counts={kind: count for kind, count in image.kinds.counts.items() if count},
+        tokens=_error_tokens(sides), panels=[_panel(*side, classes) for side in sides],
+    )  # fmt: skip
 
 
 def encode_picture(image: NDArray[Any]) -> tuple[str, bool]:
@@ -109,11 +156,17 @@ def outline_path(crop: Crop, offset_rc: Sequence[int]) -> str:
     """SVG path through the centres of a cell's outermost pixels, holes too; x is the column.
 
     Args:
-        crop: bool [h, w].
-        offset_rc: (row, column) of its first pixel.
+        crop: bool [h, w], True in the cell.
+        offset_rc: (row, column) of the crop's first pixel in the image.
 
     Returns:
         Path data in image pixels; "" for a cell without a pixel.
+
+    Example:
+        A cell of two rows and three columns:
+
+        >>> outline_path(np.ones((2, 3), bool), (10, 20))
+        'M20.5 10.5l0 1 2 0 0 -1z'
     """
     if not crop.any():
         return ""
@@ -127,58 +180,37 @@ def outline_path(crop: Crop, offset_rc: Sequence[int]) -> str:
     return "".join(parts)
 
 
-def _panel(image: GalleryImage, classes: Sequence[str], side: str, picture: str) -> str:
-    cells, kinds = (
-        (image.true, image.kinds.true) if side == "true" else (image.pred, image.kinds.pred)
-    )
-    height, width = image.true.image_hw
-    what = ("true" if side == "true" else "predicted") + (" cell" if len(cells) == 1 else " cells")
-    found = [f"{kinds.count(kind)} {WORDS[kind]}" for kind in WORDS if kind in kinds]
-    label = f"{image.name}: {len(cells)} {what}{': ' if found else ''}{', '.join(found)}"
-    return (
-        f'<figure><svg class="panel" viewBox="0 0 {width} {height}" data-hw="{height} {width}" '
-        f'role="img" aria-label="{escape(label)}">{picture}'
-        f"{_outlines(cells, kinds, classes, side)}</svg>"
-        f"<figcaption>{len(cells):,} {what}</figcaption></figure>"
-    )
+def _panel(
+    side: str, cells: CellInstances, kinds: Sequence[str], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What the template shows of the true or the predicted cells."""
+    what = f"{side} cell" if len(cells) == 1 else f"{side} cells"
+    found = ", ".join(f"{kinds.count(kind)} {WORDS[kind]}" for kind in WORDS if kind in kinds)
+    return {
+        "label": f"{len(cells)} {what}{': ' if found else ''}{found}",
+        "caption": f"{len(cells):,} {what}",
+        "outlines": list(_outlines(cells, kinds, classes, side == "predicted")),
+    }
 
 
-def _outlines(cells: CellInstances, kinds: Sequence[str], classes: Sequence[str], side: str) -> str:
+def _outlines(
+    cells: CellInstances, kinds: Sequence[str], classes: Sequence[str], scored: bool
+) -> Iterator[dict[str, Any]]:
     """Paths of all cells, correct ones first, so that errors lie in front."""
-    drawn = []
-    order = sorted(range(len(cells)), key=lambda k: kinds[k] != "correct")
     areas = cells.areas_px
-    for k in order:
+    for k in sorted(range(len(cells)), key=lambda k: kinds[k] != "correct"):
         number = int(cells.classes[k])
-        text = WORDS[kinds[k]]
-        if len(classes) > 1:
-            text += f", {classes[number]}"
-        text += f", {int(areas[k]):,} px²"
-        if side == "pred":
-            text += f", score {cells.scores[k]:.2f}"
-        path = outline_path(cells.crops[k], cells.offsets_rc[k].tolist())
-        drawn.append(
-            f'<path class="cell {kinds[k]}" data-class="{number}" d="{path}">'
-            f"<title>{escape(text)}</title></path>"
-        )
-    return "".join(drawn)
+        name = f", {classes[number]}" if len(classes) > 1 else ""
+        tail = f", score {cells.scores[k]:.2f}" if scored else ""
+        yield {
+            "kind": kinds[k],
+            "number": number,
+            "path": outline_path(cells.crops[k], cells.offsets_rc[k].tolist()),
+            "text": f"{WORDS[kinds[k]]}{name}, {int(areas[k]):,} px²{tail}",
+        }
 
 
-def _facts(image: GalleryImage) -> str:
-    counts = [
-        f'<span class="tag {kind}">{image.kinds.counts[kind]:,} {WORDS[kind]}</span>'
-        for kind in ERROR_KINDS
-        if image.kinds.counts[kind]
-    ]
-    errors = " ".join(counts) or '<span class="tag correct">no errors</span>'
-    return f'<p class="facts">AP <b>{image.score:.3f}</b> {errors}</p>'
-
-
-def _error_tokens(image: GalleryImage) -> list[str]:
+def _error_tokens(sides: Sequence[tuple[str, CellInstances, Sequence[str]]]) -> list[str]:
     """ "class:kind" of every kind of error and class in the image, "class:" of classes."""
-    both = ((image.true, image.kinds.true), (image.pred, image.kinds.pred))
-    tokens = set()
-    for cells, kinds in both:
-        for number, kind in zip(cells.classes.tolist(), kinds):
-            tokens |= {f"{number}:", f"{number}:{kind}"}
-    return sorted(tokens)
+    pairs = {pair for _, cells, kinds in sides for pair in zip(cells.classes.tolist(), [*kinds])}
+    return sorted({f"{number}:{kind}" for number, kind in pairs} | {f"{n}:" for n, _ in pairs})

@@ -1,37 +1,73 @@
-"""The HTML page around the sections of a report."""
+"""The HTML page around the sections of a report, and the templates that all of its parts use."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 _HERE = Path(__file__).resolve().parent
-
-# The text that the viewer of single images starts with; filled by report.js.
-_VIEWER = """<dialog aria-label="Enlarged image" tabindex="-1"><div class="bar-top"><h4></h4>
-<button type="button" data-act="previous" title="p">Previous</button>
-<button type="button" data-act="next" title="n">Next</button>
-<button type="button" data-act="in" title="+" aria-label="Zoom in">+</button>
-<button type="button" data-act="out" title="-" aria-label="Zoom out">−</button>
-<button type="button" data-act="whole" title="0">Whole image</button>
-<button type="button" data-act="close" title="Esc">Close</button></div>
-<div class="holder"></div>
-<p class="soft">Keys: + and − zoom, arrows move, 0 whole image, n and p next and previous image, Esc
-close. Mouse: wheel zooms, drag moves; rest the pointer on an outline to read about the cell.</p>
-</dialog>"""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with an entry in its table of contents; `body` is HTML."""
+    """A part of the page with an entry in its table of contents.
+
+    Attributes:
+        anchor: id of the section, its own within the page.
+        title: plain text.
+        body: HTML; plain text would be escaped.
+    """
 
     anchor: str
     title: str
-    body: str
+    body: Markup
+
+
+def format_number(value: float) -> str:
+    """Three significant digits, thousands apart: 0.123, 12.3, 1,230, 2e-4; a dash for no number."""
+    if not math.isfinite(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e9:
+        return f"{int(value):,}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
+    return f"{value:.3g}"
+
+
+def format_share(value: float) -> str:
+    """A share in percent, 0.62 as 62%; a dash for no number."""
+    return f"{value:.0%}" if math.isfinite(value) else "–"
+
+
+def typeset(text: str) -> str:
+    """A text of a log as the page shows it: ≥ for >=, ≤ for <=."""
+    return text.replace(">=", "≥").replace("<=", "≤")
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"number": format_number, "share": format_share}
+
+
+def render(template: str, **values: Any) -> Markup:
+    """HTML from `templates/<template>.html.j2`; every text among `values` is escaped."""
+    return Markup(_TEMPLATES.get_template(f"{template}.html.j2").render(values))
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
@@ -41,61 +77,19 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     pictures only, so that even a name that slipped through the escaping could do nothing.
 
     Args:
-        title, subtitle: plain text.
-        sections: in their order.
+        title: heading of the page, plain text.
+        subtitle: line below the heading, plain text.
+        sections: the parts of the page in their order.
     """
-    style = (_HERE / "report.css").read_text("utf-8")
     script = (_HERE / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
-    links = " ".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
-    bodies = "\n".join(
-        f'<section id="{s.anchor}"><h2>{escape(s.title)}</h2>{s.body}</section>' for s in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{style}</style></head><body>\n"
-        f'<header><div><h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p></div>'
-        '<button type="button" class="theme" hidden></button></header>\n'
-        f'<nav aria-label="Contents">{links}</nav><main>\n{bodies}\n</main>{_VIEWER}'
-        f"<script>{script}</script></body></html>\n"
-    )
+    style = Markup((_HERE / "report.css").read_text("utf-8"))
+    return render(
+        "page", title=title, subtitle=subtitle, sections=sections,
+        style=style, script=Markup(script), digest=digest,
+    )  # fmt: skip
 
 
-def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, what: bool = True) -> str:
-    """A table of plain texts: names to the left, numbers to the right, explanations last.
-
-    Args:
-        head: titles of the columns.
-        rows: as many texts each as `head`.
-        what: the last column explains and is no number.
-    """
-    last = len(head) - 1 if what else len(head)
-
-    def css(column: int) -> str:
-        if column == last:
-            return ' class="what"'
-        return ' class="number"' if column else ""
-
-    top = "".join(f'<th scope="col"{css(k)}>{escape(text)}</th>' for k, text in enumerate(head))
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td{css(k)}>{escape(text)}</td>" for k, text in enumerate(row) if k)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def render_missing(text: str) -> str:
+def render_missing(text: str) -> Markup:
     """A line that says what is not there, and why; plain text."""
-    return f'<p class="missing">{escape(text)}</p>'
+    return Markup('<p class="missing">{}</p>').format(text)

@@ -8,15 +8,17 @@ import numpy as np
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.evaluation.coco_figures import THRESHOLDS
 from cellseg.report import measures
-from cellseg.report.charts import Axis, Chart, Series, axis_around, draw_chart
-from cellseg.report.page import render_missing
+from cellseg.report.charts import Chart, Series, draw_chart
+from cellseg.report.page import render_missing, typeset
 from cellseg.report.results import DatasetResult
+from markupsafe import Markup
 
 _MOST_DOTS = 3000
 _UNIT = (0.0, 1.0)
+_TEST_SCORES = ("cell_iou/f1@0.50", "cell_iou/ap_dsb", "cell_iou/ap_dsb@0.50")
 
 
-def draw_charts(result: DatasetResult, selection: DetectionThresholds) -> str:
+def draw_charts(result: DatasetResult, selection: DetectionThresholds) -> Markup:
     """All charts of one dataset."""
     pairs, everything = result.counted_pairs(selection), result.all_pairs()
     charts = [
@@ -26,23 +28,28 @@ def draw_charts(result: DatasetResult, selection: DetectionThresholds) -> str:
         _sizes(pairs),
         _counts(result, selection),
     ]
-    return f'<div class="charts">{"".join(map(draw_chart, charts))}</div>'
+    return _side_by_side([draw_chart(chart) for chart in charts])
+
+
+def _side_by_side(parts: Sequence[Markup]) -> Markup:
+    return Markup('<div class="charts">{}</div>').format(Markup("").join(parts))
 
 
 def _over_iou(pairs: Sequence[measures.Pair]) -> Chart:
     names = {"f1": "F1", "precision": "precision", "recall": "recall", "ap_dsb": "AP (ap_dsb)"}
-    figures = measures.figures_over_iou(pairs, list(names))
+    values = measures.figures_over_iou(pairs, list(names))
     x = THRESHOLDS.round(2).tolist()
     series = [
-        Series(text, x, figures[name], "markers" if name in ("f1", "ap_dsb") else "line", colour)
+        Series(text, x, values[name], "markers" if name in ("f1", "ap_dsb") else "line", colour)
         for colour, (name, text) in enumerate(names.items())
     ]
     return Chart(
         "How exact are the outlines?",
-        Axis("mask IoU that counts as found", 0.48, 0.97),
-        Axis("value", *_UNIT),
+        "mask IoU that counts as found",
+        "value",
         series,
-        "Curves that fall late mean exact outlines.",
+        y_range=_UNIT,
+        note="Curves that fall late mean exact outlines.",
         table=True,
     )
 
@@ -59,15 +66,17 @@ def _precision_recall(
         x, y = recall[reached].tolist(), precision[reached].tolist()
         series.append(Series(f"IoU ≥ {iou:g}", x, y, "line", colour))
     at = measures.recall_and_precision(pairs, 0.5)
-    used = f"at {selection.describe().replace('>=', '≥')}, IoU ≥ 0.5"
+    used = f"at {typeset(selection.describe())}, IoU ≥ 0.5"
     series.append(Series(used, [at[0]], [at[1]], "dots", 5))
     return Chart(
         "Precision and recall at every score",
-        Axis("recall (share of true cells found)", *_UNIT),
-        Axis("precision (share of detections right)", *_UNIT),
+        "recall (share of true cells found)",
+        "precision (share of detections right)",
         series,
-        "Mean over classes as COCO computes it; a line ends at the highest recall reached. The dot "
-        "is the score threshold in use.",
+        _UNIT,
+        _UNIT,
+        note="Mean over classes as COCO computes it; a line ends at the highest recall reached. "
+        "The dot is the score threshold in use.",
     )
 
 
@@ -75,23 +84,25 @@ def _calibration(everything: Sequence[measures.Pair]) -> list[Chart]:
     scores, right = measures.judge_detections(everything)
     found = measures.calibrate(scores, right)
     middles = [(k + 0.5) / measures.BINS for k in range(measures.BINS)]
-    score_axis = Axis("score", *_UNIT)
     error = f"Mean distance from the line: {found.error:.3f}. " if len(scores) else ""
     return [
         Chart(
             "Can scores be trusted?",
-            score_axis,
-            Axis("share of detections that are right", *_UNIT),
+            "score",
+            "share of detections that are right",
             [Series("", found.mean_score.tolist(), found.share_correct.tolist(), "markers")],
-            error + "Below the line the model is too sure of itself.",
+            _UNIT,
+            _UNIT,
+            note=error + "Below the line the model is too sure of itself.",
             diagonal="score = share that is right",
             table=True,
         ),
         Chart(
             "Scores of all detections",
-            score_axis,
-            axis_around("detections", found.detections.tolist(), zero=True),
+            "score",
+            "detections",
             [Series("", middles, found.detections.tolist(), "bars")],
+            _UNIT,
             table=True,
         ),
     ]
@@ -103,37 +114,41 @@ def _sizes(pairs: Sequence[measures.Pair]) -> Chart:
     note = "Diameter of the circle of the same area, for cells found at IoU ≥ 0.5."
     if count:
         change = float(np.median(diameters[:, 1] / diameters[:, 0])) - 1
-        note += f" Predicted cells are {abs(change):.1%} {'wider' if change > 0 else 'narrower'}"
-        note += " than true ones (median)."
+        words = f"{abs(change):.1%} {'wider' if change > 0 else 'narrower'} than"
+        note += f" Predicted cells are {words if abs(change) >= 0.0005 else 'as wide as'} true"
+        note += " ones (median)."
     if count > _MOST_DOTS:
         chosen = np.random.default_rng(0).choice(count, _MOST_DOTS, replace=False)
         diameters = diameters[np.sort(chosen)]
         note += f" {_MOST_DOTS:,} of {count:,} cells are drawn."
-    true, pred = diameters[:, 0].tolist(), diameters[:, 1].tolist()
-    axes = [axis_around(f"{side} diameter, px", true, pred, log=True)
-            for side in ("true", "predicted")]  # fmt: skip
     return Chart(
-        "Sizes", axes[0], axes[1], [Series("", true, pred, "dots")], note, diagonal="equal"
+        "Sizes",
+        "true diameter, px",
+        "predicted diameter, px",
+        [Series("", diameters[:, 0].tolist(), diameters[:, 1].tolist(), "dots")],
+        log=True,
+        diagonal="equal",
+        note=note,
     )
 
 
 def _counts(result: DatasetResult, selection: DetectionThresholds) -> Chart:
     true = [len(image.true) for image in result.images]
     pred = [len(image.predicted(selection)) for image in result.images]
-    axes = [axis_around(f"{side} cells per image", true, pred, zero=True)
-            for side in ("true", "predicted")]  # fmt: skip
     names = [image.name for image in result.images]
     return Chart(
         "Counts",
-        axes[0],
-        axes[1],
+        "true cells per image",
+        "predicted cells per image",
         [Series("", true, pred, "dots", 0, names)],
-        "A dot is an image; above the line too many cells are predicted, below too few.",
+        (0, None),
+        (0, None),
         diagonal="equal",
+        note="A dot is an image; above the line too many cells are predicted, below too few.",
     )
 
 
-def draw_training(history: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+def draw_training(history: Mapping[str, Sequence[tuple[int, float]]]) -> Markup:
     """Learning curves from metrics.json."""
     if not history:
         return render_missing(
@@ -142,20 +157,16 @@ def draw_training(history: Mapping[str, Sequence[tuple[int, float]]]) -> str:
         )
     losses = [name for name in history if name == "total_loss" or name.startswith("loss_")]
     losses.sort(key=lambda name: (name != "total_loss", name))
-    scores = [
-        name
-        for name in history
-        if name.endswith(("cell_iou/f1@0.50", "cell_iou/ap_dsb", "cell_iou/ap_dsb@0.50"))
-    ]
+    scores = [name for name in history if name.endswith(_TEST_SCORES)]
     charts = [
-        _curves("Loss", "loss", history, losses[:6], "line"),
-        _curves("Score on test images", "score", history, scores[:6], "markers", unit=True),
-        _curves("Learning rate", "learning rate", history, ["lr"], "line"),
+        _curves("Loss", "loss", history, losses[:6], "line", (0, None)),
+        _curves("Score on test images", "score", history, scores[:6], "markers", _UNIT),
+        _curves("Learning rate", "learning rate", history, ["lr"], "line", (0, None)),
     ]
     drawn = [draw_chart(chart) for chart in charts if chart.series]
     if not scores:
         drawn.append(render_missing("No evaluation during training is in metrics.json."))
-    return f'<div class="charts">{"".join(drawn)}</div>'
+    return _side_by_side(drawn)
 
 
 def _curves(
@@ -164,12 +175,11 @@ def _curves(
     history: Mapping[str, Sequence[tuple[int, float]]],
     names: Sequence[str],
     style: str,
-    unit: bool = False,
+    y_range: tuple[float, float | None],
 ) -> Chart:
+    known = [name for name in names if name in history]
     series = [
         Series(name, [x for x, _ in history[name]], [y for _, y in history[name]], style, colour)
-        for colour, name in enumerate(name for name in names if name in history)
+        for colour, name in enumerate(known)
     ]
-    x = axis_around("iteration", *(one.x for one in series), zero=True)
-    y = Axis(label, *_UNIT) if unit else axis_around(label, *(one.y for one in series), zero=True)
-    return Chart(title, x, y, series)
+    return Chart(title, "iteration", label, series, (0, None), y_range)

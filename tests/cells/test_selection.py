@@ -18,7 +18,7 @@ from cellseg.cells.selection import (
 )
 from cellseg.config import load_config
 from cellseg.errors import ConfigError
-from cellseg.inference.postprocess import instances_to_cells
+from cellseg.modeling.pasting import instances_to_cells
 from detectron2.structures import Boxes, Instances
 
 REPOSITORY = Path(__file__).resolve().parents[2]

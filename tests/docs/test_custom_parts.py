@@ -321,13 +321,13 @@ def run_tool(command: str, *more: str) -> str | int | None:
 @pytest.mark.slow
 def test_all_together_through_the_tools(small: list[str], project: Path, tmp_path: Path) -> None:
     train, evaluate, predict = PAGE.commands[-3:]
-    assert run_tool(train, *small) is None
+    assert run_tool(train, *small) == 0
     weights = tmp_path / "model_final.pth"
     state = torch.load(weights, weights_only=True)["model"]
     assert "roi_heads.embedding.weight" in state
     assert any(name.startswith("backbone.bottom_up.stages.res5.") for name in state)
     again = ["MODEL.WEIGHTS", str(weights)]
-    assert run_tool(evaluate, *small, *again) is None
+    assert run_tool(evaluate, *small, *again) == 0
     lines = (tmp_path / "metrics.json").read_text().splitlines()
     figures = {key: value for line in lines for key, value in json.loads(line).items()}
     assert {"culture/count_error", "cell_iou/ap_dsb", "loss_embedding"} <= set(figures)

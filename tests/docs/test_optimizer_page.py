@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cellseg.cli import parse_command
 from cellseg.config import load_config
 from cellseg.config.solver import add_solver_config
 from cellseg.engine.non_finite import StepInputs, random_state, stop_training
@@ -35,8 +36,7 @@ def test_the_config_loads_and_the_command_takes_it(
     assert node.FREEZE[1] == ["backbone.bottom_up.stem", -1]
     [command] = PAGE.commands
     assert command == "python tools/find_learning_rate.py --config-file careful.yaml"
-    parse = runpy.run_path("tools/find_learning_rate.py")["parse"]
-    found = parse(command.split()[2:])
+    found = parse_command("find-lr", command.split()[2:])
     assert (found.lowest, found.highest, found.iterations) == (1e-6, 1.0, 100)
 
 

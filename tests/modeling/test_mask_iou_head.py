@@ -10,11 +10,11 @@ import pytest
 import torch
 from cellseg.config import load_config
 from cellseg.errors import CheckpointError, ConfigError
-from cellseg.inference.postprocess import instances_to_cells
 from cellseg.modeling import CellMaskHead, MaskIoUHead, MaskRCNN, load_weights
 from cellseg.modeling.mask_head import true_masks
 from cellseg.modeling.mask_iou_head import MaskIoUBranch, true_mask_ious
 from cellseg.modeling.mask_losses import bce
+from cellseg.modeling.pasting import instances_to_cells
 from cellseg.training_data.label_masks import LabelMasks
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import GeneralizedRCNNWithTTA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from cellseg.errors import ConfigError, DatasetError
 from cellseg.report.build import write_report
-from cellseg.report.page import Section, render_missing, render_page, render_table
+from cellseg.report.page import Section, render, render_missing, render_page
 
 EVIL = '"><img src=x onerror=alert(1)>'
 VOID = {"meta", "link", "br", "input"}
@@ -91,7 +92,7 @@ def test_every_picture_has_a_text(page):
         assert "aria-label=" in tag or 'aria-hidden="true"' in tag
 
 
-def test_figures_and_errors(page):
+def test_metrics_and_errors(page):
     """Counted by hand from the boxes in conftest.py, at score >= 0.5."""
     text = page.read_text("utf-8")
     # Found in their class: both of `perfect`, one half of the split cell (IoU 0.5), one half of the
@@ -117,7 +118,7 @@ def test_confusion_matrix_is_in_the_page(page):
 
 def test_images_are_sorted_from_the_worst(page):
     names = re.findall(r"<article.*?<h4>(.*?)</h4>", page.read_text("utf-8"), re.DOTALL)
-    assert [name[:5] for name in names] == ["&quot", "confu", "empty", "perfe"]
+    assert [html.unescape(name) for name in names] == [EVIL, "confused", "empty", "perfect"]
 
 
 def test_gallery_is_limited(run, tmp_path):
@@ -164,5 +165,10 @@ def test_what_cannot_be_reported_leaves_no_file(run, tmp_path):
 
 def test_page_and_tables_escape():
     text = render_page(EVIL, EVIL, [Section("a", EVIL, render_missing(EVIL))])
-    text += render_table([EVIL, EVIL], [[EVIL, EVIL]])
+    text += render_page(EVIL, EVIL, [Section("a", EVIL, EVIL)])  # a body that is no markup
+    values = dict.fromkeys(("cells", "images", "found", "predicted", "wrong"), 0)
+    text += render(
+        "results", **values, recall=1, precision=1, selection=EVIL, classes=[EVIL, EVIL],
+        metrics=[[EVIL, EVIL], [EVIL, EVIL]], errors=[[EVIL, EVIL]], confusion=[(EVIL, [(1, 1)])],
+    )  # fmt: skip
     assert Elements(text).tags["img"] == 0

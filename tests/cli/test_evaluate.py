@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import builders
 import numpy as np
@@ -22,20 +17,14 @@ from cellseg.evaluation.figures import FIGURES
 from cellseg.evaluation.scoring import COCO_NAMES
 from cellseg.io import FORMATS, read_records
 from cellseg.io.coco_results import write_coco_results
+from commands import REPOSITORY, Command, run_program
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "evaluate.py"
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def tool() -> Command:
+    return Command("evaluate")
 
 
 def true_labels() -> dict[str, np.ndarray]:
@@ -66,7 +55,7 @@ def folders(tmp_path: Path) -> list[str]:
     return ["--ground-truth", f"{tmp_path}/truth", "--predictions", f"{tmp_path}/found"]
 
 
-def figures_of(tool: ModuleType, path: Path, *words: str) -> dict:
+def figures_of(tool: Command, path: Path, *words: str) -> dict:
     assert tool.main([*words, "--json", str(path / "out.json")]) == 0
     return json.loads((path / "out.json").read_text())
 
@@ -81,14 +70,8 @@ def test_as_a_command_without_torch(folders: list[str], tmp_path: Path) -> None:
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally: print([m for m in ('torch', 'detectron2') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(TOOL), *folders, "--metrics", "f1@0.50", "ap_coco_mask"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    metrics = ("--metrics", "f1@0.50", "ap_coco_mask")
+    done = run_program("-c", script, TOOL, *folders, *metrics, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "3 images"
@@ -97,7 +80,7 @@ def test_as_a_command_without_torch(folders: list[str], tmp_path: Path) -> None:
     assert lines[-1] == "[]"
 
 
-def test_all_metrics(tool: ModuleType, folders: list[str], tmp_path: Path) -> None:
+def test_all_metrics(tool: Command, folders: list[str], tmp_path: Path) -> None:
     found = figures_of(tool, tmp_path, *folders, "--metrics", "all")
     assert list(found["metrics"]) == [*FIGURES, *COCO_NAMES]
     names = tuple(FIGURES)
@@ -107,7 +90,7 @@ def test_all_metrics(tool: ModuleType, folders: list[str], tmp_path: Path) -> No
 
 
 def test_intervals_and_per_image(
-    tool: ModuleType, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: Command, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = ["--metrics", "recall@0.50", "ar_coco_mask", "--intervals"]
     found = figures_of(tool, tmp_path, *folders, *metrics, "--per-image", f"{tmp_path}/x/rows.csv")
@@ -140,7 +123,7 @@ def results_file(path: Path, classes: dict[str, list[int]] | None = None) -> Pat
 
 
 def test_dataset_against_results(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = builders.write_label_images(tmp_path / "set", "val", scenes_of(true_labels()))
     results = results_file(tmp_path / "coco_results.json")
@@ -150,7 +133,7 @@ def test_dataset_against_results(
     assert "1 of 3 images have no prediction" in capsys.readouterr().err
 
 
-def test_two_datasets_of_different_formats(tool: ModuleType, tmp_path: Path) -> None:
+def test_two_datasets_of_different_formats(tool: Command, tmp_path: Path) -> None:
     truth = builders.write_instance_masks(tmp_path / "true", "val", scenes_of(true_labels()))
     found_root = builders.write_label_images(tmp_path / "found", "mine", scenes_of(pred_labels()))
     assert len(read_records("instance_masks", truth, "val")) == 3
@@ -164,7 +147,7 @@ def test_two_datasets_of_different_formats(tool: ModuleType, tmp_path: Path) -> 
     assert found["metrics"] == pytest.approx(expected())
 
 
-def test_classes(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes(tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = builders.write_label_images(tmp_path / "set", "val", scenes_of(true_labels()))
     for name, classes in (("a", ["neuron", "glia"]), ("b", ["glia", "glia"]), ("empty", [])):
         builders.write_classes(root, "val", name, classes)
@@ -185,7 +168,7 @@ def test_classes(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_regions_of_uncounted_cells(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = builders.write_label_images(tmp_path / "set", "val", scenes_of(true_labels()))
     records = read_records("label_images", root, "val")
@@ -202,7 +185,7 @@ def test_regions_of_uncounted_cells(
 
 
 def test_sides_that_do_not_match(
-    tool: ModuleType, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: Command, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "found/b_labels.tif").unlink()
     assert tool.main(folders) == 2
@@ -219,7 +202,7 @@ def test_sides_that_do_not_match(
 
 
 @pytest.mark.parametrize("ending", ["_masks", "_cp_masks", "_labels"])
-def test_endings_and_other_files_beside(tool: ModuleType, tmp_path: Path, ending: str) -> None:
+def test_endings_and_other_files_beside(tool: Command, tmp_path: Path, ending: str) -> None:
     truth = write_folder(tmp_path / "truth", true_labels(), ending)
     for name in true_labels():
         builders.write_png(truth / f"{name}.png", np.zeros((20, 30, 3), np.uint8))
@@ -248,7 +231,7 @@ def one_result(**changes: object) -> str:
     ],
 )
 def test_broken_results(
-    tool: ModuleType, folders: list[str], tmp_path: Path, content: str, text: str
+    tool: Command, folders: list[str], tmp_path: Path, content: str, text: str
 ) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text(content)
@@ -258,7 +241,7 @@ def test_broken_results(
     assert str(broken) in found
 
 
-def test_other_errors(tool: ModuleType, folders: list[str], tmp_path: Path) -> None:
+def test_other_errors(tool: Command, folders: list[str], tmp_path: Path) -> None:
     assert "did you mean" in tool.main([*folders, "--metrics", "f1@0.5", "ap_ccoo_mask"])
     missing = [*folders, "--predictions", str(tmp_path / "nowhere")]
     assert "nowhere: no such folder" in tool.main(missing)

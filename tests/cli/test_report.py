@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.synthetic import make_cells
 from cellseg.config import load_config
+from commands import REPOSITORY, Command, run_program
 from detectron2.data import DatasetCatalog
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "report.py"
 CONFIG = REPOSITORY / "configs" / "quick_start.yaml"
 RESULTS = "inference/synthetic_val/coco_instances_results.json"
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool() -> Command:
+    return Command("report")
 
 
 def detections(dataset_name: str) -> list[dict]:
@@ -56,14 +46,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def test_as_a_command(run_dir: Path) -> None:
-    python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, str(TOOL), str(run_dir), "--max-images", "3"],
-        env={**os.environ, "PYTHONPATH": python_path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(str(TOOL), str(run_dir), "--max-images", "3")
     assert done.returncode == 0, done.stderr
     assert f"{run_dir / 'report.html'}: " in done.stdout
     assert " MB, written in " in done.stdout
@@ -74,7 +57,7 @@ def test_as_a_command(run_dir: Path) -> None:
     assert not [path for path in run_dir.iterdir() if "partial" in path.name]
 
 
-def test_predictions_of_another_model(tool: ModuleType, run_dir: Path, tmp_path: Path) -> None:
+def test_predictions_of_another_model(tool: Command, run_dir: Path, tmp_path: Path) -> None:
     other = tmp_path / "other=model.json"
     other.write_text("[]", "utf-8")
     output = tmp_path / "other.html"
@@ -85,13 +68,13 @@ def test_predictions_of_another_model(tool: ModuleType, run_dir: Path, tmp_path:
         output.unlink()
 
 
-def test_run_without_predictions_says_so(tool: ModuleType, run_dir: Path) -> None:
+def test_run_without_predictions_says_so(tool: Command, run_dir: Path) -> None:
     (run_dir / RESULTS).unlink()
     assert tool.main([str(run_dir)]) == 0
     assert "There are no predictions" in (run_dir / "report.html").read_text("utf-8")
 
 
-def test_errors_are_one_clear_line(tool: ModuleType, run_dir: Path, tmp_path: Path) -> None:
+def test_errors_are_one_clear_line(tool: Command, run_dir: Path, tmp_path: Path) -> None:
     assert "is no folder" in tool.main([str(tmp_path / "none")])
     several = ["--opts", "DATASETS.TEST", "('synthetic_val','synthetic_train')"]
     found = tool.main([str(run_dir), "--predictions", "a.json", *several])
@@ -102,14 +85,14 @@ def test_errors_are_one_clear_line(tool: ModuleType, run_dir: Path, tmp_path: Pa
     assert not (run_dir / "report.html").exists()
 
 
-def test_bad_usage(tool: ModuleType, run_dir: Path) -> None:
+def test_bad_usage(tool: Command, run_dir: Path) -> None:
     with pytest.raises(SystemExit) as raised:
         tool.main([str(run_dir), "--max-images", "-1"])
     assert raised.value.code == 2
 
 
 def test_real_images(
-    tool: ModuleType, real_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Command, real_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Made-up predictions on real images: every part is there, and the file is no giant."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(real_datasets))

@@ -40,6 +40,8 @@ def test_trains_evaluates_and_leaves_pictures(tiny_training: list[str], tmp_path
     first = train(*tiny_training, *more, "MODEL.DEVICE", "cpu")
     lines = [line for line in first.stdout.splitlines() if line.strip()]
     assert "Engine: " in lines[0]
+    assert "Device: cpu (" in lines[1]
+    assert "FutureWarning" not in first.stderr
     assert last_iteration(run) == 3
     metrics = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
     merged = {key: value for line in metrics for key, value in line.items()}
@@ -126,8 +128,10 @@ def test_missing_weights_are_one_clear_error(mode: list[str], tiny_training: lis
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_without_cuda_one_warning_and_the_cpu(tiny_training: list[str]) -> None:
-    done = train(
-        *tiny_training, "MODEL.DEVICE", "cuda", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()"
-    )
-    assert done.stdout.count("CUDA is not available: running on the CPU") == 1
+def test_a_device_that_is_named_and_missing_is_an_error(
+    tiny_training: list[str], tmp_path: Path
+) -> None:
+    done = train(*tiny_training, "MODEL.DEVICE", "cuda", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ConfigError: MODEL.DEVICE is 'cuda', which is not there")
+    assert not (tmp_path / "run").exists()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cellseg.inference import postprocess
-from cellseg.inference.postprocess import (
+from cellseg.modeling import pasting
+from cellseg.modeling.pasting import (
     instances_to_cells,
     paste_mask_crops,
     paste_soft_masks,
@@ -56,7 +56,7 @@ def test_same_pixels_as_detectron2(threshold: float, side: int) -> None:
 def test_small_batches_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, masks = random_boxes(60), random_masks(60)
     together = paste_soft_masks(masks, boxes, IMAGE_HW)
-    monkeypatch.setattr(postprocess, "MAX_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(pasting, "MAX_PIXELS_AT_ONCE", 1)
     assert torch.equal(paste_soft_masks(masks, boxes, IMAGE_HW), together)
 
 
@@ -127,14 +127,14 @@ def test_many_cells_need_no_full_bitmaps(monkeypatch: pytest.MonkeyPatch) -> Non
     corner = torch.rand(2000, 2, generator=generator) * 1000
     boxes = torch.cat([corner, corner + 20 + 10 * torch.rand(2000, 2, generator=generator)], 1)
     sizes = []
-    original = postprocess.grid_sample
+    original = pasting.grid_sample
 
     def spy(masks: Tensor, grid: Tensor, **options: bool) -> Tensor:
         sizes.append(grid.shape[0] * grid.shape[1] * grid.shape[2])
         return original(masks, grid, **options)
 
-    monkeypatch.setattr(postprocess, "grid_sample", spy)
-    monkeypatch.setattr(postprocess, "MAX_PIXELS_AT_ONCE", 2**20)
+    monkeypatch.setattr(pasting, "grid_sample", spy)
+    monkeypatch.setattr(pasting, "MAX_PIXELS_AT_ONCE", 2**20)
     crops, _ = paste_mask_crops(torch.ones(2000, 28, 28), boxes, (1024, 1024))
     assert max(sizes) <= 2**20
     assert len(sizes) < 20

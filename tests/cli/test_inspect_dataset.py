@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import yaml
 from builders import rectangle, scene_of_masks, write_label_images
 from cellseg.config import load_config
+from commands import REPOSITORY, Command, run_program
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "inspect_dataset.py"
 HW = (48, 64)
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("inspect_dataset", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool() -> Command:
+    return Command("inspect")
 
 
 def declare(folder: Path, name: str, *, leak: bool = False, broken: bool = False) -> Path:
@@ -57,14 +47,7 @@ def declare(folder: Path, name: str, *, leak: bool = False, broken: bool = False
 def test_as_a_command(tmp_path: Path) -> None:
     path = declare(tmp_path, "good cells")
     out = tmp_path / "out put"
-    python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, str(TOOL), str(path), "--output", str(out), "--suggest"],
-        env={**os.environ, "PYTHONPATH": python_path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_program(str(TOOL), str(path), "--output", str(out), "--suggest")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "good cells_train" in done.stdout
     assert "0 errors" in done.stdout
@@ -76,7 +59,7 @@ def test_as_a_command(tmp_path: Path) -> None:
 
 
 def test_a_leak_is_found_and_mended(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = declare(tmp_path, "leaking", leak=True)
     fixed = tmp_path / "fixed"
@@ -89,7 +72,7 @@ def test_a_leak_is_found_and_mended(
 
 
 def test_files_that_cannot_be_read_are_errors(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = declare(tmp_path, "broken", broken=True)
     assert tool.main([str(path), "--output", str(tmp_path / "out")]) == 1
@@ -103,7 +86,7 @@ def test_files_that_cannot_be_read_are_errors(
 
 
 def test_several_datasets_of_a_declaration_have_folders_of_their_own(
-    tool: ModuleType, tmp_path: Path
+    tool: Command, tmp_path: Path
 ) -> None:
     both = tmp_path / "both.yaml"
     texts = [declare(tmp_path, name).read_text("utf-8") for name in ("first_set", "second_set")]
@@ -113,9 +96,7 @@ def test_several_datasets_of_a_declaration_have_folders_of_their_own(
     assert {path.name for path in out.iterdir()} == {"first_set", "second_set"}
 
 
-def test_names_of_datasets_and_of_splits(
-    tool: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_of_datasets_and_of_splits(tool: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert tool.main(["synthetic_val"]) == 0
     text = capsys.readouterr().out
     assert "synthetic_val" in text
@@ -134,7 +115,7 @@ KNOWN = {
 
 @pytest.mark.slow
 def test_known_oddities_of_dsb2018(
-    tool: ModuleType, real_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Command, real_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that the dataset's README lists for the images that lie there as mask files."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(real_datasets))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,30 +21,25 @@ from cellseg.evaluation.tuning import Tuning
 from cellseg.inference.predictor import CellPredictor
 from cellseg.io import ImageRecord, write_predictions
 from cellseg.io.coco_results import write_coco_results
+from commands import REPOSITORY, Command, run_program
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "tune_thresholds.py"
 HW = (40, 60)
 IMAGES = 8
 
 
-def load_tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        f"{name}_for_tuning", TOOL.with_name(f"{name}.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.setup_logger = lambda name: None
-    return module
+@pytest.fixture(autouse=True)
+def _log_without_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave what is logged to `caplog`."""
+    for name in ("tune", "predict"):
+        monkeypatch.setattr(f"cellseg.cli.{name}.setup_logger", lambda name: None)
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    return load_tool("tune_thresholds")
+def tool() -> Command:
+    return Command("tune")
 
 
 def masks(k: int) -> list[np.ndarray]:
@@ -96,14 +86,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_as_a_command_and_the_config_gives_what_it_promised(run_dir: Path) -> None:
-    python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, str(TOOL), str(run_dir), "--folds", "4"],
-        env={**os.environ, "PYTHONPATH": python_path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_program(str(TOOL), str(run_dir), "--folds", "4")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ap_dsb of 8 images: 0.2500 as it was" in done.stdout  # TP 1, FP 2, FN 1
     assert "on held-out images (4 folds): 1.0000, gain +0.7500, 95 % interval" in done.stdout
@@ -143,7 +126,7 @@ def test_predict_takes_the_thresholds_and_writes_a_submission(
     images = run_dir.parent / "cells" / "val" / "images"
     given = ["--config-file", str(path), "--input", str(images / "image_[01].png")]
     given += ["--output", str(tmp_path / "out"), "--format", "sartorius", "--opts", *options]
-    assert load_tool("predict").main(given) == 0
+    assert Command("predict").main(given) == 0
 
     plain = load_config(run_dir / "config.yaml", [*options, "CELLSEG.TEST.MAX_COVERED", "1.0"])
     predictor = CellPredictor(plain, score_threshold=0, mask_threshold=[0.4, 0.45])
@@ -162,7 +145,7 @@ def test_predict_takes_the_thresholds_and_writes_a_submission(
 
 
 def test_other_results_metric_and_place(
-    tool: ModuleType, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tool: Command, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     results, config = run_dir.parent / "other.json", run_dir / "config.yaml"
     out = tmp_path / "deep" / "mine.yaml"
@@ -180,7 +163,7 @@ def test_other_results_metric_and_place(
 
 
 def test_where_nothing_is_gained_it_says_so(
-    tool: ModuleType, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tool: Command, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nothing = tmp_path / "nothing.json"
     nothing.write_text("[]")
@@ -194,7 +177,7 @@ def test_where_nothing_is_gained_it_says_so(
     assert values == {key: [number] * 2 for key, number in numbers.items()}
 
 
-def test_a_gain_that_may_be_chance_is_called_so(tool: ModuleType) -> None:
+def test_a_gain_that_may_be_chance_is_called_so(tool: Command) -> None:
     found = DetectionThresholds([0.4], 0.5, [1.0], [12])
     for low, is_chance in ((-0.01, True), (0.01, False)):
         tuning = Tuning("f1", found, 30, 0.5, 0.6, 0.55, (low, 0.1), (found, found))
@@ -215,7 +198,7 @@ def test_a_gain_that_may_be_chance_is_called_so(tool: ModuleType) -> None:
     ],
 )
 def test_files_that_are_no_results(
-    tool: ModuleType, run_dir: Path, tmp_path: Path, content: str, message: str
+    tool: Command, run_dir: Path, tmp_path: Path, content: str, message: str
 ) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
@@ -224,7 +207,7 @@ def test_files_that_are_no_results(
     assert message in says
 
 
-def test_results_of_other_images(tool: ModuleType, run_dir: Path, tmp_path: Path) -> None:
+def test_results_of_other_images(tool: Command, run_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_coco_results([("elsewhere", detections(0))], path, category_ids=[0, 1])
     says = tool.main([str(path), "--config-file", str(run_dir / "config.yaml")])
@@ -238,11 +221,11 @@ def test_results_of_other_images(tool: ModuleType, run_dir: Path, tmp_path: Path
     assert says.startswith("DatasetError: image 'image_0': cell 0: RLE of size [60, 40]")
 
 
-def test_runs_that_lack_something(tool: ModuleType, run_dir: Path, tmp_path: Path) -> None:
+def test_runs_that_lack_something(tool: Command, run_dir: Path, tmp_path: Path) -> None:
     assert "no config.yaml in it or above it" in tool.main([str(tmp_path)])
     (tmp_path / "config.yaml").write_text((run_dir / "config.yaml").read_text())
     says = tool.main([str(tmp_path)])
-    assert "coco_instances_results.json: no such file; `tools/train_net.py --eval-only`" in says
+    assert "coco_instances_results.json: no such file; `cellseg train --eval-only`" in says
     cfg = yaml.safe_load((run_dir / "config.yaml").read_text())
     cfg["DATASETS"]["TEST"] = []
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(cfg))
@@ -252,7 +235,7 @@ def test_runs_that_lack_something(tool: ModuleType, run_dir: Path, tmp_path: Pat
     assert "no metric 'f2'" in tool.main([str(run_dir), "--metric", "f2"])
 
 
-def test_ids_of_a_coco_dataset(tool: ModuleType) -> None:
+def test_ids_of_a_coco_dataset(tool: Command) -> None:
     MetadataCatalog.get("tuned_coco").set(thing_dataset_id_to_contiguous_id={7: 0, 3: 1})
     assert tool.number_classes("tuned_coco", 2, None) == {7: 0, 3: 1}
     assert tool.number_classes("tuned_coco", 2, [4, 5]) == {4: 0, 5: 1}
@@ -261,7 +244,7 @@ def test_ids_of_a_coco_dataset(tool: ModuleType) -> None:
         tool.results_to_cells([result], HW, {7: 0})
 
 
-def test_detections_in_a_crowd_do_not_count(tool: ModuleType) -> None:
+def test_detections_in_a_crowd_do_not_count(tool: Command) -> None:
     """In the crowd, in it but a true cell, mostly outside, elsewhere; one without a pixel."""
     spans = [(0, 8), (10, 20), (17, 26), (40, 50), (0, 0)]
     bitmaps = np.zeros((5, 1, 60), bool)

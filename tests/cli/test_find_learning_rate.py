@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
+from commands import REPOSITORY, Command
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = str(REPOSITORY / "configs/quick_start.yaml")
-main = runpy.run_path(str(REPOSITORY / "tools/find_learning_rate.py"))["main"]
+main = Command("find-lr").main
 
 
 def test_a_config_gets_a_rate_and_no_weights(

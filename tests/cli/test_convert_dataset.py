@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import builders
 import pytest
 import yaml
 from cellseg.datasets.registration import read_declarations
 from cellseg.io import read_records
+from commands import REPOSITORY, Command, run_program
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "convert_dataset.py"
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_dataset_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool() -> Command:
+    return Command("convert")
 
 
 @pytest.fixture
@@ -43,16 +32,12 @@ def words(masks_root: Path, target: str, *more: str) -> list[str]:
 
 
 def test_as_a_command(masks_root: Path) -> None:
-    command = [sys.executable, str(TOOL), *words(masks_root, "coco_json", "--classes", "nucleus")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, timeout=300
-    )
+    done = run_program(TOOL, *words(masks_root, "coco_json", "--classes", "nucleus"))
     assert done.returncode == 0, done.stdout + done.stderr
     records = read_records("coco_json", masks_root.parent / "new", "train", classes=["nucleus"])
     assert len(records) == len(builders.all_scenes())
     declared = masks_root.parent / "new.yaml"
-    text = (done.stdout + done.stderr).partition("To declare them:\n")[2]
+    text = done.stdout.partition("To declare them:\n")[2]
     declared.write_text(text)
     (declaration,) = read_declarations(declared)
     assert (declaration.name, declaration.format_name) == ("new_train", "coco_json")
@@ -60,21 +45,21 @@ def test_as_a_command(masks_root: Path) -> None:
 
 
 def test_losses_are_said_and_strict_refuses(
-    tool: ModuleType, masks_root: Path, caplog: pytest.LogCaptureFixture
+    tool: Command, masks_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     says = tool.main(words(masks_root, "label_images", "--strict"))
     assert says.startswith("DatasetError: label_images cannot hold all of")
     assert "overlaps: 16 pixels" in says
     assert not (masks_root.parent / "new").exists()
-    logging.getLogger("cellseg").propagate = True
     assert tool.main(words(masks_root, "label_images")) == 0
+    assert "Lost: overlaps: 16 pixels" in capsys.readouterr().err
     assert (masks_root.parent / "new" / "train" / "labels").is_dir()
     again = tool.main(words(masks_root, "label_images"))
     assert again.startswith("DatasetError:")
     assert "is there already" in again
 
 
-def test_options_of_both_sides(tool: ModuleType, masks_root: Path) -> None:
+def test_options_of_both_sides(tool: Command, masks_root: Path) -> None:
     more = ["--option", "masks=masks", "--output-option", "images=pictures", "annotations=a.json"]
     more += ["--output-split", "first"]
     assert tool.main(words(masks_root, "coco_json", *more)) == 0
@@ -93,14 +78,14 @@ def test_options_of_both_sides(tool: ModuleType, masks_root: Path) -> None:
         (["--classes", "a", "b"], "mask of no class"),
     ],
 )
-def test_mistakes(tool: ModuleType, masks_root: Path, more: list[str], says: str) -> None:
+def test_mistakes(tool: Command, masks_root: Path, more: list[str], says: str) -> None:
     text = tool.main(words(masks_root, "coco_json", *more))
     assert text.startswith("DatasetError: ")
     assert says in text
     assert not (masks_root.parent / "new").exists()
 
 
-def test_made_up_cells(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_up_cells(tool: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLSEG_CACHE", str(tmp_path / "cache"))
     line = ["--from", "synthetic", "--input", ".", "--split", "{images: 2, seed: 3}"]
     line += ["--to", "sartorius_table", "--output", str(tmp_path / "new")]
@@ -110,7 +95,7 @@ def test_made_up_cells(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_unknown_formats_and_those_without_a_writer(
-    tool: ModuleType, capsys: pytest.CaptureFixture[str]
+    tool: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("cocoo", "synthetic"):
         with pytest.raises(SystemExit) as stopped:
@@ -132,7 +117,7 @@ def test_unknown_formats_and_those_without_a_writer(
         assert "invalid choice" in capsys.readouterr().err
 
 
-def test_the_declaration_is_yaml(tool: ModuleType, tmp_path: Path) -> None:
+def test_the_declaration_is_yaml(tool: Command, tmp_path: Path) -> None:
     conversion = tool.Conversion(1, 2, ("a", "b"), ())
     place = tool.SplitPlace("coco_json", tmp_path / "x", "train", {"images": "pictures"})
     assert yaml.safe_load(tool.declaration_of(place, conversion)) == {

@@ -1,0 +1,29 @@
+"""How the commands that run a model begin."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import cellseg  # before detectron2: it makes `import detectron2` work
+from cellseg.config import load_config
+from cellseg.modeling.device import check_device, describe_device
+from detectron2.config import CfgNode
+
+
+def load_model_config(args: argparse.Namespace) -> CfgNode:
+    """The config that `--config-file` and the overrides give, for a model on this machine.
+
+    Raises:
+        ConfigError: it is wrong, or the device that it names is missing.
+    """
+    files = args.config_file
+    cfg = load_config(files if len(files) > 1 else files[0], args.opts)
+    check_device(cfg)
+    return cfg
+
+
+def log_engine_and_device(logger: logging.Logger, cfg: CfgNode) -> None:
+    """Say what runs, and where."""
+    logger.info("Engine: %s", cellseg.engine_info())
+    logger.info("Device: %s", describe_device(cfg.MODEL.DEVICE))

@@ -1,0 +1,101 @@
+"""The arguments that commands share, and how they are parsed alike."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cellseg
+
+# `SOLVER.MAX_ITER`, `SEED`; not `IMAGE.TIF` where such a file exists.
+_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|OUTPUT_DIR|SEED")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose positional arguments may stand between and behind the options.
+
+    Args:
+        description: shown as it is; a command's docstring.
+        prog: what usage and help call the command; the script's name where None.
+    """
+
+    def __init__(self, description: str, prog: str | None) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=form)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # -1e-3 too is no option
+        self._takes_several_configs = False
+        version = f"cellseg {cellseg.__version__}"
+        self.add_argument("--version", action="version", version=version)
+
+    def add_config_option(self, *, required: bool = True, more_help: str = "") -> None:
+        """Add `--config-file`; its value is the list of files, later ones over earlier ones.
+
+        Args:
+            required: whether it has to be given; None is the value where it is not.
+            more_help: what else `--help` says about it.
+        """
+        self._takes_several_configs = True
+        self.add_argument(
+            "--config-file",
+            action="append",
+            required=required,
+            metavar="FILE",
+            help="YAML config, or a recipe that comes with cellseg (`cellseg info` lists them); of "
+            f"several, FILE FILE ..., the later ones win{more_help}",
+        )
+
+    def add_overrides(self) -> None:
+        """Add `KEY VALUE ...`, which `--opts` takes too; to be called after other positionals."""
+        self.add_argument(
+            "opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the config's"
+        )
+        self.add_argument(
+            "--opts", dest="more_opts", nargs="*", default=[], metavar="KEY VALUE", help="the same"
+        )
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse `words`; where there are overrides, `opts` holds all of them in their order."""
+        args = self.parse_intermixed_args(
+            _repeat_config_option(words) if self._takes_several_configs else list(words)
+        )
+        if hasattr(args, "opts"):
+            args.opts = [*args.opts, *args.more_opts]
+        return args
+
+
+def split_off_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part `KEY VALUE ...` from the paths before it, which one option has taken all together.
+
+    Args:
+        words: paths, then perhaps config keys with their values.
+
+    Returns:
+        The paths, and the words from the first on that is a key and no file.
+
+    Example:
+        >>> split_off_overrides(["images", "SOLVER.MAX_ITER", "9"])
+        (['images'], ['SOLVER.MAX_ITER', '9'])
+    """
+    for number, word in enumerate(words):
+        if _KEY.fullmatch(word) and not Path(word).exists():
+            return list(words[:number]), list(words[number:])
+    return list(words), []
+
+
+def _repeat_config_option(words: Sequence[str]) -> list[str]:
+    """Turn `--config-file A.yaml B.yaml` into `--config-file A.yaml --config-file B.yaml`.
+
+    An option with any number of values would take the overrides behind it, too.
+    """
+    repeated: list[str] = []
+    in_files = False
+    for word in words:
+        is_first = bool(repeated) and repeated[-1] == "--config-file"
+        if in_files and not is_first and word.endswith((".yaml", ".yml")):
+            repeated.append("--config-file")
+        elif not is_first:
+            in_files = word == "--config-file" or word.startswith("--config-file=")
+        repeated.append(word)
+    return repeated

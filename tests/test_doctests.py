@@ -1,0 +1,33 @@
+"""The examples in docstrings are true, in every module that needs neither torch nor an engine."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+ROOMS = ("cells", "config", "images", "io", "datasets", "evaluation")
+MODULES = ("errors", "files", "names", "shipped", "bootstrap", "plugins")
+
+
+def modules() -> list[str]:
+    found = [f"cellseg.{name}" for name in MODULES]
+    for room in ROOMS:
+        package = importlib.import_module(f"cellseg.{room}")
+        inside = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        found += [package.__name__, *(module.name for module in inside)]
+    return found
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_of_docstrings(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+def test_the_hard_algebra_has_examples() -> None:
+    for name in ("run_lengths", "runs", "polygons"):
+        module = importlib.import_module(f"cellseg.cells.{name}")
+        assert doctest.testmod(module).attempted >= 4
