@@ -76,7 +76,7 @@ def make_entry(height: int, width: int, num_cells: int, folder: Path) -> dict[st
 
 def build_mapper(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """One of MAPPERS, from the base config."""
-    from cellseg.config import load_config
+    from cellseg.engine.setup import load_config
     from cellseg.training_data.mapper import CellDatasetMapper
     from detectron2.data import DatasetMapper
 

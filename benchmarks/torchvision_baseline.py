@@ -21,7 +21,7 @@ from typing import Any
 
 import cellseg  # noqa: F401  before detectron2: it makes `import detectron2` work
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine import CellTrainer
 from cellseg.modeling.device import check_device
 from detectron2.config import CfgNode

@@ -28,6 +28,22 @@ def find_near_names(
     return difflib.get_close_matches(str(name), list(known), n=count, cutoff=likeness)
 
 
+def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The question after the known names that are most like `name`; "" where none is near.
+
+    Args:
+        name: what was typed.
+        known: the names that there are.
+        count: how many are named at most.
+
+    Example:
+        >>> did_you_mean("MaskHed", ["MaskHead", "BoxHead"])
+        'did you mean MaskHead?'
+    """
+    near = find_near_names(name, known, count)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
 def suggest_name(
     name: str, known: Iterable[str], otherwise: str = "known are", count: int = 1
 ) -> str:
@@ -44,10 +60,7 @@ def suggest_name(
         ('did you mean cell?', 'known are cell, nucleus')
     """
     names = list(known)
-    near = find_near_names(name, names, count)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"{otherwise} {', '.join(names) or 'none'}"
+    return did_you_mean(name, names, count) or f"{otherwise} {', '.join(names) or 'none'}"
 
 
 def describe_unknown_name(key: str, name: str, registry: Registered) -> str:
@@ -58,9 +71,8 @@ def describe_unknown_name(key: str, name: str, registry: Registered) -> str:
         "HEAD is 'MaskHed'; did you mean MaskHead? Registered: MaskHead"
     """
     known = sorted(entry for entry, _ in registry)
-    near = find_near_names(name, known)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{key} is {name!r}; {hint}Registered: {', '.join(known) or 'none'}"
+    listed = f"Registered: {', '.join(known) or 'none'}"
+    return f"{key} is {name!r}; {did_you_mean(name, known)} {listed}".replace(";  ", "; ")
 
 
 def describe_unknown_names(key: str, names: Sequence[str], registry: Registered) -> Iterator[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import builders
 import numpy as np
 import pytest
+from cellseg import load_config
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.config import load_config
 from cellseg.datasets.registration import read_declarations, read_declared_records
 from detectron2.modeling import build_model
 

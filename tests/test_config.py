@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import add_cellseg_config, load_config
+from cellseg import add_cellseg_config, load_config
 from cellseg.errors import ConfigError
 from detectron2.config import get_cfg
 

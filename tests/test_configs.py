@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cellseg.config import add_cellseg_config, load_config
+from cellseg import add_cellseg_config, load_config
 from cellseg.engine import CellTrainer
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.checkpoint import DetectionCheckpointer

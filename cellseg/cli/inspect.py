@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import cellseg
 from cellseg.cli._parser import CommandParser
 from cellseg.files import write_whole
+from cellseg.images import ImageInput
 from cellseg.inspection.checks import TINY_PX
 from cellseg.inspection.fix import Fixes, write_fixed
 from cellseg.inspection.report import Inspection, inspect_splits
@@ -78,7 +80,9 @@ def act(args: argparse.Namespace, dataset: str, inspection: Inspection, folder: 
         changes = write_fixed(inspection, dataset, args.fix / folder, fixes)
         print(f"Cleaned copy, {len(changes)} changes: {args.fix / folder}\n")
     if args.suggest:
-        text = suggest_config(inspection, args.config_file)
+        # Not imported above: whoever only looks at a data set does not wait for torch.
+        image_input = ImageInput.from_config(cellseg.load_config(args.config_file))
+        text = suggest_config(inspection, args.config_file, image_input)
         print(text)
         if args.output:
             with write_whole(args.output / folder / SUGGESTED_FILE) as partial:

@@ -31,8 +31,8 @@ logger = logging.getLogger("cellseg.predict")
 
 
 def add_arguments(parser: CommandParser) -> None:
-    names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
     parser.add_config_option()
+    names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="PATH", help="files, folders, glob patterns"
     )

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from cellseg.cli._parser import CommandParser
-from cellseg.config import load_config
+from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
 from cellseg.report.build import MAX_IMAGES, write_report
 from cellseg.report.results import find_config

@@ -122,9 +122,9 @@ def _images_to_drop(inspection: Inspection) -> Iterator[tuple[int, str]]:
             yield number, "of another size than its annotations"
     sizes = {split.name: len(split.records) for split in inspection.splits}
     copies: dict[int, list[int]] = {}
-    for twin in inspection.twins:
-        if twin.kind in (EXACT, TURNED):
-            copies.setdefault(twin.first, [twin.first]).append(twin.second)
+    for pair in inspection.duplicates:
+        if pair.kind in (EXACT, TURNED):
+            copies.setdefault(pair.first, [pair.first]).append(pair.second)
     for group in copies.values():
         kept = min((images[k].split for k in group), key=lambda name: sizes[name])
         for k in group:

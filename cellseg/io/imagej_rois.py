@@ -66,7 +66,7 @@ def load_roifile() -> ModuleType:
     if int(roifile.__version__.partition(".")[0]) < _OLDEST_ROIFILE:
         raise DatasetError(
             f"roifile {roifile.__version__} loses the properties of ROIs, where classes are: "
-            f"pip install 'roifile>={_OLDEST_ROIFILE}' (for Python 3.11 and newer)"
+            f"pip install 'roifile>={_OLDEST_ROIFILE}'"
         )
     return roifile
 

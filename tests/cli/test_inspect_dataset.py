@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from builders import rectangle, scene_of_masks, write_label_images
-from cellseg.config import load_config
+from cellseg import load_config
 from commands import REPOSITORY, Command, run_program
 
 TOOL = REPOSITORY / "tools" / "inspect_dataset.py"

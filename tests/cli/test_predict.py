@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from cellseg import load_config
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import load_config
 from commands import REPOSITORY, Command, run_program
 from detectron2.modeling import build_model
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import load_config
 from commands import REPOSITORY, Command, run_program
 from detectron2.data import DatasetCatalog
 

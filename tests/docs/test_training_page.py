@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cellseg.config import add_cellseg_config, load_config
+from cellseg import add_cellseg_config, load_config
 from detectron2.config import CfgNode
 from pages import REPOSITORY, Page
 

@@ -28,7 +28,7 @@ WORKER = """
 import argparse, sys
 import cellseg
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine.distributed import run_in_processes
 from detectron2.engine import create_ddp_model
 from detectron2.modeling import build_model

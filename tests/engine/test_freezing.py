@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine import CellTrainer
 from cellseg.engine.freezing import FreezeSchedule, build_freezing
 from cellseg.engine.steps import CellStep

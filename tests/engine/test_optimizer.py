@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine.name_prefixes import match_prefixes
 from cellseg.engine.optimizer import build_optimizer, describe_groups, distance_from_heads
 from cellseg.errors import ConfigError

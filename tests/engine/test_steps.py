@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine import CellTrainer
 from cellseg.engine.non_finite import replay_step
 from cellseg.engine.steps import CellStep, amp_precision, build_step, split_batch

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine import AtomicWrites, CellTrainer
 from cellseg.errors import CheckpointError
 from detectron2.config import CfgNode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import ConfigError
 from cellseg.inference.augmented import AugmentedRCNN, Version, merge_detections
 from cellseg.inference.predictor import CellPredictor

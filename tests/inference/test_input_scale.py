@@ -9,7 +9,7 @@ import builders
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.errors import ConfigError
 from cellseg.inference.predictor import CellPredictor

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds, select_cells, vote_class
-from cellseg.config import load_config
 from cellseg.errors import ConfigError
 from cellseg.evaluation.scoring import score
 from cellseg.evaluation.tuning import _prepare, _Search, tune_thresholds

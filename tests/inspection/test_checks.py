@@ -171,6 +171,8 @@ CHANGES = {
     "noise": lambda a: np.clip(a + np.random.default_rng(0).normal(0, 8, a.shape), 0, 255),
     "contrast": lambda a: a * 0.5 + 30,
     "smaller": lambda a: cv2.resize(a, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA),
+    "uneven light": lambda a: a * np.linspace(0.5, 1.2, a.shape[1]),
+    "moved by two pixels": lambda a: np.roll(a, 2, axis=1),
     "noise and turned": lambda a: np.rot90(a + np.random.default_rng(0).normal(0, 4, a.shape)),
 }
 
@@ -191,18 +193,28 @@ def test_overlapping_views(make_split: MakeSplit) -> None:
     field = texture(3, (200, 300))
     mask = rectangle((200, 200), 3, 3, 20, 21)
     views = {"a": (field[:, :200], [mask]), "b": (field[:, 100:], [mask])}
-    twin = inspect_splits([make_split("s", views)]).twins
-    assert [(t.kind, round(t.shared, 2)) for t in twin] == [("view", 0.5)]
+    found = inspect_splits([make_split("s", views)]).duplicates
+    assert [(pair.kind, round(pair.shared, 2)) for pair in found] == [("view", 0.5)]
 
 
-def test_different_images_are_no_twins(make_split: MakeSplit) -> None:
+@pytest.mark.parametrize("shift_px", [100, 140, 160])
+def test_overlapping_views_of_cells(make_split: MakeSplit, shift_px: int) -> None:
+    field = make_cells(3, (400, 200), num_cells=150).image
+    mask = rectangle((200, 200), 3, 3, 20, 21)
+    views = {"a": (field[:200], [mask]), "b": (field[shift_px : shift_px + 200], [mask])}
+    found = inspect_splits([make_split("s", views)]).duplicates
+    assert [pair.kind for pair in found] == ["view"]
+    assert found[0].shared == pytest.approx(1 - shift_px / 200, abs=0.01)
+
+
+def test_different_images_are_no_duplicates(make_split: MakeSplit) -> None:
     content = {str(seed): (texture(seed), [CELL]) for seed in range(12)}
-    assert inspect_splits([make_split("s", content)]).twins == ()
+    assert inspect_splits([make_split("s", content)]).duplicates == ()
 
 
-def test_fields_of_the_same_kind_are_no_twins(make_split: MakeSplit) -> None:
+def test_fields_of_the_same_kind_are_no_duplicates(make_split: MakeSplit) -> None:
     content = {str(seed): (make_cells(seed).image, []) for seed in range(40)}
-    assert inspect_splits([make_split("s", content)]).twins == ()
+    assert inspect_splits([make_split("s", content)]).duplicates == ()
 
 
 def test_ids_in_two_splits(make_split: MakeSplit) -> None:

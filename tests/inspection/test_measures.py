@@ -1,4 +1,4 @@
-"""Figures of cells and images against numbers counted by hand."""
+"""Measures of cells and images against numbers counted by hand."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.modeling import load_weights
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import ConfigError
 from cellseg.modeling import CellBoxPredictor, CellROIHeads, MaskRCNN
 from cellseg.modeling.roi_heads import iou_balanced_cross_entropy

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import ConfigError
 from cellseg.modeling import (
     CELL_TYPE_HEAD_REGISTRY,

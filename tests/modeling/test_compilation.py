@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.engine import CellTrainer
 from cellseg.modeling.compilation import compile_convolutions
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import ConfigError
 from cellseg.modeling.mask_losses import (
     MASK_LOSS_REGISTRY,

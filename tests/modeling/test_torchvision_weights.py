@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from cellseg.config import load_config
+from cellseg import load_config
 from cellseg.errors import CheckpointError
 from cellseg.modeling import torchvision_weights
 from cellseg.modeling.torchvision_weights import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cellseg.config import load_config
+from cellseg import load_config
 from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads
 
 QUICK_START = Path(__file__).resolve().parents[2] / "configs/quick_start.yaml"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from builders import rectangle, scene_of_masks, write_png
+from cellseg import add_cellseg_config
 from cellseg.cells.labels import bitmap_to_rle
-from cellseg.config import add_cellseg_config
 from cellseg.report.build import write_report
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog

@@ -12,8 +12,8 @@ import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
 import torch
+from cellseg import add_cellseg_config, load_config
 from cellseg.cells.synthetic import make_cells
-from cellseg.config import add_cellseg_config, load_config
 from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.errors import ConfigError, DatasetError, ImageReadError
 from cellseg.images import normalize_image

@@ -1,30 +1,28 @@
 """Draws what augmentations do to an image and the outlines of its cells.
 
-    python -m cellseg.training_data.augmentations.preview --output augmentations.png
-    python -m cellseg.training_data.augmentations.preview --output mine.png --config-file F.yaml
-
-The first takes made-up cells and shows every augmentation by itself, at the upper end of its
-default range. The second takes an image of the training set, and shows what the config enables,
-each by itself and then all of them together, a few times.
+Without a config it takes made-up cells and shows every augmentation by itself, at the upper end of
+its default range. With one it takes an image of the training set, and shows what the config
+enables, each by itself and then all of them together, a few times. `cellseg preview` is the
+command.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from cellseg.cells.drawing import Picture, write_picture
+from cellseg.cells.drawing import Picture
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.synthetic import make_cells
-from cellseg.errors import CellsegError, ConfigError
+from cellseg.config import add_cellseg_config
+from cellseg.errors import ConfigError
 from cellseg.images import normalize_image, read_model_input, to_model_input
 from cellseg.training_data.augmentations.annotations import annotations_to_labelled_image
 from cellseg.training_data.augmentations.build import build_cell_augmentations, build_copy_paste
-from cellseg.training_data.augmentations.config import add_augmentation_config, find_switches
+from cellseg.training_data.augmentations.config import find_switches
 from cellseg.training_data.augmentations.copy_paste import LabelledImage, SameClassImages
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
@@ -39,26 +37,12 @@ _CAPTION_PX = 26
 _OUTLINE_RGB = (80, 240, 100)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the picture that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", required=True, help="PNG file to write")
-    parser.add_argument("--config-file", help="show what this config enables, on its training set")
-    parser.add_argument("--image", type=int, default=0, help="number in the training set")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    try:
-        write_picture(args.output, draw_preview(args.config_file, args.image, args.seed))
-    except CellsegError as error:
-        parser.exit(1, f"error: {error}\n")
-
-
-def draw_preview(config_file: str | None = None, image_number: int = 0, seed: int = 0) -> Picture:
+def draw_preview(config: CfgNode | None = None, image_number: int = 0, seed: int = 0) -> Picture:
     """Draw the image as it is, then augmented; one panel each.
 
     Args:
-        config_file: shows what it enables, on its first training set; without it every
-            augmentation is shown on made-up cells.
+        config: what it enables is shown on its first training set; without it every augmentation
+            is shown on made-up cells. It is left unchanged.
         image_number: which image of the training set.
         seed: of the made-up cells, and of numpy's global generator.
 
@@ -68,17 +52,17 @@ def draw_preview(config_file: str | None = None, image_number: int = 0, seed: in
     Raises:
         ConfigError: the config enables nothing, or there is no such image.
     """
-    cfg, original, others = _prepare(config_file, image_number, seed)
+    cfg, original, others = _prepare(config, image_number, seed)
     node = cfg.CELLSEG.AUGMENTATION
     names = [name for name, own in find_switches(node).items() if own.ENABLED]
     names += dict.fromkeys(node.EXTRA)
     if not names:
-        raise ConfigError(f"{config_file}: CELLSEG.AUGMENTATION enables nothing to show")
+        raise ConfigError("CELLSEG.AUGMENTATION enables nothing to show")
     panels = [("AS IT IS", original)]
     for name in names:
         np.random.seed(seed)  # noqa: NPY002 (the generator that augmentations draw from)
         panels.append((name, augment(original, _only(cfg, name), others)))
-    for number in range(NUM_TOGETHER if config_file else 0):
+    for number in range(NUM_TOGETHER if config else 0):
         np.random.seed(seed + number)  # noqa: NPY002
         panels.append((f"TOGETHER {number + 1}", augment(original, cfg, others)))
     scale = _PANEL_PX / max(original.cells.image_hw)
@@ -98,24 +82,18 @@ def augment(original: LabelledImage, cfg: CfgNode, others: SameClassImages) -> L
 
 
 def _prepare(
-    config_file: str | None, image_number: int, seed: int
+    config: CfgNode | None, image_number: int, seed: int
 ) -> tuple[CfgNode, LabelledImage, SameClassImages]:
-    if config_file is None:
+    if config is None:
         return _all_enabled(), _made_up({"seed": seed}), _made_up_others(seed)
-    cfg = _load_config(config_file)
+    cfg = config.clone()
+    cfg.defrost()
     cfg.INPUT.FORMAT = "RGB"
     entries = [entry for name in cfg.DATASETS.TRAIN[:1] for entry in DatasetCatalog.get(name)]
     if not 0 <= image_number < len(entries):
-        raise ConfigError(f"{config_file}: the training set has {len(entries)} images, no number "
-                          f"{image_number}")  # fmt: skip
+        raise ConfigError(f"the training set has {len(entries)} images, no number {image_number}")
     load = functools.partial(_load_entry, cfg)
     return cfg, load(entries[image_number]), SameClassImages(lambda: entries, load)
-
-
-def _load_config(config_file: str) -> CfgNode:
-    from cellseg.config import load_config  # which itself needs the keys of this package
-
-    return load_config(config_file)
 
 
 def _load_entry(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
@@ -126,8 +104,7 @@ def _load_entry(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
 def _all_enabled() -> CfgNode:
     """Every augmentation, always happening, each range reduced to its upper end."""
     cfg = get_cfg()
-    cfg.CELLSEG = CfgNode({"AUGMENTATION": CfgNode()})
-    add_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+    add_cellseg_config(cfg)
     for own in find_switches(cfg.CELLSEG.AUGMENTATION).values():
         own.ENABLED, own.PROB = True, 1.0
         for key, value in own.items():
@@ -192,7 +169,3 @@ def _arrange(panels: Sequence[Picture]) -> Picture:
         row, col = (number // columns) * height, (number % columns) * width
         sheet[row : row + panel.shape[0], col : col + panel.shape[1]] = panel
     return sheet
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,11 @@ import cellseg.training_data.augmentations as A
 import cv2
 import numpy as np
 import pytest
+from cellseg import add_cellseg_config
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.labels import label_image_to_rles
 from cellseg.cells.synthetic import make_cells
+from cellseg.cli import run_command
 from cellseg.errors import ConfigError
 from cellseg.training_data.augmentations import preview
 from cellseg.training_data.augmentations.config import find_switches
@@ -32,8 +34,7 @@ KEYS = (
 def _config(**enabled: float) -> CfgNode:
     """A config with some augmentations enabled, and their PROB."""
     cfg = get_cfg()
-    cfg.CELLSEG = CfgNode({"AUGMENTATION": CfgNode()})
-    A.add_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+    add_cellseg_config(cfg)
     for name, prob in enabled.items():
         cfg.CELLSEG.AUGMENTATION[name].ENABLED = True
         cfg.CELLSEG.AUGMENTATION[name].PROB = prob
@@ -223,7 +224,7 @@ def test_all_problems_are_named_at_once() -> None:
     cfg = _config(GAMMA=7.0)
     cfg.CELLSEG.AUGMENTATION.NOISE.SIGMA = []
     with pytest.raises(ConfigError, match=r"\(2\)") as caught:
-        A.check_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+        A.check_augmentation_config(cfg)
     assert "GAMMA.PROB is 7.0; expected 0 to 1" in str(caught.value)
 
 
@@ -250,7 +251,7 @@ def test_the_fragment_of_the_page_builds() -> None:
 
 
 def test_preview_shows_every_augmentation(tmp_path: Path) -> None:
-    preview.main(["--output", str(tmp_path / "all.png"), "--seed", "1"])
+    assert run_command("preview", ["--output", str(tmp_path / "all.png"), "--seed", "1"]) == 0
     rgb = cv2.imread(str(tmp_path / "all.png"))
     assert rgb.shape[1] > 1000
     first = rgb[26:282, :256].astype(int)
@@ -265,8 +266,8 @@ def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.fixture
-def training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CfgNode]:
-    """The config that the preview loads: two images, one of which has no cells."""
+def training_set(tmp_path: Path) -> Iterator[CfgNode]:
+    """A config for the preview: two images, one of which has no cells."""
     scene = make_cells(5, (70, 90))
     cv2.imwrite(str(tmp_path / "cells.png"), scene.image)
     cv2.imwrite(str(tmp_path / "none.png"), scene.image)
@@ -280,16 +281,14 @@ def training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cf
     ]
     DatasetCatalog.register("preview_train", lambda: entries)
     cfg = _config(COPY_PASTE=1.0, ELASTIC=1.0)
-    cfg.CELLSEG.INPUT = CfgNode({"NORMALIZE": "auto", "PERCENTILES": [1.0, 99.8]})
     cfg.DATASETS.TRAIN = ("preview_train",)
-    monkeypatch.setattr(preview, "_load_config", lambda file: cfg)
     yield cfg
     DatasetCatalog.remove("preview_train")
 
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_preview_of_a_training_set(training_set: CfgNode, image: int) -> None:
-    sheet = preview.draw_preview("my.yaml", image)
+    sheet = preview.draw_preview(training_set, image)
     panels = 1 + 2 + preview.NUM_TOGETHER  # as it is, two by themselves, all together
     assert sheet.shape == (2 * 282 + 6, 4 * 256 + 18, 3)
     last = sheet[288:, 262:518]  # the sixth
@@ -300,16 +299,15 @@ def test_preview_of_a_training_set(training_set: CfgNode, image: int) -> None:
 
 def test_preview_of_nothing_is_an_error(training_set: CfgNode) -> None:
     with pytest.raises(ConfigError, match="the training set has 2 images, no number 2"):
-        preview.draw_preview("my.yaml", 2)
+        preview.draw_preview(training_set, 2)
     for own in find_switches(training_set.CELLSEG.AUGMENTATION).values():
         own.ENABLED = False
     with pytest.raises(ConfigError, match="enables nothing"):
-        preview.draw_preview("my.yaml")
+        preview.draw_preview(training_set)
 
 
 def test_preview_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        preview.main(["--output", str(tmp_path / "p.png"), "--config-file", "missing.yaml"])
-    assert caught.value.code == 1
+    words = ["--output", str(tmp_path / "p.png"), "--config-file", "missing.yaml"]
+    assert run_command("preview", words) == 1
     assert "missing.yaml" in capsys.readouterr().err
     assert not (tmp_path / "p.png").exists()

@@ -1,0 +1,226 @@
+"""Where everything is put together: config files, plug-ins, declarations and all checks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from cellseg.cells.selection import TEST_KEYS, DetectionThresholds
+from cellseg.config import (
+    add_cellseg_config,
+    check_combinations,
+    check_keys,
+    find_config_file,
+    open_types,
+    read_config_tree,
+)
+from cellseg.datasets.registration import (
+    builtin_declarations,
+    datasets_root,
+    register_declarations,
+)
+from cellseg.engine.best_metric import check_best_metric
+from cellseg.errors import ConfigError, LabelError
+from cellseg.evaluation import score
+from cellseg.evaluation.registry import check_evaluator_names
+from cellseg.images import ImageInput
+from cellseg.inference.augmented import check_test_augmentation_config
+from cellseg.modeling.cell_types import check_cell_type_config
+from cellseg.modeling.mask_losses import parse_loss
+from cellseg.modeling.registry_check import check_registered_names
+from cellseg.modeling.roi_heads import check_box_head_config
+from cellseg.modeling.torchvision_weights import (
+    register_torchvision_weights,
+    torchvision_mismatches,
+)
+from cellseg.modeling.unread_keys import unread_keys
+from cellseg.names import did_you_mean, suggest_name
+from cellseg.plugins import import_plugins
+from cellseg.training_data.augmentations import check_augmentation_config
+from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+PLUGINS = "PLUGINS"
+CHECKED_AS_THRESHOLDS = tuple(f"TEST.{key}" for key in TEST_KEYS)
+
+logger = logging.getLogger(__name__)
+
+Tree = dict[str, Any]
+
+
+def load_config(
+    config_file: str | Path | Sequence[str | Path],
+    opts: Sequence[Any] = (),
+    *,
+    weights: str | None = None,
+) -> CfgNode:
+    """Read YAML files and command-line overrides, import plug-ins, register datasets, check.
+
+    Args:
+        config_file: a YAML file with Detectron2's keys and those below `CELLSEG`, or several, of
+            which later ones win. Each may have a `_BASE_`, and may be the name of a recipe that
+            comes with cellseg; see `find_config_file`.
+        opts: KEY VALUE pairs, alternating; they win over the files.
+        weights: sets `MODEL.WEIGHTS`, last of all.
+
+    Returns:
+        A CfgNode, not frozen. Plug-ins are imported and datasets registered (both once).
+
+    Raises:
+        ConfigError: a file is missing or no YAML, a key is unknown, a value cannot be used.
+        PluginError: a plug-in cannot be imported.
+        DatasetError: a declaration is wrong.
+
+    Example:
+        >>> cfg = load_config("quick_start.yaml", ["SOLVER.MAX_ITER", 10])
+        >>> cfg.SOLVER.MAX_ITER, cfg.CELLSEG.SOLVER.OPTIMIZER
+        (10, 'ADAMW')
+    """
+    names = [config_file] if isinstance(config_file, (str, Path)) else config_file
+    paths = [find_config_file(name) for name in names]
+    if not paths:
+        raise ConfigError("no config file is named; quick_start.yaml is one to begin with")
+    trees = [(path, read_config_tree(path)) for path in paths]
+    cfg = get_cfg()
+    if not torch.cuda.is_available():  # Detectron2's default is "cuda"; a device named stays named
+        cfg.MODEL.DEVICE = "cpu"
+    add_cellseg_config(cfg)
+    for plugin in _import_named(trees, opts):
+        if hasattr(plugin, "add_config"):
+            plugin.add_config(cfg)
+    for path, tree in trees:
+        _merge(cfg, tree, str(path))
+    _merge(cfg, list(opts), "command line")
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = weights
+    register_torchvision_weights()
+    register_declarations(
+        [*builtin_declarations(), *map(Path, cfg.CELLSEG.DATASETS.DECLARATIONS)], datasets_root()
+    )
+    check_config(cfg)
+    return cfg
+
+
+def _import_named(trees: Sequence[tuple[Path, Tree]], opts: Sequence[Any]) -> list[Any]:
+    """Import what CELLSEG.PLUGINS will name before other keys are merged: plug-ins may add some."""
+    named, place = CfgNode({PLUGINS: []}), "command line"
+    base_dir = trees[-1][0].parent
+    try:
+        for path, tree in trees:
+            own = tree.get("CELLSEG")
+            if isinstance(own, dict) and PLUGINS in own:
+                place, base_dir = str(path), path.parent
+                named.merge_from_other_cfg(CfgNode({PLUGINS: own[PLUGINS]}))
+        for key, value in zip(opts[::2], opts[1::2]):
+            if key == f"CELLSEG.{PLUGINS}":
+                place = "command line"
+                named.merge_from_list([PLUGINS, value])
+    except Exception as error:
+        raise ConfigError(f"{place}: CELLSEG.PLUGINS must be a list of names: {error}") from error
+    return import_plugins(named[PLUGINS], base_dir=base_dir)
+
+
+def _merge(cfg: CfgNode, given: Tree | list[Any], place: str) -> None:
+    """Merge a file's keys, or KEY VALUE pairs; the engine's many errors become ConfigError."""
+    try:
+        with open_types(cfg):
+            if isinstance(given, list):
+                cfg.merge_from_list(given)
+            else:
+                _merge_tree(cfg, given)
+    except Exception as error:
+        raise ConfigError(f"{place}: {_explain(error, cfg)}") from error
+
+
+def _merge_tree(cfg: CfgNode, tree: Tree) -> None:
+    """As `merge_from_file`: keys of an old version of Detectron2's config are translated."""
+    version = tree.get("VERSION")
+    if version in (None, cfg.VERSION):
+        cfg.merge_from_other_cfg(CfgNode(tree))
+        return
+    old = downgrade_config(cfg, to_version=version)
+    old.merge_from_other_cfg(CfgNode(tree))
+    cfg.update(upgrade_config(old))
+
+
+def _explain(error: Exception, cfg: CfgNode) -> str:
+    """The merge error's text, with the nearest known keys where a key was not found."""
+    text = str(error).strip("'\"")
+    if "Non-existent" not in text:
+        return text
+    wanted = text.split(":")[-1].strip().strip("'\"")
+    known = list(_flat_keys(cfg))
+    near = did_you_mean(wanted, known) or did_you_mean(wanted.rpartition(".")[0], known)
+    return f"{wanted} is no key of the config{near and f'; {near}'}"
+
+
+def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterable[str]:
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Check what would otherwise fail, or silently go wrong, in the middle of a run.
+
+    Args:
+        cfg: the whole config; datasets are registered and plug-ins imported.
+
+    Raises:
+        ConfigError: naming the key, what was found and what was expected.
+    """
+    check_keys(cfg, skip=CHECKED_AS_THRESHOLDS)
+    check_combinations(cfg)
+    ImageInput.from_config(cfg)
+    DetectionThresholds.from_config(cfg)
+    check_cell_type_config(cfg)
+    check_augmentation_config(cfg)
+    parse_loss(cfg.CELLSEG.MASK_HEAD.LOSS, cfg.CELLSEG.MASK_HEAD.BOUNDARY_WEIGHT)
+    check_box_head_config(cfg)
+    check_test_augmentation_config(cfg)
+    _check_metrics(cfg.CELLSEG.TEST.METRICS)
+    check_evaluator_names(cfg)
+    check_registered_names(cfg)
+    for mismatch in torchvision_mismatches(cfg):
+        logger.warning("%s (docs/weights.md)", mismatch)
+    for setting in unread_keys(cfg):
+        logger.warning("%s", setting)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        _check_dataset(cfg, name)
+    check_best_metric(cfg)
+
+
+def _check_metrics(names: Sequence[str]) -> None:
+    try:
+        score([], [], names)
+    except LabelError as error:
+        raise ConfigError(f"CELLSEG.TEST.METRICS: {error} (docs/metrics.md)") from error
+
+
+def _check_dataset(cfg: CfgNode, name: str) -> None:
+    known = list(DatasetCatalog.list())
+    if name not in known:
+        hint = suggest_name(name, known, "known:", 3)
+        raise ConfigError(
+            f"DATASETS names {name!r}, which is not registered; {hint} Declare your own in a "
+            "YAML file and name it in CELLSEG.DATASETS.DECLARATIONS (see datasets/README.md)"
+        )
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != "cellseg":
+        return  # registered by the user's own code: its classes and formats are theirs to know
+    classes = list(metadata.thing_classes)
+    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != "bitmask":
+        raise ConfigError(
+            f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, but {name} holds run-length masks; "
+            "expected 'bitmask'"
+        )
+    if len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {name} has "
+            f"{len(classes)} ({', '.join(classes)}); set it to {len(classes)}"
+        )
