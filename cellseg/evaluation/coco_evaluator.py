@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.datasets.ground_truth import ImageKey
+from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import DatasetError
 from cellseg.evaluation.coco import COCO_SIZES, CocoEvaluation, CocoImage
 from cellseg.evaluation.comparison import compare
-from cellseg.files import write_whole
 from cellseg.inference.detections import detections_to_cells
-from cellseg.io.coco_results import cells_to_coco_results
+from cellseg.io.coco_results import cells_to_coco_results, write_entries
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
@@ -91,8 +89,10 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         distributed: bool = True,
     ) -> None:
         self._dataset_name = dataset_name
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self._classes = list(self._metadata.get("thing_classes") or ())
+        self._classes = list(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
+        # Class number of each category id in the truth and in the results file; it has to be in
+        # the metadata before the truth is converted.
+        self._class_numbers = category_ids_of(dataset_name)
         self._tasks = sorted(tasks)
         self._output_dir = Path(output_dir)
         self._max_detections = max(max_detections, _LEAST_LIMIT)
@@ -100,11 +100,6 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
             self._truth = COCO(str(_find_truth(dataset_name, self._output_dir)))
         self.reset()
-
-    @cached_property
-    def _class_numbers(self) -> dict[int, int] | None:
-        """Class number of each category id in the data set's files; None: they are the same."""
-        return self._metadata.get("thing_dataset_id_to_contiguous_id")
 
     def reset(self) -> None:
         self._images: dict[ImageKey, _ImageResults] = {}
@@ -124,7 +119,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
             if key not in self._truth.imgs:
                 raise DatasetError(f"dataset {self._dataset_name!r} has no image with id {key!r}")
             cells = self._to_cells(output["instances"])
-            entries = cells_to_coco_results(key, cells, self._category_ids(cells))
+            entries = cells_to_coco_results(key, cells, self._category_ids())
             if "segm" not in self._tasks:
                 entries = [{k: v for k, v in one.items() if k != "segmentation"} for one in entries]
             self._images[key] = _ImageResults(entries, self._pair(self._true_image(key), cells))
@@ -132,13 +127,11 @@ class DenseCOCOEvaluator(DatasetEvaluator):
     def _true_image(self, key: ImageKey) -> _TrueImage:
         """The annotations of one image."""
         image, annotations = self._truth.imgs[key], self._truth.imgToAnns[key]
-        numbers = self._class_numbers
-        categories = [one["category_id"] for one in annotations]
         return _TrueImage(
             CellInstances.from_rles(
                 [self._truth.annToRLE(one) for one in annotations],
                 (image["height"], image["width"]),
-                classes=[numbers[k] for k in categories] if numbers else categories,
+                classes=[self._class_numbers[one["category_id"]] for one in annotations],
                 is_crowd=[bool(one.get("iscrowd", 0)) for one in annotations],
             ),
             np.array([one["bbox"] for one in annotations], np.float64).reshape(-1, 4),
@@ -158,13 +151,9 @@ class DenseCOCOEvaluator(DatasetEvaluator):
             boxes_xyxy=instances.pred_boxes.tensor.cpu().numpy(),
         )
 
-    def _category_ids(self, cells: CellInstances) -> Sequence[int]:
-        """The category id of each class in the results file: the data set's own."""
-        count = max(len(self._classes), int(cells.classes.max(initial=-1)) + 1)
-        if self._class_numbers is None:
-            return range(count)
-        ids = {number: category for category, number in self._class_numbers.items()}
-        return [ids[number] for number in sorted(ids)]
+    def _category_ids(self) -> list[int]:
+        """The category id of each class in the results file."""
+        return sorted(self._class_numbers, key=lambda category: self._class_numbers[category])
 
     def _pair(self, true: _TrueImage, cells: CellInstances) -> dict[str, CocoImage]:
         """What COCO's evaluation of each task takes of an image."""
@@ -207,8 +196,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
 
     def _write_results(self, found: Mapping[ImageKey, _ImageResults]) -> None:
         entries = [entry for image in found.values() for entry in image.entries]
-        with write_whole(self._output_dir / RESULTS_FILE) as partial:
-            partial.write_text(json.dumps(entries), encoding="utf-8")
+        write_entries(self._output_dir / RESULTS_FILE, entries, self._classes, self._category_ids())
 
     def _of_task(
         self, key: ImageKey, found: Mapping[ImageKey, _ImageResults], task: str
