@@ -13,6 +13,7 @@ from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ConfigError, DatasetError, ImageReadError
 from cellseg.files import write_whole
 from cellseg.images import ImageInput
+from cellseg.io.category_ids import CategoryIds
 from cellseg.report.gallery import draw_gallery
 from cellseg.report.page import Section, render_missing, render_page
 from cellseg.report.plots import draw_charts, draw_training
@@ -35,6 +36,7 @@ def write_report(
     output: str | Path,
     *,
     predictions: Mapping[str, Path] | None = None,
+    category_ids: CategoryIds = None,
     score_threshold: float | None = None,
     max_images: int = MAX_IMAGES,
 ) -> Path:
@@ -46,6 +48,8 @@ def write_report(
             `metrics.json`; a section says what is missing.
         output: the file; there only when complete.
         predictions: other files of predictions, by dataset.
+        category_ids: how files of predictions count, where that is known
+            (`cellseg.io.category_ids`).
         score_threshold: in place of `CELLSEG.TEST.SCORE_THRESHOLD`.
         max_images: in the gallery of each dataset.
 
@@ -57,7 +61,7 @@ def write_report(
         DatasetError: predictions that cannot be read or belong to other images.
     """
     run_dir, output = Path(run_dir), Path(output)
-    results = _read_results(cfg, run_dir, predictions or {})
+    results = _read_results(cfg, run_dir, predictions or {}, category_ids)
     selection = DetectionThresholds.from_config(cfg)
     if score_threshold is not None:
         selection = replace(selection, score=score_threshold)
@@ -81,7 +85,7 @@ def write_report(
 
 
 def _read_results(
-    cfg: CfgNode, run_dir: Path, predictions: Mapping[str, Path]
+    cfg: CfgNode, run_dir: Path, predictions: Mapping[str, Path], category_ids: CategoryIds
 ) -> list[DatasetResult]:
     names = list(cfg.DATASETS.TEST)
     if not names:
@@ -96,7 +100,7 @@ def _read_results(
             raise DatasetError(f"{path}: no such file of predictions")
     folder = run_dir / "inference"
     return [
-        read_dataset_result(name, predictions.get(name, folder / name / RESULTS_FILE))
+        read_dataset_result(name, predictions.get(name, folder / name / RESULTS_FILE), category_ids)
         for name in names
     ]
 
