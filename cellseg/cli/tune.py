@@ -197,7 +197,8 @@ def _one_image(
     results: Sequence[Mapping[str, Any]],
     classes: Mapping[int, int],
 ) -> tuple[CellInstances, CellInstances]:
-    true, crowds = truth.cells(key)
+    every = truth.cells(key)
+    true, crowds = every.counted, every.crowds
     try:
         found = results_to_cells(results, true.image_hw, classes)
     except LabelError as error:

@@ -135,7 +135,8 @@ class CellIoUEvaluator(DatasetEvaluator):
             return
         if self._metrics:
             self._cells.setdefault(key, cells)
-        true, crowd = self._truth.cells(key)
+        every = self._truth.cells(key)
+        true, crowd = every.counted, every.crowds
         self._check(key, true, cells)
         self._counts[key] = count_matches_by_class(
             true, cells, len(self._truth.classes), self._thresholds, crowd=crowd
@@ -172,7 +173,7 @@ class CellIoUEvaluator(DatasetEvaluator):
         figures = self._figures(counts)
         logger.info("%s", self._table(figures, len(counts_by_image)))
         if confusion_by_image:
-            self._report_confusion(sum(confusion_by_image.values(), np.int64(0)))
+            self._report_confusion(np.sum(list(confusion_by_image.values()), axis=0))
         if self._metrics:
             chosen = self._chosen_figures(cells_by_image)
             logger.info("%s", self._table_of_chosen(chosen))
@@ -229,7 +230,7 @@ class CellIoUEvaluator(DatasetEvaluator):
 
     def _chosen_figures(self, cells_by_image: dict[ImageKey, CellInstances]) -> dict[str, float]:
         """Figures of `metrics` over all cells, and "/<class>" where there are several classes."""
-        true = [self._truth.cells(key)[0] for key in cells_by_image]
+        true = [self._truth.cells(key).counted for key in cells_by_image]
         every = list(cells_by_image.values())
         figures = self._score(true, every)
         if len(self._truth.classes) > 1:

@@ -58,7 +58,7 @@ class PictureEvaluator(DatasetEvaluator):
             if key in self._drawn:
                 cells = detections_to_cells(output["instances"], self._selection.lowest_score)
                 cells = select_cells(cells, self._selection)
-                true, _ = self._truth.cells(key)
+                true = self._truth.cells(key).counted
                 picture = draw_comparison(self._read(image["file_name"]), true, cells)
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)
 

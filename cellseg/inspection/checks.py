@@ -88,7 +88,7 @@ def _check_file(image: ImageMeasures) -> Iterator[Finding]:
     """The image by itself."""
     record = image.record
     if image.file_hw is None or image.intensities is None:
-        missing = not record.image_path.exists()
+        missing = record.image_path is None or not record.image_path.exists()
         kind = "image_missing" if missing else "image_unreadable"
         yield _finding(image, ERROR, kind, image.read_error)
         return
@@ -118,7 +118,7 @@ def _check_file(image: ImageMeasures) -> Iterator[Finding]:
 def _check_cells(image: ImageMeasures, tiny_px: int) -> Iterator[Finding]:
     """The annotations by themselves."""
     cells, record = image.cells, image.record
-    bad = dict(image.bad_rles)
+    bad = dict(image.bad_masks)
     if bad:
         number, reason = next(iter(bad.items()))
         text = f"{_count(len(bad), 'cell')} with an unusable mask; cell {number}: {reason}"
@@ -129,13 +129,13 @@ def _check_cells(image: ImageMeasures, tiny_px: int) -> Iterator[Finding]:
         yield _finding(image, ERROR, "empty_mask", text, empty)
     outside = _boxes_outside(image)
     if outside:
-        boxes = record.cells[outside[0]].box_xyxy
+        box = record.cells.boxes_xyxy[outside[0]].tolist()
         text = (
             f"{_count(len(outside), 'box', 'boxes')} outside the image of {record.image_hw[1]} x "
-            f"{record.image_hw[0]} (width x height), such as {[round(v, 1) for v in boxes]}"
+            f"{record.image_hw[0]} (width x height), such as {[round(v, 1) for v in box]}"
         )
         yield _finding(image, ERROR, "box_outside", text, outside)
-    if not record.cells:
+    if not len(record.cells):
         yield _finding(image, NOTE, "no_cells", "no cell is annotated")
     yield from _check_shapes(image, tiny_px)
     yield from _check_overlaps(image)
@@ -205,12 +205,9 @@ def _check_label_image(image: ImageMeasures) -> Iterator[Finding]:
 
 def _boxes_outside(image: ImageMeasures) -> list[int]:
     height, width = image.record.image_hw
-    return [
-        number
-        for number, cell in enumerate(image.record.cells)
-        for x0, y0, x1, y1 in [cell.box_xyxy]
-        if x0 < 0 or y0 < 0 or x1 > width or y1 > height
-    ]
+    boxes = image.record.cells.boxes_xyxy
+    outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > (width, height)).any(axis=1)
+    return np.flatnonzero(outside).tolist()
 
 
 def _check_ids(

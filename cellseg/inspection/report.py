@@ -61,7 +61,11 @@ class Inspection:
 
 def inspect_splits(splits: Sequence[Split], *, tiny_px: int = TINY_PX) -> Inspection:
     """Read and measure every image of a dataset's splits, once."""
-    items = [(record, split.name) for split in splits for record in split.records]
+    items = [
+        (record, split.name, split.classes, split.bad_masks.get(number))
+        for split in splits
+        for number, record in enumerate(split.records)
+    ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         images = list(pool.map(lambda item: measure_image(*item), items))
     duplicates = find_duplicates([image.fingerprint for image in images])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def write_report(
         shown += images
     sections.append(Section("training", "Training", draw_training(read_history(run_dir))))
     title = f"Segmentation report: {run_dir.resolve().name}"
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     subtitle = f"{cfg.MODEL.META_ARCHITECTURE}, {', '.join(r.name for r in results)}, made {made}"
     with write_whole(output) as partial:
         partial.write_text(render_page(title, subtitle, sections), "utf-8")

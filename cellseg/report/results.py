@@ -95,7 +95,8 @@ def read_dataset_result(dataset_name: str, predictions: Path) -> DatasetResult:
     found = _read_detections(predictions, truth)
     images = []
     for key, image in truth.images.items():
-        true, crowd = truth.cells(key)
+        every = truth.cells(key)
+        true, crowd = every.counted, every.crowds
         cells = _to_cells(predictions, key, found[key], true.image_hw, len(truth.classes))
         images.append(
             ImageResult(str(key), Path(image["file_name"]), true, _outside(crowd, true, cells))

@@ -172,8 +172,8 @@ def test_regions_of_uncounted_cells(
 ) -> None:
     root = builders.write_label_images(tmp_path / "set", "val", scenes_of(true_labels()))
     records = read_records("label_images", root, "val")
-    first, *others = records[0].cells
-    records[0] = replace(records[0], cells=(replace(first, is_crowd=True), *others))
+    is_crowd = np.arange(len(records[0].cells)) == 0
+    records[0] = replace(records[0], cells=records[0].cells.replace(is_crowd=is_crowd))
     coco = FORMATS["coco_json"]
     assert coco.write is not None
     coco.write(records, tmp_path / "coco", "val", ("cell",), {})

@@ -19,8 +19,8 @@ from cellseg.errors import LabelError
 from cellseg.evaluation import CellIoUEvaluator
 from cellseg.evaluation.tuning import Tuning
 from cellseg.inference.predictor import CellPredictor
+from cellseg.io import ImageRecord, write_predictions
 from cellseg.io.coco_results import write_coco_results
-from cellseg.io.submission import write_submission
 from commands import REPOSITORY, Command, run_program
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
@@ -138,10 +138,9 @@ def test_predict_takes_the_thresholds_and_writes_a_submission(
     assert [result["score"] for result in results] == [
         pytest.approx(float(score)) for cells in chosen for score in cells.scores
     ]
-    expected = tmp_path / "expected.csv"
-    write_submission(
-        [(f"image_{k}", cells) for k, cells in enumerate(chosen)], expected, "sartorius"
-    )
+    expected = tmp_path / "expected" / "submission.csv"
+    records = [ImageRecord(f"image_{k}", cells) for k, cells in enumerate(chosen)]
+    write_predictions(records, expected.parent, "sartorius_table")
     assert (tmp_path / "out" / "submission.csv").read_text() == expected.read_text()
 
 

@@ -13,8 +13,8 @@ from builders import disc, rectangle, scene_of_masks, write_png
 from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.synthetic import make_cells
 from cellseg.inspection.report import Inspection, inspect_splits
-from cellseg.inspection.sources import Split
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.inspection.sources import Split, dict_to_record
+from detectron2.structures import BoxMode
 from inspection_scenes import kinds, make_record, texture
 
 HW = (48, 64)
@@ -102,12 +102,20 @@ def test_missing_unreadable_and_other_size(tmp_path: Path) -> None:
 def test_box_outside_and_masks_that_do_not_fit(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", texture(1))
     good = bitmap_to_rle(CELL)
-    cells = (
-        CellAnnotation(good, (10.0, 11.0, 70.0, 24.0), "cell"),
-        CellAnnotation(bitmap_to_rle(np.ones((5, 5), bool)), (0.0, 0.0, 5.0, 5.0), "cell"),
-        CellAnnotation({"size": list(HW), "counts": [1, 2]}, (0.0, 0.0, 5.0, 5.0), "cell"),
-    )
-    inspection = inspect_splits([Split("s", ("cell",), (CellRecord("a", path, HW, cells),))])
+    shapes = [
+        (good, [10.0, 11.0, 70.0, 24.0]),
+        (bitmap_to_rle(np.ones((5, 5), bool)), [0.0, 0.0, 5.0, 5.0]),
+        ({"size": list(HW), "counts": [1, 2]}, [0.0, 0.0, 5.0, 5.0]),
+    ]
+    entry = {
+        "file_name": str(path), "height": HW[0], "width": HW[1], "image_id": "a",
+        "annotations": [
+            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "segmentation": shape}
+            for shape, box in shapes
+        ],
+    }  # fmt: skip
+    record, bad = dict_to_record(entry, ["cell"])
+    inspection = inspect_splits([Split("s", ("cell",), (record,), bad_masks={0: bad})])
     assert kinds(inspection) == [("error", "bad_mask"), ("error", "box_outside")]
     assert inspection.findings[0].cells == (1, 2)
     assert inspection.findings[1].cells == (0,)
