@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
-import numpy as np
 from cellseg.errors import ConfigError
-from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.metrics import MatchCounts, summarize_counts
-from cellseg.names import did_you_mean
+from cellseg.evaluation.metrics import METRICS, cell_iou_names
+from cellseg.names import did_you_mean, find_near_names
 from detectron2.config import CfgNode
 
 _VALIDATION = ("validation_loss", "validation")
-_COCO_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def check_best_metric(cfg: CfgNode) -> None:
@@ -53,23 +49,17 @@ def _find_problem(cfg: CfgNode, metric: str) -> str:
     return _find_typing_error(cfg, first, rest)
 
 
-def _find_typing_error(cfg: CfgNode, task: str, figure: str) -> str:
-    """Whether a figure of one of the built-in evaluators is only nearly one."""
-    tasks = {"cell_iou": _cell_iou_figures(cfg), "bbox": set(_COCO_FIGURES)}
+def _find_typing_error(cfg: CfgNode, task: str, metric: str) -> str:
+    """Whether a metric of one of the built-in evaluators is only nearly one."""
+    tasks = {"cell_iou": {*cell_iou_names(), *cfg.CELLSEG.TEST.METRICS}, "bbox": set(_COCO_METRICS)}
     if cfg.MODEL.MASK_ON:
         tasks["segm"] = tasks["bbox"]
     if task not in tasks:
-        near = difflib.get_close_matches(task, tasks, n=1)
-        return f"did you mean {near[0]}/{figure}?" if near else ""
-    name = figure.split("/")[0]
+        near = find_near_names(task, tasks, 1)
+        return f"did you mean {near[0]}/{metric}?" if near else ""
+    name = metric.split("/")[0]
     if name in tasks[task] or name.startswith("AP-"):
         return ""
-    if task == "cell_iou" and name.split("@")[0] in FIGURES:
+    if task == "cell_iou" and name.split("@")[0] in METRICS:
         return f"expected {name!r} among CELLSEG.TEST.METRICS, which adds it to the evaluation"
     return did_you_mean(f"{task}/{name}", [f"{task}/{each}" for each in tasks[task]])
-
-
-def _cell_iou_figures(cfg: CfgNode) -> set[str]:
-    nothing = np.zeros((0, 10), np.int64)
-    counts = MatchCounts(nothing, nothing, nothing, nothing.astype(np.float64))
-    return {*summarize_counts(counts), *cfg.CELLSEG.TEST.METRICS}

@@ -63,7 +63,7 @@ class PictureEvaluator(DatasetEvaluator):
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)
 
     def evaluate(self) -> dict[str, Any]:
-        """No figures; says where the pictures are."""
+        """No metrics; says where the pictures are."""
         logger.info("Pictures of %s are in %s", self._truth.dataset_name, self._folder)
         return {}
 

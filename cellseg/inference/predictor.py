@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import (
     DetectionThresholds,
     PerClass,
+    passes_score,
     select_cells,
     vote_class,
 )
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
+from cellseg.inference.detections import detections_to_cells
+from cellseg.modeling.candidates import masks_of_candidates_only
 from cellseg.modeling.device import check_device
-from cellseg.modeling.pasting import instances_to_cells
 from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_resizing
 from detectron2.config import CfgNode
@@ -65,7 +69,7 @@ class CellPredictor:
     ) -> None:
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        self._check()
+        _check_weights_and_masks(self.cfg)
         thresholds = DetectionThresholds.from_config(self.cfg)
         if score_threshold is not None:
             thresholds = replace(thresholds, score=score_threshold)
@@ -85,15 +89,6 @@ class CellPredictor:
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
         (self._resize,) = scale_resizing(self.cfg, [self._resize])
 
-    def _check(self) -> None:
-        if not self.cfg.MODEL.WEIGHTS:
-            raise ConfigError(
-                "MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model, for "
-                "instance <OUTPUT_DIR>/model_final.pth"
-            )
-        if not self.cfg.MODEL.MASK_ON:
-            raise ConfigError("MODEL.MASK_ON is False; cells need masks: set it to True")
-
     def __call__(self, image: NDArray[np.generic]) -> CellInstances:
         """Find the cells of an image.
 
@@ -112,18 +107,31 @@ class CellPredictor:
         height, width = pixels.shape[:2]
         resized = self._resize.get_transform(pixels).apply_image(pixels)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        batch = [{"image": tensor, "height": height, "width": width}]
-        augmented = self.cfg.TEST.AUG.ENABLED
-        detector = AugmentedRCNN(self.cfg, self.model) if augmented else self.model
-        with torch.no_grad():
-            (found,) = detector.inference(batch, do_postprocess=False)
-        found = found[found.scores >= self.thresholds.lowest_score]
-        scores, classes = found.scores.cpu().numpy(), found.pred_classes.cpu().numpy()
+        with torch.inference_mode():
+            return self._find_cells({"image": tensor, "height": height, "width": width})
+
+    def _find_cells(self, given: dict[str, Any]) -> CellInstances:
+        with self._detecting() as detector:
+            (found,) = detector.inference([given], do_postprocess=False)
+        scores, classes = found.scores.float().cpu().numpy(), found.pred_classes.cpu().numpy()
         elected = vote_class(scores, classes, self.thresholds)
         if elected is not None:  # before masks are cut at the threshold of their class
-            found.pred_classes = torch.full_like(found.pred_classes, elected)
-        cells = instances_to_cells(found, (height, width), self.thresholds.mask)
+            classes = np.full_like(classes, elected)
+        passed = torch.from_numpy(passes_score(scores, classes, self.thresholds))
+        found = found[passed.to(found.scores.device)]
+        found.pred_classes = torch.from_numpy(classes)[passed].to(found.scores.device)
+        image_hw = (given["height"], given["width"])
+        cells = detections_to_cells(found, image_hw=image_hw, mask_threshold=self.thresholds.mask)
         return select_cells(cells, self.thresholds)
+
+    @contextmanager
+    def _detecting(self) -> Iterator[Any]:
+        """What detects, for as long as it does."""
+        if self.cfg.TEST.AUG.ENABLED:  # a low score in one view may be part of a high mean
+            yield AugmentedRCNN(self.cfg, self.model)
+            return
+        with masks_of_candidates_only(self.model, self.thresholds):
+            yield self.model
 
     def read_image(self, path: str | Path) -> NDArray[Any]:
         """The page and channels of a file that the config chooses, with the file's own values.
@@ -140,3 +148,13 @@ class CellPredictor:
             ImageReadError: as `read_image`.
         """
         return self(self.read_image(path))
+
+
+def _check_weights_and_masks(cfg: CfgNode) -> None:
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError(
+            "MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model, for instance "
+            "<OUTPUT_DIR>/model_final.pth"
+        )
+    if not cfg.MODEL.MASK_ON:
+        raise ConfigError("MODEL.MASK_ON is False; cells need masks: set it to True")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.overlaps import Segmentation
 from cellseg.errors import DatasetError, LabelError, collect_problems
-from cellseg.evaluation.comparison import Segmentation
 from cellseg.images import read_label_image
 from cellseg.io import FORMATS, find_format, read_records
 from cellseg.io.base import ANY_CLASS
@@ -39,7 +39,7 @@ class Segmentations:
         by_id: label image or cells by image id.
         has_classes: the cells' classes are known.
         lists_empty: an image without cells would be among them.
-        crowd_regions: regions of uncounted cells that were left out.
+        crowd_regions: how many regions of uncounted cells are among the cells.
     """
 
     source: Path

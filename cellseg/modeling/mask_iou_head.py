@@ -80,7 +80,7 @@ class MaskIoUHead(CellMaskHead):
     least: a score threshold has to be chosen anew (docs/thresholds.md).
 
     Detections keep their order, which callers that match them by position rely on:
-    `instances_to_cells` and `MaskRCNN` sort them by their new scores. Detectron2's test-time
+    `detections_to_cells` and `MaskRCNN` sort them by their new scores. Detectron2's test-time
     augmentation takes boxes and scores from a pass without masks, so there scores are those of
     the classes alone; cellseg's (`AugmentedRCNN`) heeds this head.
 

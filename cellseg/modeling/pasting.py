@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from cellseg.cells.instances import CellInstances
-from cellseg.cells.selection import PerClass, values_of_classes
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -105,38 +103,6 @@ def paste_soft_masks(soft_masks: Tensor, boxes_xyxy: Tensor, image_hw: tuple[int
             bottom, right = min(row + crop_h, height), min(column + crop_w, width)
             pasted[index, row:bottom, column:right] = soft[: bottom - row, : right - column]
     return pasted
-
-
-def instances_to_cells(
-    instances: Instances, output_hw: tuple[int, int], mask_threshold: PerClass = 0.5
-) -> CellInstances:
-    """Bring raw detections of one image into the frame of the image that was given in.
-
-    Args:
-        instances: from `model.inference(..., do_postprocess=False)`, in the network's frame
-            (`image_size`), with `pred_boxes`, `scores`, `pred_classes` and soft `pred_masks`.
-        output_hw: (height, width) of the image that was given in, pixels.
-        mask_threshold: in (0, 1]; a pixel belongs to the cell where the mask reaches it. A number,
-            or one per class.
-
-    Returns:
-        CellInstances by descending score, equal ones in the order of the network; boxes are
-        clipped to the image and those without any area left are dropped, as Detectron2 does. May
-        be empty.
-    """
-    instances = sort_by_score(instances)
-    boxes, kept = scale_boxes(instances, output_hw)
-    classes = instances.pred_classes[kept].cpu().numpy()
-    thresholds = torch.from_numpy(values_of_classes(mask_threshold, classes))
-    crops, offsets_rc = paste_mask_crops(instances.pred_masks[kept], boxes, output_hw, thresholds)
-    return CellInstances(
-        image_hw=output_hw,
-        boxes_xyxy=boxes.float().cpu().numpy(),
-        scores=instances.scores[kept].float().cpu().numpy(),
-        classes=classes,
-        crops=tuple(crops),
-        offsets_rc=offsets_rc,
-    )
 
 
 def sort_by_score(instances: Instances) -> Instances:

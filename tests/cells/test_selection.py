@@ -18,7 +18,7 @@ from cellseg.cells.selection import (
     values_of_classes,
 )
 from cellseg.errors import ConfigError
-from cellseg.modeling.pasting import instances_to_cells
+from cellseg.inference.detections import detections_to_cells
 from detectron2.structures import Boxes, Instances
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -279,8 +279,8 @@ def test_mask_thresholds_per_class_cut_each_mask_on_its_own() -> None:
         pred_classes=torch.tensor([0, 1]),
         pred_masks=soft,
     )
-    both = [instances_to_cells(found, (40, 40), each).to_bitmaps() for each in (0.15, 0.5)]
-    mixed = instances_to_cells(found, (40, 40), (0.15, 0.5)).to_bitmaps()
+    both = [detections_to_cells(found, mask_threshold=one).to_bitmaps() for one in (0.15, 0.5)]
+    mixed = detections_to_cells(found, mask_threshold=(0.15, 0.5)).to_bitmaps()
     assert both[0][0].sum() > 1.8 * both[1][0].sum() > 0
     assert np.array_equal(mixed[0], both[0][0])
     assert np.array_equal(mixed[1], both[1][1])

@@ -242,16 +242,3 @@ def test_ids_of_a_coco_dataset(tool: Command) -> None:
     result: dict[str, Any] = {"category_id": 9}
     with pytest.raises(LabelError, match="category_id 9 is none of"):
         tool.results_to_cells([result], HW, {7: 0})
-
-
-def test_detections_in_a_crowd_do_not_count(tool: Command) -> None:
-    """In the crowd, in it but a true cell, mostly outside, elsewhere; one without a pixel."""
-    spans = [(0, 8), (10, 20), (17, 26), (40, 50), (0, 0)]
-    bitmaps = np.zeros((5, 1, 60), bool)
-    for bitmap, span in zip(bitmaps, spans):
-        bitmap[0, slice(*span)] = True
-    found = CellInstances.from_bitmaps(bitmaps)
-    crowds = CellInstances.from_label_image(np.arange(60)[None] < 21)
-    kept = tool.outside_crowds(found, found[1:2], crowds)
-    assert kept.offsets_rc[:, 1].tolist() == [10, 17, 40, 0]
-    assert tool.outside_crowds(found, found, CellInstances.empty((1, 60))) is found

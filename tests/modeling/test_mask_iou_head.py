@@ -10,11 +10,11 @@ import pytest
 import torch
 from cellseg import load_config
 from cellseg.errors import CheckpointError, ConfigError
+from cellseg.inference.detections import detections_to_cells
 from cellseg.modeling import CellMaskHead, MaskIoUHead, MaskRCNN, load_weights
 from cellseg.modeling.mask_head import true_masks
 from cellseg.modeling.mask_iou_head import MaskIoUBranch, true_mask_ious
 from cellseg.modeling.mask_losses import bce
-from cellseg.modeling.pasting import instances_to_cells
 from cellseg.training_data.label_masks import LabelMasks
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import GeneralizedRCNNWithTTA
@@ -212,7 +212,7 @@ def test_scores_are_multiplied_and_the_order_is_kept() -> None:
     assert before.tolist() == pytest.approx([0.9, 0.8, 0.1])  # the caller's own tensor
     expected = head.layers(features[:3]).sigmoid()[[0, 1, 2], [0, 1, 0]][:, None]
     torch.testing.assert_close(found[0].pred_masks, expected)
-    cells = instances_to_cells(found[0], (32, 32))
+    cells = detections_to_cells(found[0], image_hw=(32, 32))
     assert cells.scores.tolist() == pytest.approx([0.8, 0.45, 0.05])
     assert cells.classes.tolist() == [1, 0, 0]
 
@@ -220,7 +220,7 @@ def test_scores_are_multiplied_and_the_order_is_kept() -> None:
 def test_equal_scores_keep_their_order() -> None:
     found = detections([0.3, 0.5, 0.3, 0.5], [0, 1, 2, 3])
     found.pred_masks = torch.ones(4, 1, 28, 28)
-    assert instances_to_cells(found, (32, 32)).classes.tolist() == [1, 3, 0, 2]
+    assert detections_to_cells(found, image_hw=(32, 32)).classes.tolist() == [1, 3, 0, 2]
 
 
 def test_one_estimate_for_all_classes_and_boxes_without_scores() -> None:

@@ -7,12 +7,10 @@ import pytest
 import torch
 from cellseg.modeling import pasting
 from cellseg.modeling.pasting import (
-    instances_to_cells,
     paste_mask_crops,
     paste_soft_masks,
 )
 from detectron2.layers import paste_masks_in_image
-from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 IMAGE_HW = (70, 93)
@@ -153,41 +151,6 @@ def test_refuses_a_threshold(threshold: float) -> None:
 def test_refuses_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="expected"):
         paste_soft_masks(torch.ones(shapes[0]), torch.ones(shapes[1]), IMAGE_HW)
-
-
-def raw_instances(boxes: list[list[float]], image_size: tuple[int, int]) -> Instances:
-    found = Instances(image_size)
-    found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
-    found.scores = torch.linspace(0.9, 0.5, len(boxes))
-    found.pred_classes = torch.arange(len(boxes))
-    found.pred_masks = torch.ones(len(boxes), 1, 28, 28)
-    return found
-
-
-def test_instances_to_cells_scales_clips_and_drops() -> None:
-    """Network frame 100x200, image 50x400: y halves, x doubles."""
-    found = raw_instances([[10, 20, 30, 40], [190, 90, 230, 130], [220, 0, 240, 10]], (100, 200))
-    cells = instances_to_cells(found, (50, 400))
-    assert cells.image_hw == (50, 400)
-    assert cells.boxes_xyxy.tolist() == [[20, 10, 60, 20], [380, 45, 400, 50]]
-    assert cells.classes.tolist() == [0, 1]
-    assert cells.scores.tolist() == pytest.approx([0.9, 0.7])
-    assert [crop.shape for crop in cells.crops] == [(10, 40), (5, 20)]
-    assert cells.offsets_rc.tolist() == [[10, 20], [45, 380]]
-    assert found.pred_boxes.tensor[0].tolist() == [10, 20, 30, 40]  # untouched
-
-
-def test_instances_to_cells_without_any() -> None:
-    cells = instances_to_cells(raw_instances([], (100, 200)), (50, 60))
-    assert len(cells) == 0
-    assert cells.image_hw == (50, 60)
-
-
-def test_instances_to_cells_uses_the_mask_threshold() -> None:
-    found = raw_instances([[10, 10, 30, 30]], (100, 100))
-    found.pred_masks *= 0.4
-    assert instances_to_cells(found, (100, 100), 0.5).crops[0].size == 0
-    assert instances_to_cells(found, (100, 100), 0.3).crops[0].shape == (20, 20)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
