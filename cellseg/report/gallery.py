@@ -18,6 +18,8 @@ from cellseg.cells.drawing import make_readable
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop
 from cellseg.errors import ImageReadError
+from cellseg.evaluation.comparison import Comparison
+from cellseg.evaluation.error_kinds import KIND_SENTENCES
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.page import render
@@ -40,15 +42,7 @@ WORDS = {
     "correct": "correct",
 }
 
-KIND_MEANING = {
-    "correct": "true and predicted cell match with an IoU above 0.6",
-    "missed": "a true cell that no predicted cell matches",
-    "spurious": "a predicted cell that matches no true cell",
-    "split": "one true cell, predicted in several pieces",
-    "merge": "several true cells, predicted as one",
-    "catastrophe": "several true and several predicted cells mixed up",
-    "confused": "right outline, wrong class",
-}
+KIND_MEANING = KIND_SENTENCES | {measures.CONFUSED: "pairs of the right outline, wrong class"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +53,14 @@ class GalleryImage:
         number: its own within the page.
         name, path: of the image.
         score: its AP.
-        true, pred: true and predicted cells.
-        kinds: what happened to each of them.
+        cells: its true and predicted cells, compared.
     """
 
     number: int
     name: str
     path: Path
     score: float
-    true: CellInstances
-    pred: CellInstances
-    kinds: measures.CellKinds
+    cells: Comparison
 
 
 def draw_gallery(
@@ -94,8 +85,7 @@ def draw_gallery(
     cards = []
     for number, k in enumerate(measures.choose_images(order, max_images), first_number):
         image, cells = result.images[k], kept.images[k].counted
-        sides = (cells.true.cells, cells.pred.cells, measures.find_kinds(cells))
-        card = GalleryImage(number, image.name, image.path, scores[k], *sides)
+        card = GalleryImage(number, image.name, image.path, scores[k], cells)
         cards.append(draw_card(card, result.classes, read))
     body = render(
         "gallery", cards=cards, images=len(order), classes=result.classes,
@@ -126,12 +116,17 @@ def draw_card(
         picture, bright = encode_picture(read(image.path))
     except ImageReadError as error:
         problem = str(error)
-    height, width = image.true.image_hw
-    sides = (("true", image.true, image.kinds.true), ("predicted", image.pred, image.kinds.pred))
+    true, pred, kinds = (
+        image.cells.true.cells,
+        image.cells.pred.cells,
+        measures.find_kinds(image.cells),
+    )
+    sides = (("true", true, kinds.true), ("predicted", pred, kinds.pred))
+    height, width = true.image_hw
     return render(
         "card", number=image.number, name=image.name, score=image.score, bright=bright,
         picture=picture, problem=problem, height=height, width=width, words=WORDS,
-        counts={kind: count for kind, count in image.kinds.counts.items() if count},
+        counts={kind: count for kind, count in kinds.counts.items() if count},
         tokens=_error_tokens(sides), panels=[_panel(*side, classes) for side in sides],
     )  # fmt: skip
 
