@@ -251,15 +251,8 @@ def _write(
 def _lay_out(tiles: Sequence[Picture]) -> Picture:
     """Tiles row by row on paper."""
     columns = min(COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    height, width = tiles[0].shape[:2]
-    page = np.full(
-        (rows * (height + _GAP_PX) + _GAP_PX, columns * (width + _GAP_PX) + _GAP_PX, 3),
-        _PAPER,
-        np.uint8,
-    )
-    for place, tile in enumerate(tiles):
-        row, col = divmod(place, columns)
-        top, left = _GAP_PX + row * (height + _GAP_PX), _GAP_PX + col * (width + _GAP_PX)
-        page[top : top + height, left : left + width] = tile
-    return page
+    blanks = [np.full_like(tiles[0], _PAPER)] * (-len(tiles) % columns)
+    whole = np.stack([*tiles, *blanks])
+    framed = np.pad(whole, ((0, 0), (_GAP_PX, 0), (_GAP_PX, 0), (0, 0)), constant_values=_PAPER)
+    rows = [np.hstack(list(framed[k : k + columns])) for k in range(0, len(framed), columns)]
+    return np.pad(np.vstack(rows), ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=_PAPER)

@@ -66,32 +66,31 @@ class GalleryImage:
 def draw_gallery(
     result: DatasetResult,
     kept: Comparisons,
+    numbers: Iterator[int],
     *,
     max_images: int,
-    first_number: int,
     read: Callable[[Path], NDArray[Any]],
-) -> tuple[Markup, int]:
-    """The gallery of one dataset and how many images are in it.
+) -> Markup:
+    """The gallery of one dataset.
 
     Args:
         result: true and predicted cells of the images.
         kept: their comparisons with the detections that count as cells.
+        numbers: gives every image its own number within the page.
         max_images: at most so many are shown, the worst of them first.
-        first_number: number within the page of the first image.
         read: file to image [H, W] or [H, W, C]; raises ImageReadError where it cannot.
     """
     scores = kept.metrics_by_image(["ap_dsb"])["ap_dsb"].tolist()
     order = sorted(range(len(scores)), key=lambda k: (scores[k], result.images[k].name))
     cards = []
-    for number, k in enumerate(measures.choose_images(order, max_images), first_number):
+    for k, number in zip(measures.choose_images(order, max_images), numbers):
         image, cells = result.images[k], kept.images[k].counted
         card = GalleryImage(number, image.name, image.path, scores[k], cells)
         cards.append(draw_card(card, result.classes, read))
-    body = render(
+    return render(
         "gallery", cards=cards, images=len(order), classes=result.classes,
         kinds=shown_kinds(result.classes), words=WORDS, meaning=KIND_MEANING,
     )  # fmt: skip
-    return body, len(cards)
 
 
 def shown_kinds(classes: Sequence[str]) -> list[str]:
