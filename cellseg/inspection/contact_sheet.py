@@ -194,15 +194,8 @@ def _draw_outlines(
             for line in outlines
         ]
         is_marked = k in marked
-        cv2.polylines(
-            picture,
-            points,
-            isClosed=True,
-            color=_MARK if is_marked else palette[colours[k]],
-            thickness=1,
-            lineType=cv2.LINE_AA,
-            shift=_SHARP_SHIFT,
-        )
+        colour = _MARK if is_marked else palette[colours[k]]
+        cv2.polylines(picture, points, True, colour, 1, cv2.LINE_AA, _SHARP_SHIFT)
         if is_marked and len(marked) <= _MOST_FRAMED:
             x, y, width, height = cv2.boundingRect(np.concatenate(points) >> _SHARP_SHIFT)
             low, high = (x - 5, y - 5), (x + width + 4, y + height + 4)
