@@ -38,7 +38,7 @@ def find_images(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     missing = []
     for name in inputs:
-        paths = _resolve(name)
+        paths = _resolve_input(name)
         if not paths:
             missing.append(name)
         for path in paths:
@@ -46,7 +46,7 @@ def find_images(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     return list(found.values()), missing
 
 
-def _resolve(name: str) -> list[Path]:
+def _resolve_input(name: str) -> list[Path]:
     path = Path(name)
     if path.is_file():  # before globbing: names may hold brackets
         return [path]
@@ -112,7 +112,7 @@ def predict_files(
                 image = read(path)
                 cells = predict(image)
             except CellsegError as error:
-                problems.append(_name_file(path, error))
+                problems.append(_with_file_name(path, error))
                 logger.error("%s", problems[-1])
                 continue
             write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
@@ -123,6 +123,6 @@ def predict_files(
     return problems
 
 
-def _name_file(path: Path, error: CellsegError) -> str:
+def _with_file_name(path: Path, error: CellsegError) -> str:
     text = str(error)
     return text if str(path) in text else f"{path}: {text}"

@@ -13,7 +13,7 @@ import pycocotools.mask as coco_mask
 import torch
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.errors import ConfigError, DatasetError, LabelError
-from cellseg.images import ImageInput, read_model_input
+from cellseg.images import ImageInput
 from cellseg.training_data.augmentations import (
     LabelledImage,
     SameClassImages,
@@ -130,16 +130,16 @@ class CellDatasetMapper:
         detection_utils.check_image_size(entry, image)
         try:
             if self.is_train and annotations is not None:
-                image, cells = self._paste(image, annotations)
-                entry["image"], entry["instances"] = self._augment(image, cells)
+                image, cells = self._paste_cells(image, annotations)
+                entry["image"], entry["instances"] = self._augment_image_and_masks(image, cells)
             else:
-                entry["image"], _ = self._augment(image, None)
+                entry["image"], _ = self._augment_image_and_masks(image, None)
         except (KeyError, LabelError) as error:
             problem = f"no {error} in an annotation" if isinstance(error, KeyError) else error
             raise DatasetError(f"{entry['file_name']}: {problem}") from error
         return entry
 
-    def _paste(
+    def _paste_cells(
         self, image: NDArray[Any], annotations: list[dict[str, Any]]
     ) -> tuple[NDArray[Any], list[dict[str, Any]]]:
         """The image and its counted cells, with those that copy-paste adds."""
@@ -152,7 +152,7 @@ class CellDatasetMapper:
             return image, cells
         return pasted.image, labelled_image_to_annotations(pasted)
 
-    def _augment(
+    def _augment_image_and_masks(
         self, image: NDArray[Any], cells: list[dict[str, Any]] | None
     ) -> tuple[torch.Tensor, Instances | None]:
         augmented = T.AugInput(image)
@@ -247,7 +247,7 @@ def transform_masks(
     if len(rles) == len(segmentations):
         return masks
     outlines = [each for each in segmentations if isinstance(each, list)]
-    drawn = [_draw(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
+    drawn = [_draw_polygons(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
     others = LabelMasks.from_planes(LabelPlanes.from_rles(drawn, new_hw))
     order = np.argsort([isinstance(each, list) for each in segmentations], kind="stable")
     joined = LabelMasks.cat([masks, others]) if rles else others
@@ -282,7 +282,7 @@ def _move_outlines(
     ]
 
 
-def _draw(polygons: list[NDArray[Any]], image_hw: tuple[int, int]) -> dict[str, Any]:
+def _draw_polygons(polygons: list[NDArray[Any]], image_hw: tuple[int, int]) -> dict[str, Any]:
     """RLE of an outline, by the rule that Detectron2 and COCO have for which pixels are inside."""
     if not polygons:
         return {"size": list(image_hw), "counts": [image_hw[0] * image_hw[1]]}
@@ -290,5 +290,5 @@ def _draw(polygons: list[NDArray[Any]], image_hw: tuple[int, int]) -> dict[str, 
 
 
 def _load_labelled_image(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
-    image = read_model_input(entry["file_name"], cfg)
+    image = ImageInput.from_config(cfg).read_model_input(entry["file_name"])
     return annotations_to_labelled_image(image, entry["annotations"])

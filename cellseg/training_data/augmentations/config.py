@@ -21,7 +21,7 @@ def add_augmentation_config(node: CfgNode) -> None:
     applied in the order in which they stand here, after Detectron2's own; EXTRA names others.
     """
     # Cells of another training image that has cells of the same class, pasted in front.
-    node.COPY_PASTE = _switch(0.5)
+    node.COPY_PASTE = _node_with_prob(0.5)
     # Least and highest number of cells to paste.
     node.COPY_PASTE.NUM_CELLS = [1, 20]
     # Mirror the other image first, each axis half of the time.
@@ -36,48 +36,48 @@ def add_augmentation_config(node: CfgNode) -> None:
     node.COPY_PASTE.MIN_AREA_PX = 8
 
     # Turns by 90, 180 or 270 degrees; at 0.75 these and no turn are equally frequent.
-    node.ROTATE90 = _switch(0.75)
+    node.ROTATE90 = _node_with_prob(0.75)
 
     # Scale by a random factor; what grows is cut to the size it had, what shrinks stays smaller.
-    node.SCALE = _switch(0.5)
+    node.SCALE = _node_with_prob(0.5)
     # Lowest and highest factor, uniform on a logarithmic scale.
     node.SCALE.RANGE = [0.75, 1.5]
 
     # Smooth random shifts (Simard et al., 2003).
-    node.ELASTIC = _switch(0.5)
+    node.ELASTIC = _node_with_prob(0.5)
     # Standard deviation of the shifts along each axis, pixels: lowest and highest.
     node.ELASTIC.STRENGTH_PX = [1.0, 3.0]
     # Of the Gaussian that smooths the shifts, pixels; at least five times the strength.
     node.ELASTIC.SIGMA_PX = 16.0
 
     # Power of the intensities' share of the full range; above 1 darkens.
-    node.GAMMA = _switch(0.5)
+    node.GAMMA = _node_with_prob(0.5)
     node.GAMMA.RANGE = [0.7, 1.4]
 
     # Factor of all intensities.
-    node.BRIGHTNESS = _switch(0.5)
+    node.BRIGHTNESS = _node_with_prob(0.5)
     node.BRIGHTNESS.RANGE = [0.7, 1.4]
 
     # Factor of the distances from the mean intensity.
-    node.CONTRAST = _switch(0.5)
+    node.CONTRAST = _node_with_prob(0.5)
     node.CONTRAST.RANGE = [0.7, 1.4]
 
     # Gaussian blur of a random width in pixels.
-    node.BLUR = _switch(0.25)
+    node.BLUR = _node_with_prob(0.25)
     node.BLUR.SIGMA_PX = [0.5, 1.5]
 
     # Gaussian noise of a random standard deviation, on a scale of 255.
-    node.NOISE = _switch(0.5)
+    node.NOISE = _node_with_prob(0.5)
     node.NOISE.SIGMA = [1.0, 10.0]
 
     # Dark becomes bright: for models that see fluorescence and transmitted light.
-    node.INVERT = _switch(0.5)
+    node.INVERT = _node_with_prob(0.5)
 
     # Registered names of augmentations of your own, applied last (docs/custom_parts.md).
     node.EXTRA = []
 
 
-def _switch(prob: float) -> CfgNode:
+def _node_with_prob(prob: float) -> CfgNode:
     return CfgNode({"ENABLED": False, "PROB": prob})
 
 
