@@ -1,12 +1,33 @@
 """Packaging of cellseg; tool settings are in pyproject.toml."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cellseg/__init__.py").read_text("utf-8"))[1]
+SHIPPED = {"configs": "**/*.yaml", "datasets": "*.yaml"}
+
+
+class BuildWithYaml(build_py):
+    """Puts recipes and declarations into the package, where `cellseg.shipped` looks for them.
+
+    In a checkout, and so in what `pip install -e` installs, they stay beside the package.
+    """
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for folder, pattern in SHIPPED.items():
+            for path in sorted((ROOT / folder).glob(pattern)):
+                target = Path(self.build_lib, "cellseg/shipped", path.relative_to(ROOT))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
 
 setup(
     name="cellseg",
@@ -15,10 +36,23 @@ setup(
     long_description=(ROOT / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)),
+        "Topic :: Scientific/Engineering :: Bio-Informatics",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
-    packages=find_namespace_packages(include=["cellseg", "cellseg.*"]),
+    packages=find_namespace_packages(include=["cellseg", "cellseg.*"], exclude=["*.__pycache__"]),
     package_data={"": ["*.yaml", "*.css", "*.js", "*.j2", "py.typed"]},
-    python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithYaml},
+    entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},
+    python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -30,11 +64,12 @@ setup(
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
         "pillow>=11.3",
+        "imagehash>=4.3",
         "tifffile>=2023.7.10",
+        "jinja2>=3.1",
         "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",
-        "jinja2>=3.1",
         "termcolor>=2.3",
         "tqdm>=4.65",
         "pyyaml>=6.0",
@@ -43,28 +78,27 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8.4",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
             "mypy>=1.11",
+            "import-linter>=2.1",
+            "setuptools>=70.1",  # a test builds the wheel with it
             "types-PyYAML",
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
-            "roifile>=2026.2.10; python_version >= '3.11'",
+            "roifile>=2026.2.10",
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
-        # ImageJ's ROI files; for Python 3.11 and newer.
+        # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
         "microscopes": [
             "bioio>=3.6",
             "bioio-czi>=3.0.1",
             "bioio-nd2>=2.6",
-            "bioio-lif>=2.0.1; python_version >= '3.11'",
+            "bioio-lif>=2.0.1",
             "imagecodecs",
         ],
-        # Detectron2 is on no package index: this extra works where you have a wheel of your own
-        # (pip install --find-links FOLDER 'cellseg[detectron2]'). Without it the embedded engine
-        # runs.
-        "detectron2": ["detectron2>=0.6"],
     },
 )

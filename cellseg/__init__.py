@@ -12,7 +12,7 @@ from typing import Any
 
 from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 ensure_detectron2()
 
@@ -21,7 +21,7 @@ _LAZY = {
     "binarize": "cellseg.modeling",
     "maskrcnn_resnet50_fpn": "cellseg.modeling",
     "load_config": "cellseg.engine.setup",
-    "add_cellseg_config": "cellseg.engine.setup",
+    "add_cellseg_config": "cellseg.config",
     "CellInstances": "cellseg.cells.instances",
 }
 

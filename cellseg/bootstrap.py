@@ -62,7 +62,8 @@ def engine_info() -> EngineInfo:
     """Say which engine `import detectron2` gives in this process, with versions."""
     engine = importlib.import_module("detectron2")
     location = Path(str(engine.__file__)).resolve().parent
-    packages = {"cellseg": _version("cellseg"), "python": platform.python_version()}
+    cellseg_version = str(importlib.import_module("cellseg").__version__)
+    packages = {"cellseg": cellseg_version, "python": platform.python_version()}
     packages |= {name: _version(name) for name in ("torch", "torchvision")}
     return EngineInfo(
         name="embedded" if location.parent == EMBEDDED_ROOT else "detectron2",

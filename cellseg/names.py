@@ -1,4 +1,4 @@
-"""Names that a configuration selects from a registry."""
+"""Names that somebody typed: what they may have meant, and names selected from a registry."""
 
 from __future__ import annotations
 
@@ -10,6 +10,59 @@ Registered = Iterable[tuple[str, Any]]
 """A registry of Detectron2's: iterating it gives names and what they stand for."""
 
 
+def find_near_names(
+    name: str, known: Iterable[str], count: int = 3, likeness: float = 0.6
+) -> list[str]:
+    """The known names that are most like `name`, the nearest first.
+
+    Args:
+        name: what was typed.
+        known: the names that there are.
+        count: how many are given at most.
+        likeness: share of equal letters, 0 to 1, below which a name is not given.
+
+    Example:
+        >>> find_near_names("labels", ["label", "cell", "label_images"])
+        ['label', 'label_images']
+    """
+    return difflib.get_close_matches(str(name), list(known), n=count, cutoff=likeness)
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The question after the known names that are most like `name`; "" where none is near.
+
+    Args:
+        name: what was typed.
+        known: the names that there are.
+        count: how many are named at most.
+
+    Example:
+        >>> did_you_mean("MaskHed", ["MaskHead", "BoxHead"])
+        'did you mean MaskHead?'
+    """
+    near = find_near_names(name, known, count)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def suggest_name(
+    name: str, known: Iterable[str], otherwise: str = "known are", count: int = 1
+) -> str:
+    """`did you mean cell?`, or where nothing is near `known are cell, nucleus`.
+
+    Args:
+        name: what was typed.
+        known: the names that there are.
+        otherwise: what comes before the list of them all.
+        count: how many near names are given at most.
+
+    Example:
+        >>> suggest_name("cel", ["cell", "nucleus"]), suggest_name("x", ["cell", "nucleus"])
+        ('did you mean cell?', 'known are cell, nucleus')
+    """
+    names = list(known)
+    return did_you_mean(name, names, count) or f"{otherwise} {', '.join(names) or 'none'}"
+
+
 def describe_unknown_name(key: str, name: str, registry: Registered) -> str:
     """Say that `key` holds a name that nobody registered, with the nearest and all that there are.
 
@@ -18,9 +71,8 @@ def describe_unknown_name(key: str, name: str, registry: Registered) -> str:
         "HEAD is 'MaskHed'; did you mean MaskHead? Registered: MaskHead"
     """
     known = sorted(entry for entry, _ in registry)
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{key} is {name!r}; {hint}Registered: {', '.join(known) or 'none'}"
+    listed = f"Registered: {', '.join(known) or 'none'}"
+    return f"{key} is {name!r}; {did_you_mean(name, known)} {listed}".replace(";  ", "; ")
 
 
 def describe_unknown_names(key: str, names: Sequence[str], registry: Registered) -> Iterator[str]:

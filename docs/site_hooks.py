@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: files outside docs/ as pages, links that hold on the site and in the repository.
+"""Hooks of mkdocs: pages from elsewhere, links that hold on the site and in the repository.
 
 A page links to files as they lie in the repository, so that its links can be followed there. On
 the site a link to a page of the site leads to that page; one to another file, such as a config,
@@ -7,6 +7,9 @@ becomes the file's path.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import posixpath
 import re
 from pathlib import Path
@@ -24,6 +27,7 @@ PAGES_ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
+COMMANDS_PAGE = "reference/commands.md"
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 _NAMED_BLOCK = re.compile(r"^( *)<!-- file: (\S+) -->\n\1```(\w+)$", flags=re.MULTILINE)
 
@@ -38,10 +42,29 @@ class ExampleSections(griffe.Extension):
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie elsewhere in the repository."""
+    """Add the pages that lie elsewhere in the repository, and one of what the commands say."""
     for source, page in PAGES_ELSEWHERE.items():
         files.append(File.generated(config, page, content=(REPOSITORY / source).read_text("utf-8")))
+    files.append(File.generated(config, COMMANDS_PAGE, content=_describe_commands()))
     return files
+
+
+def _describe_commands() -> str:
+    """A page with the `--help` of each command."""
+    # Not above: what an import adds to sys.path while mkdocs loads its hooks is lost.
+    from cellseg.cli import command_names, parse_command
+
+    os.environ["COLUMNS"] = "100"  # which argparse asks for
+    parts = [
+        "# Commands",
+        "What `cellseg COMMAND --help` says. `tools/*.py` take the same arguments.",
+    ]
+    for name in command_names():
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            parse_command(name, ["--help"], prog=f"cellseg {name}")
+        parts += [f"## cellseg {name}", f"```text\n{said.getvalue()}```"]
+    return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:

@@ -43,12 +43,13 @@ class Page:
 
     @staticmethod
     def run(command: str, folder: Path, *extra: str) -> str:
-        """Run a `python ...` command with further arguments; its standard output."""
+        """Run a `python ...` or `cellseg ...` command with more arguments; its standard output."""
         words = shlex.split(command)
-        assert words[0] == "python", command
+        assert words[0] in ("python", "cellseg"), command
+        words = words[1:] if words[0] == "python" else ["-m", *words]
         python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
-            [sys.executable, *words[1:], *extra],
+            [sys.executable, *words, *extra],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": python_path},
             capture_output=True,

@@ -30,10 +30,10 @@ def _datasets_below_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
 
 
-def command(tool: str, config: str = "") -> str:
-    """The one command of the page that runs `tool` with `config`."""
-    lines = [line for line in PAGE.commands if line.startswith("python ")]
-    found = [line for line in lines if tool in line and config in line]
+def command(name: str, config: str = "") -> str:
+    """The one command of the page that runs `name` with `config`."""
+    lines = [line for line in PAGE.commands if line.startswith(("python ", "cellseg "))]
+    found = [line for line in lines if line.split()[1] == name and config in line]
     assert len(found) == 1, found
     return found[0]
 
@@ -48,10 +48,10 @@ def test_every_command_is_run_by_a_test_or_by_ci() -> None:
     assert install.endswith("python tools/train_net.py --config-file configs/quick_start.yaml")
     assert test == "pip install -e '.[dev]' && pytest"
     assert others == [
-        command("train_net.py", "my_config"),
-        command("predict.py"),
-        command("inspect_dataset.py"),
-        command("train_net.py", "DropoutMaskHead"),
+        command("train", "my_config"),
+        command("predict"),
+        command("inspect"),
+        command("train", "DropoutMaskHead"),
         command("in_python.py"),
         command("engine.py"),
     ]
@@ -60,15 +60,15 @@ def test_every_command_is_run_by_a_test_or_by_ci() -> None:
 @pytest.mark.slow
 def test_own_data(project: Path, tiny_model: list[str]) -> None:
     overrides = [*tiny_model, *SHORT]
-    log = PAGE.run(command("train_net.py", "my_config"), project, *overrides)
+    log = PAGE.run(command("train", "my_config"), project, *overrides)
     assert "ap_dsb" in log
-    PAGE.run(command("predict.py"), project, *tiny_model)
+    PAGE.run(command("predict"), project, *tiny_model)
     written = {path.name for path in (project / "predictions").iterdir()}
     assert {"test_labels.tif", "test_overlay.png", "coco_results.json"} <= written
 
 
 def test_a_look_at_the_data(project: Path) -> None:
-    PAGE.run(command("inspect_dataset.py"), project)
+    PAGE.run(command("inspect"), project)
     written = {path.name for path in (project / "output" / "inspect").iterdir()}
     assert any(name.endswith(".png") for name in written)
     assert any(name.endswith(".csv") for name in written)
@@ -77,7 +77,7 @@ def test_a_look_at_the_data(project: Path) -> None:
 @pytest.mark.slow
 def test_own_head(project: Path, tiny_model: list[str]) -> None:
     overrides = [*tiny_model, *SHORT, "OUTPUT_DIR", "output/my_head"]
-    log = PAGE.run(command("train_net.py", "DropoutMaskHead"), project, *overrides)
+    log = PAGE.run(command("train", "DropoutMaskHead"), project, *overrides)
     assert "DropoutMaskHead(" in log  # the model as it was built
 
 

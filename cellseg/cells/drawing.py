@@ -136,7 +136,7 @@ class _Canvas:
                 f"cells of an image of (height, width) {cells.image_hw} cannot be drawn on one of "
                 f"{self.image_hw}"
             )
-        picture = self.picture.copy()
+        picture = np.array(self.picture, np.uint8)
         for crop, (row, column), colour in zip(cells.crops, cells.offsets_rc.tolist(), colours):
             if crop.size:
                 line = _outline(crop, self.scale)

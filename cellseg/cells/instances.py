@@ -310,6 +310,23 @@ class CellInstances:
         )
         return other
 
+    def equals(self, other: CellInstances) -> bool:
+        """Whether the same pixels, boxes, scores, classes and flags come in the same order."""
+        return (
+            self.image_hw == other.image_hw
+            and len(self) == len(other)
+            and all(
+                np.array_equal(one, another)
+                for one, another in (
+                    *zip(self.runs, other.runs),
+                    (self.boxes_xyxy, other.boxes_xyxy),
+                    (self.scores, other.scores),
+                    (self.classes, other.classes),
+                    (self.is_crowd, other.is_crowd),
+                )
+            )
+        )
+
     @property
     def crops(self) -> tuple[Crop, ...]:
         """N boolean windows [h, w]."""

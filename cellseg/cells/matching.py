@@ -1,4 +1,10 @@
-"""One-to-one matching of true and predicted cells by mask IoU."""
+"""One-to-one matching of true and predicted cells by their IoU.
+
+Three rules are in use. Optimal (`match_overlaps`): as many pairs as possible and, among those, the
+most IoU; scores play no part. Greedy (`match_greedily`): predicted cells choose in the order of
+their scores, as notebooks of Kaggle's competitions do. COCO's is greedy too, with cells that do not
+count (`cellseg.evaluation.coco`); it shares `take_free_pairs`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +23,9 @@ class Matching:
     """One-to-one pairs of true and predicted cells.
 
     Attributes:
-        true_index: int64[K], ascending, no index twice.
-        pred_index: int64[K], no index twice.
-        iou: float64[K], mask IoU of the pairs.
+        true_index: int64 [K], numbers of the true cells, ascending, none twice.
+        pred_index: int64 [K], numbers of the predicted cells, none twice.
+        iou: float64 [K], mask IoU of the pairs.
     """
 
     true_index: IntArray
@@ -41,9 +47,20 @@ def match_cells(
     and the assignment is the only one possible.
 
     Args:
-        iou: float64[N, M], rows are true cells; either side may be empty.
-        threshold: in (0, 1].
-        strict: match at IoU > threshold (the Kaggle 2018 rule) instead of >=.
+        iou: float64 [N, M], rows are true cells, columns predicted ones; either side may be empty.
+        threshold: the least IoU of a pair, in (0, 1].
+        strict: match at IoU > threshold (the rule of Kaggle's Data Science Bowl 2018) rather than
+            at IoU >= threshold.
+
+    Raises:
+        LabelError: the threshold lies outside (0, 1].
+
+    Example:
+        Two pairs are better than the single best one:
+
+        >>> pairs = match_cells(np.array([[0.9, 0.6], [0.6, 0.0]]))
+        >>> pairs.pred_index.tolist(), pairs.iou.tolist()
+        ([1, 0], [0.6, 0.6])
     """
     iou = np.asarray(iou, dtype=np.float64)
     rows, columns = np.nonzero(iou)
@@ -55,16 +72,88 @@ def match_cells(
 
 def match_overlaps(overlaps: Overlaps, threshold: float = 0.5, *, strict: bool = False) -> Matching:
     """`match_cells` on the pairs that overlap; see there."""
+    pairs = _passing(overlaps, threshold, strict)
+    rows, columns = overlaps.true_index[pairs], overlaps.pred_index[pairs]
+    alone = have_no_rival(rows, columns)
+    contested = pairs[~alone]
+    chosen = _assign(rows[~alone], columns[~alone], overlaps.iou[contested])
+    return _matching(overlaps, np.concatenate([pairs[alone], contested[chosen]]))
+
+
+def match_greedily(
+    overlaps: Overlaps, scores: NDArray[np.float64], threshold: float = 0.5, *, strict: bool = False
+) -> Matching:
+    """Let predicted cells choose, best score first: the free true cell of the highest IoU.
+
+    Args:
+        overlaps: the pairs of one image.
+        scores: float64 [M], of the predicted cells; of equal scores the lower number is first.
+        threshold: the least IoU of a pair, in (0, 1].
+        strict: match at IoU > threshold rather than at IoU >= threshold.
+
+    Returns:
+        One-to-one pairs; unlike with `match_overlaps` not always as many as possible.
+
+    Raises:
+        LabelError: the threshold lies outside (0, 1].
+    """
+    pairs = _passing(overlaps, threshold, strict)
+    rows, columns = overlaps.true_index[pairs], overlaps.pred_index[pairs]
+    order = np.lexsort((-overlaps.iou[pairs], columns, -scores[columns]))
+    return _matching(overlaps, pairs[take_free_pairs(rows, columns, order)])
+
+
+def _passing(overlaps: Overlaps, threshold: float, strict: bool) -> IntArray:
+    """Positions of the pairs whose IoU is high enough."""
     if not 0 < threshold <= 1:
         raise LabelError(f"an IoU threshold lies in (0, 1], found {threshold}")
-    passes = overlaps.iou > threshold if strict else overlaps.iou >= threshold
-    rows, columns = overlaps.true_index[passes], overlaps.pred_index[passes]
-    iou = overlaps.iou[passes]
-    alone = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1)
-    contested = np.flatnonzero(~alone)
-    chosen = contested[_assign(rows[contested], columns[contested], iou[contested])]
-    kept = np.sort(np.concatenate([np.flatnonzero(alone), chosen]))
-    return Matching(rows[kept], columns[kept], iou[kept])
+    return np.flatnonzero(overlaps.iou > threshold if strict else overlaps.iou >= threshold)
+
+
+def _matching(overlaps: Overlaps, pairs: IntArray) -> Matching:
+    pairs = np.sort(pairs)
+    return Matching(overlaps.true_index[pairs], overlaps.pred_index[pairs], overlaps.iou[pairs])
+
+
+def have_no_rival(rows: IntArray, columns: IntArray) -> NDArray[np.bool_]:
+    """Which pairs are the only one of both their cells, bool [K]: nothing is to be decided there.
+
+    In an image of many cells these are nearly all.
+    """
+    return (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1)
+
+
+def take_free_pairs(
+    rows: IntArray,
+    columns: IntArray,
+    order: IntArray,
+    shared_rows: NDArray[np.bool_] | None = None,
+) -> IntArray:
+    """Go through pairs in an order and take each whose two cells are still free.
+
+    Args:
+        rows: int64 [K], number of the first cell of each pair.
+        columns: int64 [K], number of the second one.
+        order: int64 [K], the positions of all pairs, the most wanted first.
+        shared_rows: bool, by number of the first cell: those that any number of pairs may take.
+
+    Returns:
+        Positions of the pairs taken, in no particular order.
+    """
+    alone = have_no_rival(rows, columns)
+    contested = order[~alone[order]]
+    taken_rows: set[int] = set()
+    taken_columns: set[int] = set()
+    chosen = []
+    for pair, row, column in zip(
+        contested.tolist(), rows[contested].tolist(), columns[contested].tolist()
+    ):
+        if row not in taken_rows and column not in taken_columns:
+            taken_columns.add(column)
+            chosen.append(pair)
+            if shared_rows is None or not shared_rows[row]:
+                taken_rows.add(row)
+    return np.concatenate([np.flatnonzero(alone), np.array(chosen, np.int64)])
 
 
 def _assign(rows: IntArray, columns: IntArray, iou: NDArray[np.float64]) -> IntArray:

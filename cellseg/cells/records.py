@@ -23,6 +23,16 @@ class ImageRecord:
     cells: CellInstances
     image_path: Path | None = None
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two records say the same of one image, the cells in the same order."""
+        return (
+            isinstance(other, ImageRecord)
+            and (self.image_id, self.image_path) == (other.image_id, other.image_path)
+            and self.cells.equals(other.cells)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def image_hw(self) -> tuple[int, int]:
         """(height, width), pixels."""

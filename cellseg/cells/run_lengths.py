@@ -104,10 +104,9 @@ def _pack_counts(counts: IntArray, place: IntArray) -> tuple[str, IntArray]:
     """
     values = counts.copy()
     values[2:] -= np.where(place[2:] > 2, counts[:-2], 0)
-    # A number fits into k characters if it lies in -limits[k - 1] to limits[k - 1] - 1.
-    limits = 1 << (_GROUP_BITS * np.arange(1, 8) - 1)
-    beyond = (values[:, None] >= limits) | (values[:, None] < -limits)
-    lengths = 1 + beyond.sum(axis=1)
+    # A number of b bits and its sign take b // 5 + 1 groups of five; ~v has the bits of -v - 1.
+    bits = np.frexp(np.where(values < 0, ~values, values).astype(np.float64))[1]
+    lengths = bits.astype(np.int64) // _GROUP_BITS + 1
     ends = np.cumsum(lengths)
     group = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
     codes = (np.repeat(values, lengths) >> (_GROUP_BITS * group)) & (_MORE_FOLLOW - 1)

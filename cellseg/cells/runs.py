@@ -7,7 +7,7 @@ by position.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from cellseg.cells.run_lengths import IntArray
@@ -78,7 +78,8 @@ def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
     before = np.cumsum(lengths) - lengths
     highest = (int(cells.max(initial=0)) + 2) * stride + int(lengths.sum()) * lines
     dtype = np.int32 if highest < np.iinfo(np.int32).max else np.int64
-    keys = np.arange(int(lengths.sum()), dtype=dtype) * dtype(lines)
+    keys: NDArray[Any] = np.arange(int(lengths.sum()), dtype=dtype)
+    keys *= dtype(lines)
     keys += np.repeat((first_keys - before * lines).astype(dtype), lengths)
     keys.sort()
     first = np.flatnonzero(np.diff(keys, prepend=dtype(-2)) != 1)

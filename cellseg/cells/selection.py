@@ -64,7 +64,7 @@ class DetectionThresholds:
 
     def __post_init__(self) -> None:
         for name in _RULES:
-            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+            object.__setattr__(self, name, _check_threshold(name, getattr(self, name)))
         if self.vote not in VOTES:
             raise ConfigError(
                 f"the vote is {self.vote!r}; expected one of {', '.join(VOTES)} "
@@ -99,32 +99,32 @@ class DetectionThresholds:
 
     @property
     def lowest_score(self) -> float:
-        """Detections below it are cells of no class."""
+        """The lowest score threshold of all classes: no detection below it becomes a cell."""
         return float(np.min(self.score))
 
     def describe(self) -> str:
         """In words, for a log: `score >= 0.5`, and what else is not off; `mask` is left out."""
-        words = [f"score >= {_listed(self.score)}"]
+        words = [f"score >= {_join_numbers(self.score)}"]
         if np.min(self.mask_nms) < 1:
-            words.append(f"mask NMS {_listed(self.mask_nms)}")
+            words.append(f"mask NMS {_join_numbers(self.mask_nms)}")
         if np.min(self.max_covered) < 1:
-            words.append(f"covered <= {_listed(self.max_covered)}")
+            words.append(f"covered <= {_join_numbers(self.max_covered)}")
         if np.max(self.min_area_px) > 0:
-            words.append(f"area >= {_listed(self.min_area_px)} px")
+            words.append(f"area >= {_join_numbers(self.min_area_px)} px")
         if self.vote == "image":
             words.append("type by vote over the image")
         return ", ".join(words)
 
 
-def _listed(value: PerClass) -> str:
+def _join_numbers(value: PerClass) -> str:
     return "/".join(f"{number:g}" for number in np.atleast_1d(value))
 
 
-def _checked(name: str, value: Any) -> float | tuple[float, ...]:
+def _check_threshold(name: str, value: Any) -> float | tuple[float, ...]:
     key, words, expected = _RULES[name]
     several = isinstance(value, (list, tuple, np.ndarray))
     numbers = list(value) if several else [value]
-    if not numbers or not all(_is_allowed(name, number) for number in numbers):
+    if not numbers or not all(_is_allowed_threshold(name, number) for number in numbers):
         raise ConfigError(
             f"{words} is {value}; expected {expected}, as one number or a list with one per class "
             f"(CELLSEG.TEST.{key})"
@@ -132,7 +132,7 @@ def _checked(name: str, value: Any) -> float | tuple[float, ...]:
     return tuple(float(number) for number in numbers) if several else float(value)
 
 
-def _is_allowed(name: str, number: Any) -> bool:
+def _is_allowed_threshold(name: str, number: Any) -> bool:
     if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
         return False
     value = float(number)
@@ -169,19 +169,30 @@ def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellI
     below score and area suppress nothing. The order of `cells` is kept.
 
     Args:
-        cells: detections of one image; they may overlap.
-        thresholds: see there; `mask` plays no part.
+        cells: the detections of one image; they may overlap.
+        thresholds: what a detection needs; `mask` plays no part.
 
     Raises:
         ConfigError: a list of thresholds is shorter than the classes that occur.
+
+    Example:
+        >>> cells = CellInstances.from_label_image([[1, 1, 0, 2]], scores=[0.9, 0.4])
+        >>> select_cells(cells, DetectionThresholds(score=0.5)).areas_px.tolist()
+        [2]
     """
     cells = vote_over_image(cells, thresholds)
-    scored = cells[passes_score(cells.scores, cells.classes, thresholds)]
-    areas_px = scored.areas_px
+    return cells[choose_cells(cells, thresholds)]
+
+
+def choose_cells(cells: CellInstances, thresholds: DetectionThresholds) -> IntArray:
+    """`select_cells` after the vote, as the ascending numbers of the cells chosen, int64 [K]."""
+    scored = np.flatnonzero(passes_score(cells.scores, cells.classes, thresholds))
+    found = cells[scored]
+    areas_px = found.areas_px
     if min(np.min(thresholds.mask_nms), np.min(thresholds.max_covered)) == 1:
-        return scored[areas_px >= values_of_classes(thresholds.min_area_px, scored.classes)]
-    overlaps = find_own_overlaps(scored)
-    return scored[select_detections(scored, areas_px, overlaps, thresholds)]
+        return scored[areas_px >= values_of_classes(thresholds.min_area_px, found.classes)]
+    overlaps = find_own_overlaps(found)
+    return scored[select_detections(found, areas_px, overlaps, thresholds)]
 
 
 def vote_over_image(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
@@ -217,18 +228,24 @@ def passes_score(
     return np.asarray(scores >= lowest)
 
 
-def find_own_overlaps(cells: CellInstances) -> Overlaps:
-    """Pairs of detections of one image and class that share pixels, each pair once.
+def find_own_overlaps(cells: CellInstances, *, across_classes: bool = False) -> Overlaps:
+    """Pairs of detections of one image that share pixels, each pair once.
 
-    The detection of the higher score (of equal ones that of the lower index) is `true_index`.
+    The detection of the higher score (of equal ones that of the lower number) is `true_index`,
+    which is not ascending here.
+
+    Args:
+        cells: the detections.
+        across_classes: find pairs of different classes too; otherwise those of one class only.
     """
     by_score = np.argsort(-cells.scores, kind="stable")
     found = [np.zeros((0, 2), np.int64)]
     ious, shared = [np.zeros(0)], [np.zeros(0, np.int64)]
-    for number in np.unique(cells.classes):
-        members = by_score[cells.classes[by_score] == number]
-        of_class = cells[members]
-        pairs = find_overlaps(of_class, of_class)
+    groups = np.zeros(len(cells), np.int64) if across_classes else cells.classes
+    for number in np.unique(groups):
+        members = by_score[groups[by_score] == number]
+        together = cells[members]
+        pairs = find_overlaps(together, together)
         once = pairs.true_index < pairs.pred_index
         found.append(members[np.stack([pairs.true_index, pairs.pred_index], axis=1)[once]])
         ious.append(pairs.iou[once])
@@ -241,15 +258,16 @@ def find_own_overlaps(cells: CellInstances) -> Overlaps:
 def select_detections(
     cells: CellInstances, areas_px: IntArray, overlaps: Overlaps, thresholds: DetectionThresholds
 ) -> IntArray:
-    """`select_cells` after the vote, as indices, from areas and overlaps that are known.
+    """`choose_cells` where areas and overlaps are known already.
 
     Args:
-        cells: N detections; their crops are not looked at.
-        areas_px: int64 [N].
-        overlaps: of `find_own_overlaps`.
+        cells: N detections; their masks are not looked at.
+        areas_px: int64 [N], their areas.
+        overlaps: pairs of detections of one class, as `find_own_overlaps` gives them.
+        thresholds: what a detection needs; the vote is over.
 
     Returns:
-        int64 [K], ascending.
+        int64 [K], the ascending numbers of the detections chosen.
     """
     kept = passes_score(cells.scores, cells.classes, thresholds)
     kept &= areas_px >= values_of_classes(thresholds.min_area_px, cells.classes)

@@ -1,4 +1,4 @@
-"""How the commands that run a model begin."""
+"""How the commands that take a config begin, and those that run a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from cellseg.modeling.device import check_device, describe_device
 from detectron2.config import CfgNode
 
 
+def load_given_config(args: argparse.Namespace) -> CfgNode:
+    """The config that `--config-file` and the overrides give."""
+    files = args.config_file
+    return load_config(files if len(files) > 1 else files[0], args.opts)
+
+
 def load_model_config(args: argparse.Namespace) -> CfgNode:
     """The config that `--config-file` and the overrides give, for a model on this machine.
 
     Raises:
         ConfigError: it is wrong, or the device that it names is missing.
     """
-    files = args.config_file
-    cfg = load_config(files if len(files) > 1 else files[0], args.opts)
+    cfg = load_given_config(args)
     check_device(cfg)
     return cfg
 

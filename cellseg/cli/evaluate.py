@@ -18,9 +18,8 @@ from typing import Any
 
 from cellseg.cli._parser import CommandParser
 from cellseg.errors import DatasetError
-from cellseg.evaluation import DEFAULT_METRICS, score
-from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.scoring import COCO_NAMES
+from cellseg.evaluation import DEFAULT_METRICS, METRICS
+from cellseg.evaluation.scorer import split_ranked
 from cellseg.evaluation.tables import Sides, evaluate, table_lines, without_nan, write_per_image
 from cellseg.files import write_whole
 from cellseg.io.base import ANY_CLASS
@@ -47,7 +46,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--metrics", nargs="+", default=list(DEFAULT_METRICS), help="names, or all", metavar="NAME"
     )
-    parser.add_argument("--per-image", type=Path, metavar="CSV", help="figures of each image")
+    parser.add_argument("--per-image", type=Path, metavar="CSV", help="metrics of each image")
     parser.add_argument("--json", type=Path, help="everything")
     parser.add_argument("--intervals", action="store_true", help="95 %%, by bootstrap over images")
     parser.add_argument(
@@ -71,7 +70,7 @@ def read_sides(args: argparse.Namespace) -> Sides:
     if absent:
         note(f"{absent} of {len(paired[0])} images have no prediction: no cells in them")
     if truth.crowd_regions:
-        note(f"{truth.crowd_regions} regions of uncounted cells left out: cells there are spurious")
+        note(f"{truth.crowd_regions} regions of uncounted cells: cells there are not false")
     return Sides(*paired, tuple(classes) if truth.has_classes and predictions.has_classes else ())
 
 
@@ -82,8 +81,8 @@ def note(text: str) -> None:
 def run(args: argparse.Namespace) -> int:
     metrics = list(dict.fromkeys(args.metrics))
     if metrics == ["all"]:
-        metrics = [*FIGURES, *COCO_NAMES]
-    score([], [], metrics)  # wrong names are told before anything is read
+        metrics = list(METRICS)
+    split_ranked(metrics)  # wrong names are told before anything is read
     try:
         sides = read_sides(args)
     except MismatchError as error:

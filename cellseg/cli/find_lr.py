@@ -4,6 +4,7 @@
 
 A short training with a growing rate, from MODEL.WEIGHTS, in memory: no weights are written. The
 curve goes to OUTPUT_DIR/learning_rate/ as rates.csv and rates.png. docs/optimizer.md says more.
+Exit status: 0 all went well, 1 the sweep could not be made.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser, split_off_overrides
 from cellseg.inference.files import find_images, output_stems, predict_files
 from cellseg.inference.predictor import CellPredictor
-from cellseg.io.submission import SUBMISSION_FORMATS, SUBMISSION_NAME, Submission
+from cellseg.io import FORMATS, ImageRecord, WriteRecord, open_predictions
 from detectron2.utils.logger import setup_logger
+
+SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
 
 logger = logging.getLogger("cellseg.predict")
 
 
 def add_arguments(parser: CommandParser) -> None:
     parser.add_config_option()
+    names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="PATH", help="files, folders, glob patterns"
     )
@@ -45,19 +49,28 @@ def add_arguments(parser: CommandParser) -> None:
         "(default: CELLSEG.TEST.MASK_THRESHOLD, 0.5)",
     )
     parser.add_argument(
-        "--format", choices=list(SUBMISSION_FORMATS), help=f"also write {SUBMISSION_NAME} like this"
+        "--format",
+        choices=[*SUBMISSIONS, *names],
+        metavar="F",
+        help="also write the cells like this: %(choices)s",
     )
     parser.add_overrides()
 
 
-class Recorder:
-    """A predictor that also fills a submission."""
+def class_names(number: int) -> list[str]:
+    return ["cell"] if number == 1 else [f"class_{k}" for k in range(1, number + 1)]
 
-    def __init__(self, predictor: CellPredictor, images: Sequence[Path], format_name: str) -> None:
+
+class Recorder:
+    """A predictor that also hands the cells of each image to a writer."""
+
+    def __init__(
+        self, predictor: CellPredictor, images: Sequence[Path], write: WriteRecord
+    ) -> None:
         self._predictor = predictor
         self._stems = dict(zip(images, output_stems(images)))
         self._stem = ""
-        self.submission = Submission(format_name)
+        self._write = write
 
     def read_image(self, path: Path) -> Any:
         self._stem = self._stems[path]
@@ -65,7 +78,7 @@ class Recorder:
 
     def __call__(self, image: Any) -> CellInstances:
         cells = self._predictor(image)
-        self.submission.add(self._stem, cells)
+        self._write(ImageRecord(self._stem, cells))
         return cells
 
 
@@ -83,11 +96,14 @@ def run(args: argparse.Namespace) -> int:
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
-    recorder = Recorder(predictor, images, args.format) if args.format else None
-    predict = recorder or predictor
-    problems = predict_files(predict, images, args.output, read=predict.read_image)
+    predict: CellPredictor | Recorder = predictor
+    with ExitStack() as stack:
+        if args.format:
+            name = SUBMISSIONS.get(args.format, args.format)
+            writer = open_predictions(
+                args.output, name, class_names(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+            )
+            predict = Recorder(predictor, images, stack.enter_context(writer))
+        problems = predict_files(predict, images, args.output, read=predict.read_image)
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
-    if recorder is not None:
-        path = Path(args.output) / SUBMISSION_NAME
-        logger.info("%s: %d cells", path, recorder.submission.write(path))
     return 1 if problems or missing else 0

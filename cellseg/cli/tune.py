@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import yaml
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.cli._parser import CommandParser
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey
@@ -157,23 +156,6 @@ def results_to_cells(
     )
 
 
-def outside_crowds(
-    detections: CellInstances, true: CellInstances, crowds: CellInstances
-) -> CellInstances:
-    """Leave out detections that lie in a crowd region and are no true cell: nobody counted there.
-
-    In it: half of the mask or more; no true cell: IoU below 0.5.
-    """
-    if len(crowds) == 0:
-        return detections
-    covered, best = np.zeros(len(detections)), np.zeros(len(detections))
-    in_crowd, in_cells = find_overlaps(crowds, detections), find_overlaps(true, detections)
-    shares = in_crowd.intersection_px / detections.areas_px[in_crowd.pred_index]
-    np.maximum.at(covered, in_crowd.pred_index, shares)
-    np.maximum.at(best, in_cells.pred_index, in_cells.iou)
-    return detections[(covered < 0.5) | (best >= 0.5)]
-
-
 def load_both_sides(
     truth: GroundTruth, path: Path, classes: Mapping[int, int]
 ) -> tuple[list[CellInstances], list[CellInstances]]:
@@ -197,12 +179,12 @@ def _one_image(
     results: Sequence[Mapping[str, Any]],
     classes: Mapping[int, int],
 ) -> tuple[CellInstances, CellInstances]:
-    true, crowds = truth.cells(key)
+    true = truth.cells(key)
     try:
         found = results_to_cells(results, true.image_hw, classes)
     except LabelError as error:
         raise DatasetError(f"image {key!r}: {error}") from error
-    return true, outside_crowds(found, true, crowds)
+    return true, found
 
 
 def describe(tuning: Tuning, classes: Sequence[str]) -> list[str]:

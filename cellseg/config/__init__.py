@@ -1,1 +1,31 @@
-"""Settings of cellseg: every key below CELLSEG. Imports neither torch nor rooms above."""
+"""Settings of cellseg: the table of keys, its defaults and checks, and where config files lie.
+
+Imports neither torch nor detectron2 nor any room above; `cellseg.load_config` puts files, plug-ins
+and the checks of the other rooms together. `python -m cellseg.config` writes the table as a page.
+"""
+
+from cellseg.config.checks import (
+    check_combinations,
+    check_keys,
+    check_value,
+    find_problems,
+    numbers_by_name,
+)
+from cellseg.config.defaults import add_cellseg_config, open_types, value_of
+from cellseg.config.files import find_config_file, read_config_tree
+from cellseg.config.keys import KEYS, Key
+
+__all__ = [
+    "KEYS",
+    "Key",
+    "add_cellseg_config",
+    "check_combinations",
+    "check_keys",
+    "check_value",
+    "find_config_file",
+    "find_problems",
+    "numbers_by_name",
+    "open_types",
+    "read_config_tree",
+    "value_of",
+]

@@ -1,7 +1,7 @@
 """Records as one compact file: a NumPy archive of columns, without pickle.
 
-The run lengths of all cells are one string with the ends of its parts; what is left of a cell are
-rows of arrays. 70,000 cells are read in a fraction of a second.
+Runs of pixels, boxes, scores, classes and crowd flags of all cells of all images stand one after
+the other; 74,000 cells are read in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
+from cellseg.cells.runs import Runs
+from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+_PER_CELL = ("num_runs", "boxes_xyxy", "scores", "classes", "is_crowd")
 
 
 def write_annotations(
-    path: Path, records: Sequence[CellRecord], root: Path, note: dict[str, Any]
+    path: Path, records: Sequence[ImageRecord], root: Path, note: dict[str, Any]
 ) -> None:
     """Write records, with image paths relative to `root` where they are below it.
 
@@ -30,32 +35,34 @@ def write_annotations(
 
     Raises:
         OSError: the disk refuses.
-        ValueError: a cell's run lengths are not text, so that they would not come back the same.
+        ValueError: a record without an image, or an image of 2^31 pixels or more.
     """
-    cells = [cell for record in records for cell in record.cells]
-    names = sorted({cell.class_name for cell in cells})
-    numbers = {name: number for number, name in enumerate(names)}
-    counts = [cell.rle["counts"] for cell in cells]
-    if not all(isinstance(one, str) and one.isascii() for one in counts):
-        raise ValueError("run lengths that are not compressed text")
+    if any(record.image_path is None for record in records):
+        raise ValueError("a record without an image")
+    if any(np.prod(record.image_hw) > np.iinfo(np.int32).max for record in records):
+        raise ValueError("an image of 2^31 pixels or more")
+    cells = [record.cells for record in records]
     header = {
         "version": FORMAT_VERSION,
         "note": note,
-        "classes": names,
         "ids": [record.image_id for record in records],
-        "paths": [_path_below(record.image_path, root) for record in records],
+        "paths": [_path_below(record.image_path, root) for record in records if record.image_path],
     }
+    num_runs = [np.bincount(one.runs.cells, minlength=len(one)) for one in cells]
+    text = np.frombuffer(json.dumps(header).encode("utf-8"), np.uint8)
     with path.open("wb") as stream:
         np.savez(
             stream,
-            header=_bytes_of(json.dumps(header)),
+            header=text,
             image_hw=np.array([record.image_hw for record in records], np.int64).reshape(-1, 2),
-            num_cells=np.array([len(record.cells) for record in records], np.int64),
-            counts=_bytes_of("".join(counts)),
-            ends=np.cumsum([len(one) for one in counts], dtype=np.int64),
-            boxes_xyxy=np.array([cell.box_xyxy for cell in cells], np.float64).reshape(-1, 4),
-            classes=np.array([numbers[cell.class_name] for cell in cells], np.int32),
-            is_crowd=np.array([cell.is_crowd for cell in cells], bool),
+            num_cells=np.array([len(one) for one in cells], np.int64),
+            num_runs=_join(num_runs, np.int32),
+            starts=_join([one.runs.starts for one in cells], np.int32),
+            ends=_join([one.runs.ends for one in cells], np.int32),
+            boxes_xyxy=_join([one.boxes_xyxy.ravel() for one in cells], np.float32).reshape(-1, 4),
+            scores=_join([one.scores for one in cells], np.float32),
+            classes=_join([one.classes for one in cells], np.int32),
+            is_crowd=_join([one.is_crowd for one in cells], np.bool_),
         )
 
 
@@ -64,11 +71,11 @@ def _path_below(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path.absolute())
 
 
-def _bytes_of(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.frombuffer(text.encode("utf-8"), np.uint8)
+def _join(columns: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *(column.astype(dtype) for column in columns)])
 
 
-def read_annotations(path: Path, root: Path) -> tuple[dict[str, Any], list[CellRecord]]:
+def read_annotations(path: Path, root: Path) -> tuple[dict[str, Any], list[ImageRecord]]:
     """The note and the records of a file that `write_annotations` wrote.
 
     Args:
@@ -83,44 +90,36 @@ def read_annotations(path: Path, root: Path) -> tuple[dict[str, Any], list[CellR
     header = json.loads(columns["header"].tobytes().decode("utf-8"))
     if header["version"] != FORMAT_VERSION:
         raise ValueError(f"version {header['version']}, expected {FORMAT_VERSION}")
-    num_cells = columns["num_cells"].tolist()
-    lengths = {len(columns[name]) for name in ("ends", "boxes_xyxy", "classes", "is_crowd")}
-    if lengths != {sum(num_cells)}:
-        raise ValueError(f"columns of {sorted(lengths)} rows for {sum(num_cells)} cells")
-    sizes = [(height, width) for height, width in columns["image_hw"].tolist()]
-    cells = iter(_cells_of(columns, header["classes"], sizes, num_cells))
     return header["note"], [
-        CellRecord(image_id, root / name, image_hw, tuple(next(cells) for _ in range(count)))
-        for image_id, name, image_hw, count in zip(
-            header["ids"], header["paths"], sizes, num_cells, strict=True
+        ImageRecord(image_id, cells, root / name)
+        for image_id, name, cells in zip(
+            header["ids"], header["paths"], _split_cells(columns), strict=True
         )
     ]
 
 
-def _cells_of(
-    columns: dict[str, Any],
-    names: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
-    num_cells: Sequence[int],
-) -> list[CellAnnotation]:
-    text = columns["counts"].tobytes().decode("ascii")
-    ends = columns["ends"].tolist()
-    if ends and ends[-1] != len(text):
-        raise ValueError(f"run lengths of {len(text)} characters; expected {ends[-1]}")
-    frames = [hw for hw, count in zip(sizes, num_cells, strict=True) for _ in range(count)]
-    return [
-        CellAnnotation(
-            {"size": [hw[0], hw[1]], "counts": text[start:end]},
-            tuple(box),
-            names[number],
-            crowd,
+def _split_cells(columns: dict[str, NDArray[Any]]) -> list[CellInstances]:
+    """The cells of each image from the columns of all."""
+    num_cells, num_runs = columns["num_cells"], columns["num_runs"]
+    lengths = {len(columns[name]) for name in _PER_CELL}
+    if lengths != {int(num_cells.sum())}:
+        raise ValueError(f"columns of {sorted(lengths)} rows for {num_cells.sum()} cells")
+    starts, ends = columns["starts"].astype(np.int64), columns["ends"].astype(np.int64)
+    if {len(starts), len(ends)} != {int(num_runs.sum())}:
+        raise ValueError(f"{len(starts)} and {len(ends)} runs; expected {num_runs.sum()}")
+    last_cell = np.cumsum(num_cells)
+    last_run = np.r_[0, np.cumsum(num_runs, dtype=np.int64)]
+    first_cell = last_cell - num_cells
+    places = zip(columns["image_hw"].tolist(), first_cell.tolist(), last_cell.tolist(), strict=True)
+    found = []
+    for image_hw, begin, end in places:
+        own = slice(int(last_run[begin]), int(last_run[end]))
+        numbers = np.repeat(np.arange(end - begin), num_runs[begin:end])
+        cells = CellInstances.from_runs(
+            Runs(numbers, starts[own], ends[own]),
+            end - begin,
+            (image_hw[0], image_hw[1]),
+            **{name: columns[name][begin:end] for name in _PER_CELL[1:]},
         )
-        for hw, start, end, box, number, crowd in zip(
-            frames,
-            [0, *ends],
-            ends,
-            columns["boxes_xyxy"].tolist(),
-            columns["classes"].tolist(),
-            columns["is_crowd"].tolist(),
-        )
-    ]
+        found.append(cells)
+    return found

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import cellseg
+from cellseg.cells.records import ImageRecord
 from cellseg.datasets.annotation_files import FORMAT_VERSION, read_annotations, write_annotations
 from cellseg.files import cache_root, is_cache_on, write_whole
-from cellseg.io.records import CellRecord
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def reader_version(reader: Callable[..., Any] | None = None) -> str:
     return digest.hexdigest()[:32]
 
 
-def cached_records(reading: Reading, read: Callable[[], list[CellRecord]]) -> list[CellRecord]:
+def cached_records(reading: Reading, read: Callable[[], list[ImageRecord]]) -> list[ImageRecord]:
     """Records from the cache, or from `read`, which are then kept.
 
     Args:
@@ -143,7 +143,7 @@ def cached_records(reading: Reading, read: Callable[[], list[CellRecord]]) -> li
     return records
 
 
-def _find_kept(file: Path, reading: Reading) -> list[CellRecord] | None:
+def _find_kept(file: Path, reading: Reading) -> list[ImageRecord] | None:
     if not os.path.isfile(file):
         return None
     try:
@@ -258,7 +258,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
 
 
 def _keep(
-    file: Path, reading: Reading, before: Sequence[FileState], records: Sequence[CellRecord]
+    file: Path, reading: Reading, before: Sequence[FileState], records: Sequence[ImageRecord]
 ) -> None:
     """Write the cache file, unless a file changed while it was read; failing is no error."""
     note = {

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import Rle, bitmap_to_rle
-from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.datasets.dataset_dicts import dict_to_true_cells
+from cellseg.errors import DatasetError, collect_problems
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from pycocotools import mask as coco_mask
 
 ImageKey = str | int
 
@@ -60,41 +58,15 @@ class GroundTruth:
             )
         return cls(dataset_name, tuple(classes), images)
 
-    def cells(self, key: ImageKey) -> tuple[CellInstances, CellInstances]:
-        """True cells and crowd regions (`iscrowd`) of one image.
+    def cells(self, key: ImageKey) -> CellInstances:
+        """The true cells of one image and its crowd regions (`iscrowd`), which have their flag.
 
         Segmentations may be polygons, RLE (compressed or not) or bitmaps [H, W].
 
         Raises:
-            DatasetError: no such image, or an annotation without a usable mask.
+            DatasetError: no such image, or annotations without a usable mask.
         """
         if key not in self.images:
             raise DatasetError(f"dataset {self.dataset_name!r} has no image with id {key!r}")
-        image = self.images[key]
-        annotations = image.get("annotations", [])
-        image_hw = (int(image["height"]), int(image["width"]))
-        try:
-            rles = [_annotation_to_rle(annotation, image_hw) for annotation in annotations]
-            cells = CellInstances.from_rles(
-                rles, image_hw, classes=[annotation["category_id"] for annotation in annotations]
-            )
-        except LabelError as error:
-            raise DatasetError(
-                f"annotations of image {key!r} in dataset {self.dataset_name!r}: {error}"
-            ) from error
-        crowd = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool)
-        return cells[~crowd], cells[crowd]
-
-
-def _annotation_to_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int]) -> Rle:
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        return segmentation
-    if isinstance(segmentation, list) and segmentation:
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *image_hw))
-    if isinstance(segmentation, np.ndarray):
-        return bitmap_to_rle(segmentation)
-    raise LabelError(
-        "a cell needs a segmentation (polygons, RLE or a bitmap) to be compared by its mask; "
-        f"found {segmentation!r}"
-    )
+        where = f"annotations of image {key!r} in dataset {self.dataset_name!r}"
+        return dict_to_true_cells(self.images[key], where)

@@ -13,7 +13,6 @@ Registering reads the YAML file only; records are read when a dataset is first a
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cellseg.cells.records import ImageRecord
 from cellseg.datasets.cache import Reading, cached_records
+from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.datasets.split_plans import (
     GROUP_BY_EXPECTED,
     SplitPlan,
@@ -33,8 +34,8 @@ from cellseg.datasets.split_plans import (
 from cellseg.datasets.splits import select_split
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.io import find_format, read_records
-from cellseg.io.base import DatasetFormat, Option
-from cellseg.io.records import CellRecord, record_to_detectron2_dict
+from cellseg.io.base import FileFormat, Option
+from cellseg.names import suggest_name
 from cellseg.shipped import shipped_folder
 
 DECLARATIONS_HINT = "datasets/README.md describes every key."
@@ -175,12 +176,12 @@ def _make_loader(declaration: Declaration, folder: Path) -> Callable[[], list[di
 
 def _read_dicts(declaration: Declaration, folder: Path) -> list[dict[str, Any]]:
     records = read_declared_records(declaration, folder)
-    return [record_to_detectron2_dict(record, declaration.classes) for record in records]
+    return [record_to_dict(record, declaration.classes) for record in records]
 
 
 def read_declared_records(
     declaration: Declaration, datasets_folder: str | Path
-) -> list[CellRecord]:
+) -> list[ImageRecord]:
     """Records of one declared split, through the cache.
 
     Args:
@@ -196,16 +197,18 @@ def read_declared_records(
         records = _read_source(declaration, root)
         if declaration.plan is None:
             return records
-        return select_split(records, declaration.plan, declaration.split_name, root)
+        return select_split(
+            records, declaration.plan, declaration.split_name, root, declaration.classes
+        )
     except DatasetError as error:
         raise DatasetError(f"{declaration.name} ({declaration.path}): {error}") from error
 
 
-def _read_source(declaration: Declaration, root: Path) -> list[CellRecord]:
+def _read_source(declaration: Declaration, root: Path) -> list[ImageRecord]:
     """All records of what the declaration's split is, or is taken from."""
     format_ = find_format(declaration.format_name)
 
-    def read() -> list[CellRecord]:
+    def read() -> list[ImageRecord]:
         return read_records(
             declaration.format_name,
             root,
@@ -222,7 +225,7 @@ def _read_source(declaration: Declaration, root: Path) -> list[CellRecord]:
         declaration.split,
         declaration.classes,
         declaration.options,
-        format_.read,
+        format_.code or format_.read,
     )
     return cached_records(reading, read)
 
@@ -290,9 +293,7 @@ def _problems_of(name: str, content: Any) -> Iterator[str]:
     allowed = _allowed_keys(format_)
     for key in content:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
-            yield f"{name}.{key}: unknown key; {hint}"
+            yield f"{name}.{key}: unknown key; {suggest_name(key, allowed)}"
         elif not allowed[key].accepts(content[key]):
             yield f"{name}.{key}: found {content[key]!r}, expected {allowed[key].expected}"
     for key in ("root", "splits") if format_.has_files else ("splits",):
@@ -303,7 +304,7 @@ def _problems_of(name: str, content: Any) -> Iterator[str]:
             yield f"{name}.{problem}"
 
 
-def _allowed_keys(format_: DatasetFormat) -> dict[str, Option]:
+def _allowed_keys(format_: FileFormat) -> dict[str, Option]:
     keys = {
         "format": Option("the name of a format", lambda value: isinstance(value, str)),
         "splits": Option(
@@ -316,7 +317,7 @@ def _allowed_keys(format_: DatasetFormat) -> dict[str, Option]:
     return {**keys, **_KEYS_OF_FILES} if format_.has_files else keys
 
 
-def _are_splits(value: Any, format_: DatasetFormat) -> bool:
+def _are_splits(value: Any, format_: FileFormat) -> bool:
     if isinstance(value, list):
         return format_.has_files and _NAMES.accepts(value)
     return (

@@ -5,7 +5,6 @@ Everything here is known from the YAML file alone; `cellseg.datasets.splits` loo
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from cellseg.names import suggest_name
 
 GROUP_BY_EXPECTED = (
     "a regular expression with a group, such as '^(plate\\d+)', or {csv: a file below root, "
@@ -105,9 +106,7 @@ def _split_problems(
     known = ("from", "share", "ids")
     strangers = [key for key in split if key not in known]
     for key in strangers:
-        near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        yield f"{where}.{key}: unknown key; {hint}"
+        yield f"{where}.{key}: unknown key; {suggest_name(key, known)}"
     if strangers:
         return
     if not accepts_source(split["from"]):

@@ -18,7 +18,6 @@ What follows of it for the balance of classes is in docs/splits.md.
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import json
 import logging
@@ -29,9 +28,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+from cellseg.cells.records import ImageRecord
 from cellseg.datasets.split_plans import Grouping, SplitPlan
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.io.records import CellRecord
+from cellseg.names import find_near_names
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _absences(missing: Sequence[str], known: Iterable[str], what: str) -> Iterat
     """A line for each missing id; with near names for the first few."""
     there = sorted(known)
     for number, image_id in enumerate(missing):
-        near = difflib.get_close_matches(image_id, there, n=3) if number < _NEAR_NAMES_FOR else []
+        near = find_near_names(image_id, there) if number < _NEAR_NAMES_FOR else []
         yield f"no {what} for {image_id!r}" + (f"; near names: {', '.join(near)}" if near else "")
 
 
@@ -238,9 +239,20 @@ def _straddling(lists: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -
 
 
 def select_split(
-    records: Sequence[CellRecord], plan: SplitPlan, split: str, root: Path
-) -> list[CellRecord]:
+    records: Sequence[ImageRecord],
+    plan: SplitPlan,
+    split: str,
+    root: Path,
+    classes: Sequence[str],
+) -> list[ImageRecord]:
     """Records of one split of a plan, in their order.
+
+    Args:
+        records: of all images of `plan.source`.
+        plan: how the images are split.
+        split: name of the split.
+        root: the dataset's folder.
+        classes: class names; a split without a cell of a class that others have is told of.
 
     Raises:
         DatasetError: as `deal_ids`, or no image falls into the split.
@@ -256,14 +268,12 @@ def select_split(
         )
     if plan.lists and len(dealt) < len(records):
         logger.warning("%s: %d images are in no list", root, len(records) - len(dealt))
-    _warn_of_missing_classes(records, chosen, split, root)
+    absent = _classes_in(records) - _classes_in(chosen)
+    if absent:
+        names = sorted(classes[number] for number in absent)
+        logger.warning("%s: %s has no cell of %s", root, split, ", ".join(names))
     return chosen
 
 
-def _warn_of_missing_classes(
-    records: Sequence[CellRecord], chosen: Sequence[CellRecord], split: str, root: Path
-) -> None:
-    classes = {cell.class_name for record in records for cell in record.cells}
-    classes -= {cell.class_name for record in chosen for cell in record.cells}
-    if classes:
-        logger.warning("%s: %s has no cell of %s", root, split, ", ".join(sorted(classes)))
+def _classes_in(records: Sequence[ImageRecord]) -> set[int]:
+    return {number for record in records for number in np.unique(record.cells.classes).tolist()}

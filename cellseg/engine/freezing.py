@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 import torch
-from cellseg.config.solver import named_numbers
+from cellseg.config import numbers_by_name
 from cellseg.engine.name_prefixes import match_prefixes
 from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
@@ -133,7 +133,7 @@ def build_freezing(cfg: CfgNode, model: torch.nn.Module) -> FreezeSchedule | Non
     Raises:
         ConfigError: see `FreezeSchedule`.
     """
-    schedule = named_numbers(KEY, cfg.CELLSEG.SOLVER.FREEZE)
+    schedule = numbers_by_name("SOLVER.FREEZE", cfg.CELLSEG.SOLVER.FREEZE)
     if not schedule:
         return None
     bare = getattr(model, "module", model)

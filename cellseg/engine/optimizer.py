@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 import torch
-from cellseg.config.solver import named_numbers
+from cellseg.config import numbers_by_name
 from cellseg.engine.name_prefixes import beginnings, match_prefixes
 from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
@@ -77,7 +77,7 @@ def learning_rate_factors(cfg: CfgNode, model: torch.nn.Module) -> dict[str, flo
     """
     node = cfg.CELLSEG.SOLVER
     names = [name for name, _ in model.named_parameters()]
-    by_prefix = named_numbers("CELLSEG.SOLVER.LR_FACTORS", node.LR_FACTORS)
+    by_prefix = numbers_by_name("SOLVER.LR_FACTORS", node.LR_FACTORS)
     prefixes = match_prefixes("CELLSEG.SOLVER.LR_FACTORS", by_prefix, names)
     if node.LAYER_DECAY != 1 and not any(map(_STAGE.match, names)):
         raise ConfigError(

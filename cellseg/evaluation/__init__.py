@@ -1,4 +1,4 @@
-"""Scoring of cells: matching and figures (numpy only), and Detectron2 evaluators around them.
+"""Scoring of cells: comparison and metrics (no torch), and Detectron2 evaluators around them.
 
 The evaluators need torch and detectron2 and are loaded on first use, so that files written by
 any other tool can be scored without either.
@@ -9,14 +9,18 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from cellseg.cells.matching import Matching, match_cells, match_overlaps
-from cellseg.cells.overlaps import Overlaps, find_overlaps
-from cellseg.evaluation.comparison import iou_matrix
-from cellseg.evaluation.error_kinds import class_confusion
-from cellseg.evaluation.metrics import IOU_THRESHOLDS, MatchCounts, count_matches, summarize_counts
-from cellseg.evaluation.scoring import DEFAULT_METRICS, confidence_intervals, score
-
-iou_matrix_labels = iou_matrix  # its name before it took both kinds
+from cellseg.cells.matching import Matching, match_cells, match_greedily, match_overlaps
+from cellseg.cells.overlaps import Overlaps, Segmentation, find_overlaps
+from cellseg.evaluation.comparison import Comparison, compare, iou_matrix
+from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS, Metric, RankedMetric
+from cellseg.evaluation.metrics import METRICS, add_metric
+from cellseg.evaluation.scoring import (
+    DEFAULT_METRICS,
+    Comparisons,
+    class_confusion,
+    confidence_intervals,
+    score,
+)
 
 _LAZY = {
     "EVALUATOR_REGISTRY": "cellseg.evaluation.registry",
@@ -29,22 +33,27 @@ __all__ = [
     "DEFAULT_METRICS",
     "EVALUATOR_REGISTRY",
     "IOU_THRESHOLDS",
+    "METRICS",
     "CellIoUEvaluator",
-    "MatchCounts",
+    "Comparison",
+    "Comparisons",
     "Matching",
+    "Metric",
     "Overlaps",
     "PictureEvaluator",
+    "RankedMetric",
+    "Segmentation",
+    "add_metric",
     "build_coco_evaluator",
     "class_confusion",
+    "compare",
     "confidence_intervals",
-    "count_matches",
     "find_overlaps",
     "iou_matrix",
-    "iou_matrix_labels",
     "match_cells",
+    "match_greedily",
     "match_overlaps",
     "score",
-    "summarize_counts",
 ]
 
 

@@ -1,81 +1,284 @@
-"""Two segmentations of one image, side by side: everything that a metric asks for."""
+"""True and predicted cells of one image, compared once; every metric is computed from this.
+
+The crowd rule, the only one: a crowd region (COCO's `iscrowd`) is no true cell, and a predicted
+cell that matches no true cell is not counted as false at the IoU threshold t if at least the share
+t of its pixels lies in one crowd region. Where cells match within their class only, it is a region
+of the predicted cell's class. Where a metric has no IoU threshold, t is 0.5. That is how COCO's
+evaluation treats them (`pycocotools`, `iscrowd`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.label_overlaps import find_label_overlaps
 from cellseg.cells.labels import IntArray, check_label_image
-from cellseg.cells.overlaps import Overlaps, find_overlaps
+from cellseg.cells.matching import Matching, match_greedily, match_overlaps
+from cellseg.cells.overlaps import Overlaps, Segmentation, find_label_overlaps, find_overlaps
+from cellseg.cells.selection import DetectionThresholds, choose_cells, vote_over_image
 from cellseg.errors import LabelError
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Segmentation: TypeAlias = "NDArray[Any] | CellInstances"
+CROWD_SHARE = 0.5
+"""The t of the crowd rule in metrics that have no IoU threshold."""
+
+
+class Counts(NamedTuple):
+    """What matching at one IoU threshold leaves of an image.
+
+    Attributes:
+        tp: matched pairs.
+        fp: predicted cells left over, without those that the crowd rule forgives.
+        fn: true cells left over.
+        iou_sum: the IoU of the pairs, summed.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    iou_sum: float
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The true cells, the crowd regions or the predicted cells of a comparison.
+
+    Attributes:
+        source: what was compared: a label image, or instances of which these are some.
+        index: int64 [N], the cells' numbers among those of `source`, ascending.
+        areas_px: int64 [N].
+        classes: int64 [N]; 0 for the cells of a label image.
+        scores: float64 [N]; 1 for the cells of a label image.
+    """
+
+    source: Segmentation
+    index: IntArray
+    areas_px: IntArray
+    classes: IntArray
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, source: Segmentation, areas_px: IntArray) -> Side:
+        """All cells of `source`, whose areas are known."""
+        count = len(areas_px)
+        classes, scores = np.zeros(count, np.int64), np.ones(count)
+        if isinstance(source, CellInstances):
+            classes, scores = source.classes, source.scores.astype(np.float64)
+        return cls(source, np.arange(count), areas_px, classes, scores)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, chosen: ArrayLike) -> Side:
+        """Some of the cells: bool [N], or their ascending numbers."""
+        which, source = np.asarray(chosen), self.source
+        if not isinstance(source, CellInstances):
+            source = CellInstances.from_label_image(source)
+        numbers = (self.index[which], self.areas_px[which], self.classes[which])
+        return Side(source, *numbers, self.scores[which])
+
+    @property
+    def without_classes(self) -> Side:
+        """The same cells, all of class 0."""
+        return replace(self, classes=np.zeros_like(self.classes))
+
+    @cached_property
+    def cells(self) -> CellInstances:
+        """The cells with their masks."""
+        if isinstance(self.source, CellInstances):
+            whole = len(self.index) == len(self.source)
+            cells = self.source if whole else self.source[self.index]
+            return cells.replace(classes=self.classes)
+        return CellInstances.from_label_image(self.source)
+
+    @cached_property
+    def labels(self) -> NDArray[Any]:
+        """Label image [H, W]; of cells that overlap, the one of the higher score is in front."""
+        if isinstance(self.source, CellInstances):
+            return self.cells.to_label_image()
+        return check_label_image(self.source)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """True and predicted cells of one image.
+    """True and predicted cells of one image, and which of them share pixels.
+
+    Choosing classes or detections only selects from what was found; nothing is searched again.
 
     Attributes:
-        overlaps: the pairs that share pixels.
-        true_areas, pred_areas: int64 [N] and [M], pixels.
-        labels_true, labels_pred: label images [H, W]; of instances that overlap, the one with the
-            higher score is in front.
-        scores: float64 [M] of the predicted cells; 1 for label images.
-        true_classes, pred_classes: int64 [N] and [M]; 0 for label images.
+        overlaps: the pairs of true and predicted cells that share pixels.
+        in_crowds: the pairs of crowd regions and predicted cells that do.
+        true: the N true cells.
+        crowds: the crowd regions.
+        pred: the M predicted cells.
     """
 
     overlaps: Overlaps
-    true_areas: IntArray
-    pred_areas: IntArray
-    labels_true: NDArray[Any]
-    labels_pred: NDArray[Any]
-    scores: NDArray[np.float64]
-    true_classes: IntArray
-    pred_classes: IntArray
+    in_crowds: Overlaps
+    true: Side
+    crowds: Side
+    pred: Side
+    _matchings: dict[tuple[float, bool, bool], Matching] = field(
+        init=False, repr=False, default_factory=dict
+    )
 
-    def foreground_px(self) -> tuple[int, int, int]:
-        """Pixels in true cells, in predicted cells, in both."""
-        true, pred = self.labels_true > 0, self.labels_pred > 0
-        return tuple(int(np.count_nonzero(part)) for part in (true, pred, true & pred))  # type: ignore[return-value]
+    def match(
+        self, threshold: float = 0.5, *, strict: bool = False, greedy: bool = False
+    ) -> Matching:
+        """Pair true with predicted cells one to one.
+
+        Args:
+            threshold: the least IoU of a pair, in (0, 1].
+            strict: IoU > threshold rather than IoU >= threshold.
+            greedy: predicted cells choose in the order of their scores; otherwise there are as
+                many pairs as possible with the most IoU (`match_overlaps`).
+        """
+        key = (threshold, strict, greedy)
+        if key not in self._matchings:
+            self._matchings[key] = (
+                match_greedily(self.overlaps, self.pred.scores, threshold, strict=strict)
+                if greedy
+                else match_overlaps(self.overlaps, threshold, strict=strict)
+            )
+        return self._matchings[key]
+
+    def count(
+        self, threshold: float = 0.5, *, strict: bool = False, greedy: bool = False
+    ) -> Counts:
+        """What `match` finds and leaves over; the crowd rule forgives."""
+        found = self.match(threshold, strict=strict, greedy=greedy)
+        tp = len(found)
+        fp = len(self.pred) - tp - int(self.forgiven(threshold, found).sum())
+        return Counts(tp, fp, len(self.true) - tp, float(found.iou.sum()))
+
+    def forgiven(self, threshold: float, matching: Matching) -> NDArray[np.bool_]:
+        """Which predicted cells the crowd rule does not count as false, bool [M].
+
+        Args:
+            threshold: the t of the rule.
+            matching: what pairs the cells have; paired ones need no forgiveness.
+        """
+        inside = self._largest_share >= threshold
+        inside[matching.pred_index] = False
+        return inside
+
+    @cached_property
+    def _largest_share(self) -> NDArray[np.float64]:
+        """Of each predicted cell, the largest share that lies in one crowd region."""
+        largest = np.zeros(len(self.pred))
+        columns = self.in_crowds.pred_index
+        shares = self.in_crowds.intersection_px / self.pred.areas_px[columns]
+        np.maximum.at(largest, columns, shares)
+        return largest
+
+    @cached_property
+    def counted(self) -> Comparison:
+        """Without the predicted cells that the crowd rule forgives at a threshold of 0.5."""
+        forgiven = self.forgiven(CROWD_SHARE, self.match(CROWD_SHARE))
+        return self.select(pred=~forgiven) if forgiven.any() else self
+
+    def select(
+        self,
+        *,
+        true: ArrayLike | None = None,
+        crowds: ArrayLike | None = None,
+        pred: ArrayLike | None = None,
+    ) -> Comparison:
+        """The comparison of some cells: bool, or ascending numbers; None keeps all of a side."""
+        sides = [
+            side if chosen is None else side.select(chosen)
+            for side, chosen in ((self.true, true), (self.crowds, crowds), (self.pred, pred))
+        ]
+        return Comparison(
+            self.overlaps.select(true, pred), self.in_crowds.select(crowds, pred), *sides
+        )
+
+    def keep(self, thresholds: DetectionThresholds) -> Comparison:
+        """The comparison of the detections that are cells, as `select_cells` chooses them."""
+        voted = vote_over_image(self.pred.cells, thresholds)
+        return self.with_classes(voted.classes).select(pred=choose_cells(voted, thresholds))
+
+    def with_classes(self, pred_classes: IntArray) -> Comparison:
+        """The same with other classes of the predicted cells, int64 [M]."""
+        return replace(self, pred=replace(self.pred, classes=pred_classes))
+
+    def of_class(self, number: int) -> Comparison:
+        """The cells and crowd regions of one class only."""
+        sides = {"true": self.true, "crowds": self.crowds, "pred": self.pred}
+        chosen = {name: side.classes == number for name, side in sides.items()}
+        if all(which.all() for which in chosen.values()):
+            return self
+        return self.select(**chosen)
+
+    @property
+    def without_classes(self) -> Comparison:
+        """The same cells, all of class 0."""
+        return replace(
+            self,
+            true=self.true.without_classes,
+            crowds=self.crowds.without_classes,
+            pred=self.pred.without_classes,
+        )
+
+    @cached_property
+    def within_classes(self) -> Comparison:
+        """The same cells; only those of one class overlap, and so match."""
+        pairs = self.overlaps
+        same = self.true.classes[pairs.true_index] == self.pred.classes[pairs.pred_index]
+        crowd = self.in_crowds
+        same_crowd = self.crowds.classes[crowd.true_index] == self.pred.classes[crowd.pred_index]
+        if same.all() and same_crowd.all():
+            return self
+        return replace(self, overlaps=pairs.keep(same), in_crowds=crowd.keep(same_crowd))
 
 
 def compare(true: Segmentation, pred: Segmentation) -> Comparison:
-    """Compare two segmentations of one image, both label images or both `CellInstances`.
+    """Compare two segmentations of one image.
+
+    Args:
+        true: the true cells, a label image [H, W] or `CellInstances`; crowd regions are among the
+            latter, with their flag.
+        pred: the predicted cells, of the same kind and size.
 
     Raises:
-        LabelError: they are of two kinds or sizes.
+        LabelError: the two are of different kinds or sizes.
+
+    Example:
+        >>> image = compare(np.array([[1, 1, 2, 0]]), np.array([[1, 1, 0, 3]]))
+        >>> image.count(0.5)
+        Counts(tp=1, fp=1, fn=1, iou_sum=1.0)
     """
-    found = _overlaps(true, pred)
-    labels = (_label_image(true), _label_image(pred))
-    count = len(found[2])
-    scores = pred.scores if isinstance(pred, CellInstances) else np.ones(count)
-    classes = (_classes(true, len(found[1])), _classes(pred, count))
-    return Comparison(*found, *labels, scores.astype(np.float64), *classes)
+    if isinstance(pred, CellInstances):
+        pred = pred.counted
+    pairs, true_areas, pred_areas = _overlaps(true, pred)
+    everything, found = Side.of(true, true_areas), Side.of(pred, pred_areas)
+    if isinstance(true, CellInstances) and true.is_crowd.any():
+        crowd = true.is_crowd
+        sides = (everything.select(~crowd), everything.select(crowd), found)
+        return Comparison(pairs.select(true=~crowd), pairs.select(true=crowd), *sides)
+    no_crowds = Side.of(CellInstances.empty(image_size(true)), true_areas[:0])
+    return Comparison(pairs, pairs.select(true=[]), everything, no_crowds, found)
 
 
-def _label_image(side: Segmentation) -> NDArray[Any]:
-    return side.to_label_image() if isinstance(side, CellInstances) else check_label_image(side)
-
-
-def _classes(side: Segmentation, count: int) -> IntArray:
-    return side.classes if isinstance(side, CellInstances) else np.zeros(count, np.int64)
+def image_size(side: Segmentation) -> tuple[int, int]:
+    """(height, width) of a segmentation's image, pixels."""
+    return side.image_hw if isinstance(side, CellInstances) else np.shape(side)[:2]
 
 
 def iou_matrix(true: Segmentation, pred: Segmentation) -> NDArray[np.float64]:
     """IoU of every true with every predicted cell of one image, float64 [N, M] in 0 to 1.
 
     Args:
-        true, pred: both label images [H, W], from one histogram, rows and columns in the ascending
-            order of the labels that occur; or both `CellInstances`, through their crops.
+        true: the true cells, a label image [H, W], whose rows follow the ascending labels that
+            occur; or `CellInstances`.
+        pred: the predicted cells, of the same kind and size.
 
     Raises:
-        LabelError: they are of two kinds or sizes.
+        LabelError: the two are of different kinds or sizes.
     """
     return _overlaps(true, pred)[0].to_matrix()
 
@@ -101,7 +304,11 @@ def compare_all(
     Raises:
         LabelError: not as many of one as of the other, or a pair does not compare; names which.
     """
-    check_lengths(ground_truth, predictions)
+    if len(ground_truth) != len(predictions):
+        raise LabelError(
+            f"ground truth of {len(ground_truth)} images and predictions of {len(predictions)}: "
+            "give both for the same images, in the same order"
+        )
     found = []
     for number, (true, pred) in enumerate(zip(ground_truth, predictions)):
         try:
@@ -109,12 +316,3 @@ def compare_all(
         except LabelError as error:
             raise LabelError(f"image {number}: {error}") from error
     return found
-
-
-def check_lengths(ground_truth: Sequence[Any], predictions: Sequence[Any]) -> None:
-    """Raise LabelError if there are not as many of one as of the other."""
-    if len(ground_truth) != len(predictions):
-        raise LabelError(
-            f"ground truth of {len(ground_truth)} images and predictions of {len(predictions)}: "
-            "give both for the same images, in the same order"
-        )

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from cellseg.cells.labels import IntArray
-from cellseg.cells.matching import match_overlaps
-from cellseg.evaluation.cell_types import count_confusion
-from cellseg.evaluation.comparison import Comparison, Segmentation, compare_all
+from cellseg.evaluation.comparison import Comparison
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 CORRECT_ABOVE_IOU = 0.6
 RELATED_FROM_IOU = 0.1
-KINDS = ("correct", "missed", "spurious", "split", "merge", "catastrophe")
+KIND_SENTENCES = {
+    "correct": "pairs of an IoU above 0.6",
+    "missed": "true cells without a counterpart",
+    "spurious": "predicted cells without a counterpart",
+    "split": "true cells that are predicted in several pieces",
+    "merge": "predicted cells that run several true ones together",
+    "catastrophe": "groups of several true and several predicted cells",
+}
+KINDS = tuple(KIND_SENTENCES)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def classify_errors(image: Comparison) -> ErrorKinds:
     overlaps = image.overlaps
     true_kind = np.full(overlaps.shape[0], KINDS.index("missed"))
     pred_kind = np.full(overlaps.shape[1], KINDS.index("spurious"))
-    correct = match_overlaps(overlaps, CORRECT_ABOVE_IOU, strict=True)
+    correct = image.match(CORRECT_ABOVE_IOU, strict=True)
     true_kind[correct.true_index] = pred_kind[correct.pred_index] = KINDS.index("correct")
     counts = dict.fromkeys(KINDS, 0)
     for true, pred in _related_groups(image, true_kind, pred_kind):
@@ -59,6 +65,11 @@ def classify_errors(image: Comparison) -> ErrorKinds:
     counts["missed"] = int((true_kind == KINDS.index("missed")).sum())
     counts["spurious"] = int((pred_kind == KINDS.index("spurious")).sum())
     return ErrorKinds(true_kind, pred_kind, counts)
+
+
+def count_errors(image: Comparison, _: float = 0) -> Sequence[float]:
+    """Events of one image by kind, in the order of `KINDS`."""
+    return list(classify_errors(image).counts.values())
 
 
 def _kind_of_group(true: int, pred: int) -> str | None:
@@ -75,7 +86,7 @@ def _related_groups(
     """Indices of the true and of the predicted cells of every group of related ones."""
     overlaps, correct = image.overlaps, KINDS.index("correct")
     rows, columns = overlaps.true_index, overlaps.pred_index
-    smaller = np.minimum(image.true_areas[rows], image.pred_areas[columns])
+    smaller = np.minimum(image.true.areas_px[rows], image.pred.areas_px[columns])
     contained = (2 * overlaps.intersection_px > smaller) & (overlaps.iou <= 1 - CORRECT_ABOVE_IOU)
     related = (overlaps.iou >= RELATED_FROM_IOU) | contained
     related &= (true_kind[rows] != correct) & (pred_kind[columns] != correct)
@@ -89,34 +100,3 @@ def _related_groups(
         is_true = members < overlaps.shape[0]
         groups.append((members[is_true], members[~is_true] - overlaps.shape[0]))
     return groups
-
-
-def class_confusion(
-    ground_truth: Sequence[Segmentation],
-    predictions: Sequence[Segmentation],
-    threshold: float = 0.5,
-    *,
-    num_classes: int | None = None,
-) -> IntArray:
-    """Which class is taken for which, over a set of images.
-
-    Args:
-        ground_truth, predictions: as for `score`.
-        threshold: cells are matched one to one at this IoU, whatever their classes.
-        num_classes: C; by default one more than the highest class that occurs.
-
-    Returns:
-        int64 [C + 1, C + 1], see `cellseg.evaluation.cell_types.count_confusion`.
-
-    Raises:
-        LabelError: the two sides do not match.
-    """
-    images = compare_all(ground_truth, predictions)
-    if num_classes is None:
-        classes = [each for image in images for each in (image.true_classes, image.pred_classes)]
-        num_classes = 1 + max((int(each.max(initial=0)) for each in classes), default=0)
-    table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    for image in images:
-        found = match_overlaps(image.overlaps, threshold)
-        table += count_confusion(image.true_classes, image.pred_classes, found, num_classes)
-    return table

@@ -1,220 +1,289 @@
-"""Figures from counts of matches: pure numbers, in 0 to 1, never NaN.
+"""The table of metrics, the only one: score, evaluation, tuning, report and docs read it.
 
-Definitions, with TP, FP, FN from one-to-one matching at IoU >= t (`matching.match_cells`):
+A metric is an entry of `METRICS`, a `Metric` or, where the detections of all images are ranked
+together as COCO does, a `RankedMetric`. A plug-in adds one with `add_metric`; from then on it is
+known everywhere by its name.
 
-| figure | at each t | taken over |
-| --- | --- | --- |
-| ap_dsb | TP / (TP + FP + FN) | the mean over images of each image's value |
-| precision, recall, f1 | TP / (TP + FP), TP / (TP + FN), 2 TP / (2 TP + FP + FN) | pooled counts |
-| mean_iou | sum of the matches' IoU / TP | pooled |
-| pq | sum of the matches' IoU / (TP + FP / 2 + FN / 2) = mean_iou x f1 | pooled |
-
-`ap_dsb` is the score of the 2018 Data Science Bowl (Caicedo et al., Nature Methods 2019), called
-"accuracy" by StarDist and "average precision" by Cellpose. Kaggle asked for IoU > t where those
-two and this module ask for IoU >= t: the scores differ for exact ties only. No detection score
-enters, so it does not compare with COCO's AP. Panoptic quality is that of Kirillov et al., CVPR
-2019. Pooled means that counts are summed over all images first, as StarDist does by default.
-
-Empty cases: nothing to find and nothing found (TP = FP = FN = 0) scores 1 in every figure, per
-image in `ap_dsb` and per data set in the pooled ones (the definitions leave it open: StarDist says
-0, Cellpose divides by 0). In any other case a ratio over nothing is 0: precision without
-predictions, recall without true cells, mean_iou without matches.
+Empty cases: where there is nothing to find and nothing found, a share is 1 and a count 0, per image
+or over the data set (the definitions leave it open: StarDist says 0, Cellpose divides by 0). In any
+other case a share of nothing is 0: precision without predictions, recall without true cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+import difflib
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-from cellseg.cells.instances import CellInstances
-from cellseg.cells.matching import match_overlaps
-from cellseg.cells.overlaps import Overlaps, find_overlaps
-from numpy.typing import NDArray
+from cellseg.errors import LabelError
+from cellseg.evaluation import coco, pixels
+from cellseg.evaluation.error_kinds import KIND_SENTENCES, count_errors
+from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS, Metric, RankedMetric, Value
+from cellseg.evaluation.ratios import (
+    accuracy,
+    boundary_f1,
+    column,
+    count_greedy_matches,
+    count_matches,
+    count_strict_matches,
+    dice,
+    difference,
+    f1,
+    jaccard,
+    mean_matched_score,
+    mean_true_score,
+    panoptic_quality,
+    part_of_whole,
+    precision,
+    recall,
+    seg,
+)
 
-FloatArray = NDArray[np.float64]
-
-IOU_THRESHOLDS: tuple[float, ...] = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-
-
-@dataclass(frozen=True)
-class MatchCounts:
-    """Outcome of matching at T thresholds, for any arrangement of images and classes in front.
-
-    Attributes:
-        tp, fp, fn: int64[..., T], matched pairs, predicted and true cells left over.
-        iou_sum: float64[..., T], summed IoU of the matched pairs.
-    """
-
-    tp: NDArray[np.int64]
-    fp: NDArray[np.int64]
-    fn: NDArray[np.int64]
-    iou_sum: FloatArray
-
-    def _apply(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> MatchCounts:
-        return MatchCounts(*(function(getattr(self, field.name)) for field in fields(self)))
-
-    def __getitem__(self, index: Any) -> MatchCounts:
-        """NumPy indexing of all four arrays at once."""
-        return self._apply(lambda values: values[index])
-
-    def sum(self, axis: int) -> MatchCounts:
-        """Pool over one of the axes in front of the thresholds."""
-        return self._apply(lambda values: values.sum(axis=axis))
-
-    @classmethod
-    def stack(cls, counts: Sequence[MatchCounts]) -> MatchCounts:
-        """Put equally shaped counts, at least one, along a new first axis."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(np.stack([getattr(one, name) for one in counts]) for name in names))
+METRICS: dict[str, Metric | RankedMetric] = {}
+"""All metrics by name; `add_metric` adds one."""
 
 
-def count_matches(
-    true: CellInstances,
-    pred: CellInstances,
-    thresholds: Sequence[float] = IOU_THRESHOLDS,
-    *,
-    crowd: CellInstances | None = None,
-) -> MatchCounts:
-    """Match the cells of one image at each threshold and count; classes play no part.
+def add_metric(metric: Metric | RankedMetric) -> None:
+    """Make a metric known to scoring, evaluation, tuning and report.
 
     Args:
-        true, pred: cells of the same image.
-        thresholds: T values in (0, 1].
-        crowd: regions of uncounted cells. They are not true cells, and a predicted cell that is
-            left over is forgotten when at least the fraction t of it lies in one of them, as in
-            COCO's evaluation.
+        metric: the entry; none of its name may exist.
 
-    Returns:
-        Arrays of shape [T].
+    Raises:
+        ValueError: the name is taken or has an "@" in it.
+
+    Example:
+        The share of all cells that are wrong, of which less is better:
+
+        >>> def count_wrong(image, threshold):
+        ...     tp, fp, fn, _ = image.count(threshold)
+        ...     return fp + fn, tp + fp + fn
+        >>> add_metric(Metric("error_rate", "(FP + FN) / (TP + FP + FN).", count_wrong,
+        ...                   ratios.part_of_whole, lower_is_better=True))
+        >>> del METRICS["error_rate"]
     """
-    overlaps = find_overlaps(true, pred)
-    covered = np.zeros(len(pred)) if crowd is None else largest_cover(crowd, pred)
-    tp, fp, iou_sum = zip(*(_count_at(overlaps, covered, t) for t in thresholds))
-    return MatchCounts(np.array(tp), np.array(fp), len(true) - np.array(tp), np.array(iou_sum))
+    if metric.name in METRICS or "@" in metric.name:
+        raise ValueError(f"a metric {metric.name!r} exists, or the name has an @ in it")
+    METRICS[metric.name] = metric
 
 
-def _count_at(overlaps: Overlaps, covered: FloatArray, threshold: float) -> tuple[int, int, float]:
-    matching = match_overlaps(overlaps, threshold)
-    left_over = covered < threshold
-    left_over[matching.pred_index] = False
-    return len(matching), int(left_over.sum()), float(matching.iou.sum())
+def find_metric(name: str) -> tuple[Metric | RankedMetric, float | None]:
+    """The entry that a name such as "f1@0.50" means, and what stands behind its @.
 
-
-def count_matches_by_class(
-    true: CellInstances,
-    pred: CellInstances,
-    num_classes: int,
-    thresholds: Sequence[float] = IOU_THRESHOLDS,
-    *,
-    crowd: CellInstances | None = None,
-) -> MatchCounts:
-    """`count_matches` within each class: a cell of another class is no match.
-
-    Returns:
-        Arrays of shape [num_classes, T]. Cells of classes beyond are not counted.
+    Raises:
+        LabelError: there is no such metric (with the nearest ones), or the rest makes no sense.
     """
-    crowd = CellInstances.empty(true.image_hw) if crowd is None else crowd
-    by_class = [
-        [cells[cells.classes == k] for cells in (true, pred, crowd)] for k in range(num_classes)
-    ]
-    return MatchCounts.stack([count_matches(t, p, thresholds, crowd=c) for t, p, c in by_class])
+    key, at, text = name.partition("@")
+    if key not in METRICS:
+        near = difflib.get_close_matches(key, METRICS, n=3, cutoff=0.5)
+        every = ", ".join(sorted(METRICS))
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {every}"
+        raise LabelError(f"no metric {name!r}; {hint}")
+    return METRICS[key], METRICS[key].parse_at(text) if at else None
 
 
-def largest_cover(crowd: CellInstances, pred: CellInstances) -> FloatArray:
-    """Largest fraction of each predicted cell that lies in one crowd region, float64[M]."""
-    overlaps = find_overlaps(crowd, pred)
-    fraction = overlaps.intersection_px / pred.areas_px[overlaps.pred_index]
-    covered = np.zeros(len(pred))
-    np.maximum.at(covered, overlaps.pred_index, fraction)
-    return covered
+def name_at(name: str, threshold: float) -> str:
+    """The name of a metric at an IoU threshold: "f1" and 0.5 make "f1@0.50"."""
+    text = f"{threshold:.2f}"
+    return f"{name}@{text if float(text) == threshold else f'{threshold:g}'}"
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any], counts: MatchCounts) -> FloatArray:
-    """part / whole; 1 where there is nothing to find and nothing found, else 0 over nothing."""
-    nothing = counts.tp + counts.fp + counts.fn == 0
-    return np.where(nothing, 1.0, part / np.maximum(whole, 1))
+CELL_IOU_METRICS = ("ap_dsb", "precision", "recall", "f1", "pq", "mean_iou", "tp", "fp", "fn")
+"""The metrics that every evaluation gives, at each IoU threshold."""
 
 
-def image_accuracy(counts: MatchCounts) -> FloatArray:
-    """TP / (TP + FP + FN), elementwise."""
-    return _ratio(counts.tp, counts.tp + counts.fp + counts.fn, counts)
+def cell_iou_names(thresholds: Sequence[float] = IOU_THRESHOLDS) -> list[str]:
+    """The names under "cell_iou" in an evaluation's results, before any class."""
+    return ["ap_dsb", *(name_at(name, t) for name in CELL_IOU_METRICS for t in thresholds)]
 
 
-def precision(counts: MatchCounts) -> FloatArray:
-    """TP / (TP + FP), elementwise."""
-    return _ratio(counts.tp, counts.tp + counts.fp, counts)
+def describe_metrics(metrics: Iterable[Metric | RankedMetric]) -> list[str]:
+    """The lines of a table in Markdown, as docs/metrics.md has it."""
+    lines = ["| name | what | over images | `@` | better |", "| --- | --- | --- | --- | --- |"]
+    for each in metrics:
+        better = "lower" if each.lower_is_better else "higher"
+        if isinstance(each, Metric):
+            over, at = "pooled" if each.pooled else "mean", "IoU" if each.at_threshold else ""
+        else:
+            over, at = "ranked", "IoU" if each.at_threshold else "detections"
+        lines.append(f"| `{each.name}` | {each.sentence} | {over} | {at} | {better} |")
+    return lines
 
 
-def recall(counts: MatchCounts) -> FloatArray:
-    """TP / (TP + FN), elementwise."""
-    return _ratio(counts.tp, counts.tp + counts.fn, counts)
-
-
-def f1(counts: MatchCounts) -> FloatArray:
-    """2 TP / (2 TP + FP + FN), elementwise."""
-    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, counts)
-
-
-def mean_iou(counts: MatchCounts) -> FloatArray:
-    """Mean IoU of the matched pairs, elementwise."""
-    return _ratio(counts.iou_sum, counts.tp, counts)
-
-
-def panoptic_quality(counts: MatchCounts) -> FloatArray:
-    """Sum of matched IoU / (TP + FP / 2 + FN / 2), elementwise."""
-    return _ratio(2 * counts.iou_sum, 2 * counts.tp + counts.fp + counts.fn, counts)
-
-
-def ap_dsb(counts: MatchCounts) -> FloatArray:
-    """Mean over images (first axis, [I, T]) of TP / (TP + FP + FN); 1 without images."""
-    if len(counts.tp) == 0:
-        return np.ones(counts.tp.shape[1:])
-    return image_accuracy(counts).mean(axis=0)
-
-
-POOLED_FIGURES: dict[str, Callable[[MatchCounts], FloatArray]] = {
-    "precision": precision,
-    "recall": recall,
-    "f1": f1,
-    "pq": panoptic_quality,
-    "mean_iou": mean_iou,
+RATIOS: dict[str, tuple[Value, str]] = {
+    "precision": (precision, "TP / (TP + FP)"),
+    "recall": (recall, "TP / (TP + FN)"),
+    "f1": (f1, "2 TP / (2 TP + FP + FN)"),
+    "accuracy": (accuracy, "TP / (TP + FP + FN), as StarDist says"),
+    "pq": (
+        panoptic_quality,
+        "panoptic quality, `rq` x `sq` = sum of the pairs' IoU / (TP + FP / 2 + FN / 2) "
+        "(Kirillov et al., CVPR 2019)",
+    ),
+    "rq": (f1, "recognition quality, the same as `f1`"),
+    "sq": (mean_matched_score, "segmentation quality, the same as `mean_matched_score`"),
+    "mean_true_score": (mean_true_score, "sum of the pairs' IoU / true cells (StarDist)"),
+    "mean_matched_score": (mean_matched_score, "sum of the pairs' IoU / TP (StarDist)"),
 }
-"""Figures of the pooled counts by name; a plug-in may add a function of its own."""
+"""Ratios of counts at an IoU threshold, each a metric pooled and, by another name, by image."""
 
+COUNTED = [
+    *(Metric(name, sentence, count_matches, ratio) for name, (ratio, sentence) in RATIOS.items()),
+    *(
+        Metric(
+            f"{name}_by_image",
+            f"`{name}` of each image (StarDist with `by_image=True`)",
+            count_matches,
+            ratio,
+            pooled=False,
+        )
+        for name, (ratio, _) in RATIOS.items()
+    ),
+    Metric(
+        "ap_dsb",
+        "TP / (TP + FP + FN) of each image: the Data Science Bowl 2018 (Caicedo et al., Nature "
+        "Methods 2019), with IoU >= t",
+        count_matches,
+        accuracy,
+        pooled=False,
+    ),
+    Metric(
+        "ap_cellpose",
+        "the same: Cellpose's `average_precision`, averaged over images (Stringer et al., Nature "
+        "Methods 2021; NaN there for an image without cells)",
+        count_matches,
+        accuracy,
+        pooled=False,
+    ),
+    Metric(
+        "ap_dsb_greedy",
+        "`ap_dsb` with predicted cells that choose in the order of their scores (notebooks of "
+        "Kaggle)",
+        count_greedy_matches,
+        accuracy,
+        pooled=False,
+        needs_scores=True,
+    ),
+    Metric("f1_greedy", "`f1`, likewise", count_greedy_matches, f1, needs_scores=True),
+    Metric(
+        "score_dsb2018",
+        "`ap_dsb` with IoU > t, as Kaggle wrote the rule of the "
+        "[Data Science Bowl 2018](https://www.kaggle.com/c/data-science-bowl-2018)",
+        count_strict_matches,
+        accuracy,
+        pooled=False,
+    ),
+    Metric(
+        "score_sartorius",
+        "the same rule: [Sartorius Cell Instance Segmentation]"
+        "(https://www.kaggle.com/c/sartorius-cell-instance-segmentation)",
+        count_strict_matches,
+        accuracy,
+        pooled=False,
+    ),
+    Metric("tp", "pairs (true positives)", count_matches),
+    Metric("fp", "predicted cells left over (false positives)", count_matches, column(1),
+           lower_is_better=True),
+    Metric("fn", "true cells left over (false negatives)", count_matches, column(2),
+           lower_is_better=True),
+    Metric("mean_iou", "the same as `mean_matched_score`", count_matches, mean_matched_score),
+]  # fmt: skip
+"""Metrics of the counts at an IoU threshold."""
 
-def summarize_counts(
-    counts: MatchCounts, thresholds: Sequence[float] = IOU_THRESHOLDS, *, suffix: str = ""
-) -> dict[str, float]:
-    """All figures of a set of images by name.
+MEASURED = [
+    Metric(
+        "aji",
+        "aggregated Jaccard index of each image: every true cell takes the predicted one of most "
+        "IoU, several may take the same (Kumar et al., IEEE TMI 2017)",
+        pixels.aggregated_jaccard,
+        part_of_whole,
+        pooled=False,
+        at_threshold=False,
+    ),
+    Metric(
+        "aji_plus",
+        "the same with one-to-one pairs of the most IoU (Graham et al., Medical Image Analysis "
+        "2019)",
+        pixels.aggregated_jaccard_plus,
+        part_of_whole,
+        pooled=False,
+        at_threshold=False,
+    ),
+    Metric("dice_foreground", "Dice (1945) of the pixels in any cell", pixels.foreground_px, dice,
+           at_threshold=False),
+    Metric("jaccard_foreground", "Jaccard index (1912) of the pixels in any cell",
+           pixels.foreground_px, jaccard, at_threshold=False),
+    Metric(
+        "seg_ctc",
+        "mean over true cells of the IoU with the predicted cell that covers more than half of "
+        "it: SEG of the Cell Tracking Challenge (Maška et al., Bioinformatics 2014)",
+        pixels.seg_sums,
+        seg,
+        at_threshold=False,
+    ),
+    Metric(
+        "boundary_f1",
+        "F1 of boundary pixels that lie within 2 px of one of the other side (after Csurka et "
+        "al., BMVC 2013)",
+        pixels.boundary_counts,
+        boundary_f1,
+        at_threshold=False,
+    ),
+    Metric(
+        "count_error",
+        "difference between the numbers of true and predicted cells of each image",
+        difference,
+        pooled=False,
+        at_threshold=False,
+        lower_is_better=True,
+    ),
+    *(
+        Metric(
+            f"errors_{kind}",
+            f"{sentence} (`deepcell_toolbox`; Caicedo et al., Cytometry A 2019)",
+            count_errors,
+            column(number),
+            at_threshold=False,
+            lower_is_better=kind != "correct",
+        )
+        for number, (kind, sentence) in enumerate(KIND_SENTENCES.items())
+    ),
+]  # fmt: skip
+"""Metrics without an IoU threshold: of pixels, numbers of cells, kinds of errors."""
 
-    Args:
-        counts: shape [I, T], one row per image; I may be 0.
-        thresholds: the T thresholds.
-        suffix: put behind every name.
+_SIZES = {
+    "": (coco.EVERY_SIZE, ""),
+    "_small": (coco.COCO_SIZES["small"], ", of cells up to 32² px"),
+    "_medium": (coco.COCO_SIZES["medium"], ", of cells of 32² to 96² px"),
+    "_large": (coco.COCO_SIZES["large"], ", of cells from 96² px on"),
+    "_small_livecell": (coco.LIVECELL_SIZES["small"], ", of cells up to 18² px (LIVECell)"),
+    "_medium_livecell": (coco.LIVECELL_SIZES["medium"], ", of cells of 18² to 31² px (LIVECell)"),
+    "_large_livecell": (coco.LIVECELL_SIZES["large"], ", of cells from 31² px on (LIVECell)"),
+}
 
-    Returns:
-        "ap_dsb" (mean over the thresholds) and, for every threshold, "ap_dsb@0.50", the
-        `POOLED_FIGURES` and the pooled counts "tp@0.50", "fp@0.50", "fn@0.50". All but the counts
-        lie in 0 to 1.
-    """
-    pooled = counts.sum(axis=0)
-    columns: dict[str, NDArray[Any]] = {"ap_dsb": ap_dsb(counts)}
-    columns |= {name: figure(pooled) for name, figure in POOLED_FIGURES.items()}
-    columns |= {"tp": pooled.tp, "fp": pooled.fp, "fn": pooled.fn}
-    figures = {f"ap_dsb{suffix}": float(columns["ap_dsb"].mean())}
-    for name, values in columns.items():
-        for threshold, value in zip(thresholds, values):
-            figures[figure_name(name, threshold) + suffix] = float(value)
-    return figures
+RANKED = [
+    *(
+        RankedMetric(f"ap_coco_{kind}{size}", f"COCO's average precision of {kind}{es}{of_size}",
+                     coco.average_precision, kind, sizes_px)
+        for kind, es in (("mask", "s"), ("box", "es"))
+        for size, (sizes_px, of_size) in _SIZES.items()
+    ),
+    *(
+        RankedMetric(f"ar_coco_{kind}{size}", f"COCO's average recall of {kind}{es}{of_size}",
+                     coco.average_recall, kind, sizes_px, at_threshold=False)
+        for kind, es in (("mask", "s"), ("box", "es"))
+        for size, (sizes_px, of_size) in _SIZES.items()
+    ),
+    RankedMetric(
+        "afnr_livecell",
+        "average false negative rate, 1 - `ar_coco_mask` (LIVECell: Edlund et al., Nature Methods "
+        "2021)",
+        coco.false_negative_rate,
+        at_threshold=False,
+        lower_is_better=True,
+    ),
+]  # fmt: skip
+"""COCO's metrics (Lin et al., ECCV 2014), at 2,000 detections per image."""
 
-
-def figure_name(name: str, threshold: float) -> str:
-    """ "f1", 0.5 -> "f1@0.50"."""
-    return f"{name}@{threshold:.2f}"
-
-
-def present_images(counts: MatchCounts) -> NDArray[np.bool_]:
-    """bool[I]: images of counts [I, T] with a true or a predicted cell at any threshold."""
-    return np.any(counts.tp + counts.fp + counts.fn > 0, axis=-1)
+_ENTRIES: list[Metric | RankedMetric] = [*COUNTED, *MEASURED, *RANKED]
+for _entry in _ENTRIES:
+    add_metric(_entry)

@@ -58,12 +58,12 @@ class PictureEvaluator(DatasetEvaluator):
             if key in self._drawn:
                 cells = detections_to_cells(output["instances"], self._selection.lowest_score)
                 cells = select_cells(cells, self._selection)
-                true, _ = self._truth.cells(key)
+                true = self._truth.cells(key).counted
                 picture = draw_comparison(self._read(image["file_name"]), true, cells)
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)
 
     def evaluate(self) -> dict[str, Any]:
-        """No figures; says where the pictures are."""
+        """No metrics; says where the pictures are."""
         logger.info("Pictures of %s are in %s", self._truth.dataset_name, self._folder)
         return {}
 

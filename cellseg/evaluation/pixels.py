@@ -14,13 +14,19 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 BOUNDARY_TOLERANCE_PX = 2.0
 
 
-def aggregated_jaccard(image: Comparison) -> float:
-    """AJI of one image (Kumar et al., IEEE TMI 2017).
+def foreground_px(image: Comparison, _: float = 0) -> tuple[int, int, int]:
+    """Pixels of one image in true cells, in predicted cells, in both."""
+    true, pred = image.true.labels > 0, image.pred.labels > 0
+    counts = [int(np.count_nonzero(part)) for part in (true, pred, true & pred)]
+    return counts[0], counts[1], counts[2]
+
+
+def aggregated_jaccard(image: Comparison, _: float = 0) -> tuple[int, int]:
+    """AJI of one image (Kumar et al., IEEE TMI 2017) as (intersections, unions), pixels.
 
     Every true cell takes the predicted cell with which its IoU is largest, several may take the
     same one; their intersections, over their unions and the areas of the predicted cells that
-    nobody took. A true cell that touches nothing adds its area below. 1 if there is no cell on
-    either side.
+    nobody took. A true cell that touches nothing adds its area below.
     """
     overlaps = image.overlaps
     by_iou = np.lexsort((-overlaps.iou, overlaps.true_index))
@@ -29,10 +35,10 @@ def aggregated_jaccard(image: Comparison) -> float:
     return _aggregate(image, best)
 
 
-def aggregated_jaccard_plus(image: Comparison) -> float:
+def aggregated_jaccard_plus(image: Comparison, _: float = 0) -> tuple[int, int]:
     """AJI+ of one image (Graham et al., Medical Image Analysis 2019): as AJI, but one to one.
 
-    The pairs are those of the largest sum of IoU. 1 if there is no cell on either side.
+    The pairs are those of the largest sum of IoU.
     """
     return _aggregate(image, _pairs_of_most_iou(image.overlaps))
 
@@ -55,14 +61,14 @@ def _pairs_of_most_iou(overlaps: Overlaps) -> NDArray[np.int64]:
     return positions[positions < len(overlaps.iou)]
 
 
-def _aggregate(image: Comparison, chosen: NDArray[np.int64]) -> float:
+def _aggregate(image: Comparison, chosen: NDArray[np.int64]) -> tuple[int, int]:
     overlaps = image.overlaps
     rows, columns = overlaps.true_index[chosen], overlaps.pred_index[chosen]
     shared = overlaps.intersection_px[chosen]
-    unions = image.true_areas[rows] + image.pred_areas[columns] - shared
-    missed = np.delete(image.true_areas, rows).sum()
-    spurious = np.delete(image.pred_areas, np.unique(columns)).sum()
-    return _ratio(shared.sum(), unions.sum() + missed + spurious)
+    unions = image.true.areas_px[rows] + image.pred.areas_px[columns] - shared
+    missed = np.delete(image.true.areas_px, rows).sum()
+    spurious = np.delete(image.pred.areas_px, np.unique(columns)).sum()
+    return int(shared.sum()), int(unions.sum() + missed + spurious)
 
 
 def seg_scores(image: Comparison) -> NDArray[np.float64]:
@@ -73,27 +79,31 @@ def seg_scores(image: Comparison) -> NDArray[np.float64]:
     data set.
     """
     overlaps = image.overlaps
-    covered = 2 * overlaps.intersection_px > image.true_areas[overlaps.true_index]
-    scores = np.zeros(len(image.true_areas))
+    covered = 2 * overlaps.intersection_px > image.true.areas_px[overlaps.true_index]
+    scores = np.zeros(len(image.true.areas_px))
     np.maximum.at(scores, overlaps.true_index[covered], overlaps.iou[covered])
     return scores
 
 
-def boundary_counts(
-    image: Comparison, tolerance_px: float = BOUNDARY_TOLERANCE_PX
-) -> tuple[int, int, int, int]:
+def seg_sums(image: Comparison, _: float = 0) -> tuple[float, int, int]:
+    """Sum of the SEG of one image's true cells, their number, the number of predicted cells."""
+    return float(seg_scores(image).sum()), len(image.true), len(image.pred)
+
+
+def boundary_counts(image: Comparison, _: float = 0) -> tuple[int, int, int, int]:
     """Boundary pixels of one image: true ones, those near a predicted one, and the same reversed.
 
     A boundary pixel of a cell has a neighbour (of four) outside of the cell; near means within
-    `tolerance_px` (Euclidean). After Csurka et al., BMVC 2013.
+    2 pixels (Euclidean). After Csurka et al., BMVC 2013.
 
     Returns:
         (true, true and near, predicted, predicted and near).
     """
-    true, pred = inner_boundary(image.labels_true), inner_boundary(image.labels_pred)
-    near_pred, near_true = (_within(edge, tolerance_px) for edge in (pred, true))
-    counts = (true, true & near_pred, pred, pred & near_true)
-    return tuple(int(np.count_nonzero(part)) for part in counts)  # type: ignore[return-value]
+    true, pred = inner_boundary(image.true.labels), inner_boundary(image.pred.labels)
+    near_pred, near_true = (_within(edge, BOUNDARY_TOLERANCE_PX) for edge in (pred, true))
+    parts = (true, true & near_pred, pred, pred & near_true)
+    counts = [int(np.count_nonzero(part)) for part in parts]
+    return counts[0], counts[1], counts[2], counts[3]
 
 
 def inner_boundary(labels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -120,7 +130,3 @@ def _within(edge: NDArray[np.bool_], distance_px: float) -> NDArray[np.bool_]:
             if row**2 + col**2 <= distance_px**2:
                 near |= room[reach + row :, reach + col :][:height, :width]
     return near
-
-
-def _ratio(part: Any, whole: Any) -> float:
-    return float(part / whole) if whole else 1.0

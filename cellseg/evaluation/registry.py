@@ -14,7 +14,7 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 """Evaluators for CELLSEG.TEST.EVALUATORS.
 
 What is registered, a class or a function, is called `f(cfg, dataset_name, output_folder)` and gives
-a `detectron2.evaluation.DatasetEvaluator`. Its `evaluate` returns `{task: {figure: value}}` under a
+a `detectron2.evaluation.DatasetEvaluator`. Its `evaluate` returns `{task: {metric: value}}` under a
 task of its own, and on several GPUs gathers what the ranks found.
 """
 

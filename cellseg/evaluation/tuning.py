@@ -7,7 +7,7 @@ cells and with each other. A trial of thresholds only selects among them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -24,8 +24,10 @@ from cellseg.cells.selection import (
 )
 from cellseg.errors import LabelError
 from cellseg.evaluation.comparison import Comparison, compare_all
-from cellseg.evaluation.figures import FIGURES, THRESHOLDS, FloatArray
-from cellseg.evaluation.scoring import score
+from cellseg.evaluation.metric_kinds import FloatArray
+from cellseg.evaluation.metrics import find_metric
+from cellseg.evaluation.scorer import Scorer
+from cellseg.evaluation.scoring import Comparisons
 
 FEW_IMAGES = 20
 SCORES = (*(round(0.05 * k, 2) for k in range(20)), 0.97, 0.99)
@@ -38,13 +40,11 @@ _TUNED = ("score", "mask_nms", "max_covered", "min_area_px")
 _ROUNDS = 3
 _SAMPLES = 1000
 _SAME = 1e-9
-_LOWER_IS_BETTER = {"fp", "fn", "count_error", "afnr_livecell"}
-_BETTER_WHEN_MORE = "errors_correct"
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found, and what it is worth.
+    """What was found, and what it is value.
 
     Attributes:
         metric: its name.
@@ -109,7 +109,7 @@ def tune_thresholds(
         LabelError: no images, two sides that do not match, an unknown metric, a fold.
         ConfigError: `start` has not one number per class.
     """
-    score([], [], [metric])  # refuses an unknown name
+    find_metric(metric)  # refuses an unknown name
     if folds < 2 or len(predictions) == 0:
         raise LabelError(
             f"{len(predictions)} images, {folds} folds; expected images and at least 2 folds"
@@ -132,7 +132,7 @@ def tune_thresholds(
         len(predictions),
         before,
         after,
-        search.figure(held_out) if parts else None,
+        search.metric_of(held_out) if parts else None,
         search.gain_interval(held_out, search.selections(everything, start), seed),
         of_folds,
     )
@@ -157,70 +157,35 @@ def _per_class(thresholds: DetectionThresholds, num_classes: int) -> DetectionTh
 
 
 def _sign(metric: str) -> int:
-    key = metric.partition("@")[0]
-    lower = key in _LOWER_IS_BETTER or (key.startswith("errors_") and key != _BETTER_WHEN_MORE)
-    return -1 if lower else 1
+    return -1 if find_metric(metric)[0].lower_is_better else 1
 
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """One image: all that its detections have to do with true cells and with each other."""
+    """One image, its detections compared with its true cells and with each other."""
 
-    true: CellInstances
-    pred: CellInstances
     whole: Comparison
     own: Overlaps
-    by_vote: dict[int, _Image] = field(default_factory=dict)
 
-    def select(self, thresholds: DetectionThresholds) -> IntArray:
-        return select_detections(self.pred, self.whole.pred_areas, self.own, thresholds)
+    @property
+    def pred(self) -> CellInstances:
+        """All detections."""
+        return self.whole.pred.cells
 
-    def after_vote(self, elected: int) -> _Image:
-        """The same with all detections of one class, the image's own where that is below 0."""
-        if elected < 0:
-            return self
-        if elected not in self.by_vote:
-            classes = np.full(len(self.pred), elected)
-            pred = self.pred.replace(classes=classes)
-            known = next(iter(self.by_vote.values()), None)
-            own = find_own_overlaps(pred) if known is None else known.own
-            whole = replace(self.whole, pred_classes=classes)
-            self.by_vote[elected] = _Image(self.true, pred, whole, own)
-        return self.by_vote[elected]
-
-    def compare(self, kept: IntArray, *, with_pixels: bool) -> Comparison:
-        """The comparison that remains with these detections, pairs of one class only."""
-        whole, pairs = self.whole, self.whole.overlaps
-        place = np.full(len(self.pred), -1)
-        place[kept] = np.arange(len(kept))
-        columns = place[pairs.pred_index]
-        same = whole.true_classes[pairs.true_index] == whole.pred_classes[pairs.pred_index]
-        left = (columns >= 0) & same
-        overlaps = Overlaps(
-            (len(self.true), len(kept)),
-            pairs.true_index[left],
-            columns[left],
-            pairs.intersection_px[left],
-            pairs.iou[left],
-        )
-        return replace(
-            whole,
-            overlaps=overlaps,
-            pred_areas=whole.pred_areas[kept],
-            scores=whole.scores[kept],
-            pred_classes=whole.pred_classes[kept],
-            labels_pred=self.pred[kept].to_label_image() if with_pixels else whole.labels_pred,
-        )
+    def select(self, classes: IntArray, thresholds: DetectionThresholds) -> IntArray:
+        """The detections that are cells, if they have these classes."""
+        same = classes[self.own.true_index] == classes[self.own.pred_index]
+        pred = self.pred.replace(classes=classes)
+        areas_px = self.whole.pred.areas_px
+        return select_detections(pred, areas_px, self.own.keep(same), thresholds)
 
 
 def _prepare(
     ground_truth: Sequence[CellInstances], predictions: Sequence[CellInstances]
 ) -> list[_Image]:
     return [
-        _Image(true, pred, whole, find_own_overlaps(pred))
-        for true, pred, whole in zip(
-            ground_truth, predictions, compare_all(ground_truth, predictions)
-        )
+        _Image(whole, find_own_overlaps(whole.pred.cells, across_classes=True))
+        for whole in compare_all(ground_truth, predictions)
     ]
 
 
@@ -239,10 +204,8 @@ class _Search:
         self._num_classes = num_classes
         self._lowest_score = lowest_score
         self._sign = _sign(metric)
-        key, _, at = metric.partition("@")
-        self._figure = FIGURES.get(key)  # None: one of COCO's
-        several = self._figure is not None and self._figure.at_threshold and not at
-        self._thresholds = THRESHOLDS if several else (float(at or 0),)
+        # COCO's metrics rank the detections of all images: nothing of one image can be kept.
+        self._scorer = None if find_metric(metric)[0].ranked else Scorer([metric])
         self._known: dict[tuple[int, int, bytes], FloatArray] = {}
 
     def fit(self, numbers: IntArray, start: DetectionThresholds) -> DetectionThresholds:
@@ -254,27 +217,26 @@ class _Search:
         half = (0.5,) * self._num_classes
         suppressing = replace(start, mask_nms=half, max_covered=half)
         ends = [self._climb(numbers, begin) for begin in (start, suppressing)]
-        first, second = (self._worth(numbers, end) for end in ends)
-        best, worth = (ends[1], second) if second > first + _SAME else (ends[0], first)
+        first, second = (self._signed_value(numbers, end) for end in ends)
+        best, value = (ends[1], second) if second > first + _SAME else (ends[0], first)
         for name, number in self._coordinates():
             back = _with(best, name, number, getattr(start, name)[number])
-            if self._worth(numbers, back) >= worth - _SAME:
+            if self._signed_value(numbers, back) >= value - _SAME:
                 best = back
         return best
 
     def _climb(self, numbers: IntArray, best: DetectionThresholds) -> DetectionThresholds:
         """Coordinate by coordinate, as long as it helps; of equally good values the middle one."""
-        worth = self._worth(numbers, best)
+        value = self._signed_value(numbers, best)
         for _ in range(_ROUNDS):
             before = best
             for name, number in self._coordinates():
-                trials = [
-                    _with(best, name, number, value) for value in self._grid(name, number, numbers)
-                ]
-                worths = [self._worth(numbers, trial) for trial in trials]
-                if max(worths) > worth + _SAME:
-                    worth = max(worths)
-                    equal = [t for t, each in zip(trials, worths) if each >= worth - _SAME]
+                grid = self._grid(name, number, numbers)
+                trials = [_with(best, name, number, each) for each in grid]
+                values = [self._signed_value(numbers, trial) for trial in trials]
+                if max(values) > value + _SAME:
+                    value = max(values)
+                    equal = [t for t, each in zip(trials, values) if each >= value - _SAME]
                     best = equal[len(equal) // 2]
             if best == before:
                 break
@@ -291,17 +253,17 @@ class _Search:
             return list(MASK_NMS)
         if name == "max_covered":
             return list(MAX_COVERED)
-        images = [self._images[k].whole for k in numbers]
-        areas = np.concatenate([image.true_areas[image.true_classes == number] for image in images])
+        true = [self._images[k].whole.true for k in numbers]
+        areas = np.concatenate([side.areas_px[side.classes == number] for side in true])
         median = float(np.median(areas)) if len(areas) else 0.0
         return sorted({float(round(share * median)) for share in AREA_SHARES})
 
-    def _worth(self, numbers: IntArray, thresholds: DetectionThresholds) -> float:
+    def _signed_value(self, numbers: IntArray, thresholds: DetectionThresholds) -> float:
         return self._sign * self.at(numbers, thresholds)
 
     def at(self, numbers: IntArray, thresholds: DetectionThresholds) -> float:
         """The metric over some images."""
-        return self.figure(self.selections(numbers, thresholds))
+        return self.metric_of(self.selections(numbers, thresholds))
 
     def selections(self, numbers: IntArray, thresholds: DetectionThresholds) -> list[Selection]:
         return [self._select(int(k), thresholds) for k in numbers]
@@ -310,40 +272,49 @@ class _Search:
         image = self._images[number]
         elected = vote_class(image.pred.scores, image.pred.classes, thresholds)
         voted = -1 if elected is None else elected
-        return number, voted, image.after_vote(voted).select(thresholds)
+        return number, voted, image.select(self._classes(number, voted), thresholds)
 
-    def figure(self, selections: Sequence[Selection]) -> float:
+    def _classes(self, number: int, voted: int) -> IntArray:
+        """The classes of an image's detections after the vote, if there was one."""
+        classes = self._images[number].pred.classes
+        return classes if voted < 0 else np.full(len(classes), voted)
+
+    def _compared(self, selection: Selection) -> Comparison:
+        number, voted, kept = selection
+        image = self._images[number].whole
+        return image.with_classes(self._classes(number, voted)).select(pred=kept)
+
+    def metric_of(self, selections: Sequence[Selection]) -> float:
         """The metric over images of which certain detections are kept."""
-        if self._figure is None:
-            images = [(self._images[k].after_vote(voted), kept) for k, voted, kept in selections]
-            sides = [(image.true, image.pred[kept]) for image, kept in images]
-            true, pred = zip(*sides)
-            return score(true, pred, [self._metric])[self._metric]
-        return self._combine(np.stack([self._rows(*each) for each in selections]))
+        if self._scorer is None:
+            compared = Comparisons([self._compared(selection) for selection in selections])
+            return compared.metrics([self._metric])[self._metric]
+        return self._combine(self._rows(selections))
 
     def _combine(self, rows: FloatArray) -> float:
-        """Numbers of I images at each of T IoU thresholds, [I, T, K], to one figure."""
-        assert self._figure is not None
-        return float(np.mean([self._figure.combine(part) for part in rows.swapaxes(0, 1)]))
+        assert self._scorer is not None
+        return self._scorer.combine(rows)[self._metric]
 
-    def _rows(self, number: int, voted: int, kept: IntArray) -> FloatArray:
-        """What the metric takes of one image, [T, K]."""
-        key = (number, voted, kept.tobytes())
-        if key not in self._known:
-            assert self._figure is not None
-            pixels = not self._figure.at_threshold
-            image = self._images[number].after_vote(voted).compare(kept, with_pixels=pixels)
-            rows = [list(self._figure.measure(image, each)) for each in self._thresholds]
-            self._known[key] = np.array(rows, np.float64)
-        return self._known[key]
+    def _rows(self, selections: Sequence[Selection]) -> FloatArray:
+        """What the metric takes of each image, [I, W]; not measured again where it is known."""
+        assert self._scorer is not None
+        rows = []
+        for selection in selections:
+            number, voted, kept = selection
+            key = (number, voted, kept.tobytes())
+            if key not in self._known:
+                image = self._compared(selection).within_classes
+                self._known[key] = self._scorer.measure(image)
+            rows.append(self._known[key])
+        return np.stack(rows)
 
     def gain_interval(
         self, after: Sequence[Selection], before: Sequence[Selection], seed: int
     ) -> tuple[float, float] | None:
         """Percentile bootstrap over images of what `after` is better than `before`."""
-        if self._figure is None or not after:
+        if self._scorer is None or not after:
             return None
-        sides = [np.stack([self._rows(*each) for each in side]) for side in (after, before)]
+        sides = [self._rows(side) for side in (after, before)]
         drawn = np.random.default_rng(seed).integers(0, len(after), (_SAMPLES, len(after)))
         gains = [self._combine(sides[0][k]) - self._combine(sides[1][k]) for k in drawn]
         low, high = np.percentile(self._sign * np.array(gains), [2.5, 97.5])

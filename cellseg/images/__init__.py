@@ -5,12 +5,11 @@ Training, evaluation and prediction all read through `ImageInput`, so that they 
 
 from __future__ import annotations
 
-from cellseg.images.channels import PROJECTIONS, ImageStack, select_image
+from cellseg.images.channels import ImageStack, select_image
 from cellseg.images.microscopes import MICROSCOPE_PACKAGES
 from cellseg.images.model_input import ImageInput, to_model_input
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
-    NORMALIZATION_MODES,
     channel_percentiles,
     normalize_image,
 )
@@ -25,8 +24,6 @@ __all__ = [
     "DEFAULT_PERCENTILES",
     "IMAGE_SUFFIXES",
     "MICROSCOPE_PACKAGES",
-    "NORMALIZATION_MODES",
-    "PROJECTIONS",
     "ImageInput",
     "ImageStack",
     "channel_percentiles",

@@ -13,7 +13,6 @@ from cellseg.errors import ImageReadError
 from numpy.typing import NDArray
 from PIL import Image
 
-PROJECTIONS = ("none", "max")
 _UNNAMED_AXES = "QI"  # tifffile's letters where a file has several images and does not say why
 
 

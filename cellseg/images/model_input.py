@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.config import check_value
 from cellseg.errors import ConfigError, ImageReadError
-from cellseg.images.channels import PROJECTIONS
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
     check_normalization,
@@ -52,21 +52,9 @@ class ImageInput:
         if self.image_format not in IMAGE_FORMATS:
             raise ConfigError(f"INPUT.FORMAT is {self.image_format!r}; expected 'BGR' or 'RGB'")
         check_normalization(self.normalize, self.percentiles, self.value_range)
-        if len(self.channels) > 3 or not all(map(_is_channel, self.channels)):
-            raise ConfigError(
-                f"CELLSEG.INPUT.CHANNELS is {list(self.channels)}; expected up to three channel "
-                "numbers from 0, or names; none for grey and RGB images"
-            )
-        if isinstance(self.page, bool) or not isinstance(self.page, int) or self.page < -1:
-            raise ConfigError(
-                f"CELLSEG.INPUT.PAGE is {self.page!r}; expected a page number from 0, or -1 for "
-                "files of one page"
-            )
-        if self.projection not in PROJECTIONS:
-            raise ConfigError(
-                f"CELLSEG.INPUT.PROJECTION is {self.projection!r}; expected one of "
-                f"{', '.join(PROJECTIONS)}"
-            )
+        check_value("INPUT.CHANNELS", self.channels)
+        check_value("INPUT.PAGE", self.page)
+        check_value("INPUT.PROJECTION", self.projection)
 
     @classmethod
     def from_config(cls, cfg: Any) -> ImageInput:
@@ -112,12 +100,6 @@ class ImageInput:
     def read_model_input(self, path: str | Path) -> NDArray[Any]:
         """`read`, then `prepare`: the file as the model takes it, [H, W, 3]."""
         return self.prepare(self.read(path))
-
-
-def _is_channel(value: Any) -> bool:
-    if isinstance(value, str):
-        return value != ""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def to_model_input(image: NDArray[Any], image_format: str = "BGR") -> NDArray[Any]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cellseg.config import KEYS, check_value
 from cellseg.errors import ConfigError, ImageReadError
 from numpy.typing import NDArray
 
-NORMALIZATION_MODES = ("auto", "none", "minmax", "percentile", "range")
 DEFAULT_PERCENTILES = (1.0, 99.8)
 
 Floats = NDArray[np.float64]
@@ -59,25 +59,13 @@ def normalize_image(
 
 def check_normalization(mode: str, limits: Sequence[float], value_range: Sequence[float]) -> None:
     """Raise ConfigError for what `normalize_image` cannot use."""
-    if mode not in NORMALIZATION_MODES:
+    check_value("INPUT.NORMALIZE", mode)
+    check_value("INPUT.PERCENTILES", tuple(limits))
+    check_value("INPUT.RANGE", tuple(value_range))
+    if mode == "range" and not len(value_range):
         raise ConfigError(
-            f"CELLSEG.INPUT.NORMALIZE is {mode!r}; expected one of {', '.join(NORMALIZATION_MODES)}"
+            f"CELLSEG.INPUT.RANGE is []; expected {KEYS['INPUT.RANGE'].rule.expected}"
         )
-    if not _is_ascending(limits) or not 0 <= limits[0] <= limits[1] <= 100:
-        raise ConfigError(
-            f"CELLSEG.INPUT.PERCENTILES is {list(limits)}; expected [low, high] "
-            "with 0 <= low < high <= 100"
-        )
-    if (mode == "range" or len(value_range) > 0) and not _is_ascending(value_range):
-        raise ConfigError(
-            f"CELLSEG.INPUT.RANGE is {list(value_range)}; expected [low, high], the intensities "
-            "that become 0 and 255, with low < high"
-        )
-
-
-def _is_ascending(pair: Sequence[float]) -> bool:
-    is_numbers = all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in pair)
-    return is_numbers and len(pair) == 2 and bool(pair[0] < pair[1])
 
 
 def check_finite(image: NDArray[Any]) -> None:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import tifffile
@@ -93,7 +93,8 @@ class _RawPlanes:
         leading: tuple[int, ...],
         plane: tuple[int, ...],
     ) -> None:
-        self.path, self.offset, self.leading, self.plane = path, series.dataoffset, leading, plane
+        self.path, self.leading, self.plane = path, leading, plane
+        self.offset = cast(int, series.dataoffset)
         self.dtype = np.dtype(series.dtype).newbyteorder(series.keyframe.parent.byteorder)
         nbytes = math.prod((*leading, *plane)) * self.dtype.itemsize
         if self.offset + nbytes > path.stat().st_size:

@@ -13,7 +13,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.errors import CellsegError
 from cellseg.images import IMAGE_SUFFIXES, read_image
 from cellseg.io.coco_results import write_coco_results
-from cellseg.io.label_files import write_label_image
+from cellseg.io.label_images import write_label_image
 from numpy.typing import NDArray
 from tqdm import tqdm
 

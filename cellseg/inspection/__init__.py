@@ -1,1 +1,1 @@
-"""Look at a dataset before a model does: figures, findings, pictures, a cleaned copy."""
+"""Look at a dataset before a model does: measures, findings, pictures, a cleaned copy."""

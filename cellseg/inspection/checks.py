@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.labels import IntArray
-from cellseg.inspection.duplicates import EXACT, LIKE, TURNED, VIEW, Twin
+from cellseg.inspection.duplicates import EXACT, LIKE, TURNED, VIEW, Duplicate
 from cellseg.inspection.measures import ImageMeasures
 from cellseg.inspection.sources import Split
 
@@ -31,7 +31,7 @@ class Finding:
     """One thing about one image, or about a split where `image_id` is "".
 
     Attributes:
-        severity: "error" (training or its figures would be wrong), "warning" (probably not
+        severity: "error" (training or its metrics would be wrong), "warning" (probably not
             meant), "note" (good to know).
         kind: short name, the same for all findings of its kind.
         split: name of the dataset.
@@ -51,7 +51,7 @@ class Finding:
 def find_problems(
     splits: Sequence[Split],
     images: Sequence[ImageMeasures],
-    twins: Sequence[Twin],
+    duplicates: Sequence[Duplicate],
     *,
     tiny_px: int = TINY_PX,
 ) -> list[Finding]:
@@ -60,7 +60,7 @@ def find_problems(
     Args:
         splits: of one dataset.
         images: measures of all their images.
-        twins: pairs of numbers in `images` that show the same.
+        duplicates: pairs of numbers in `images` that show the same.
         tiny_px: cells of fewer pixels are called tiny.
     """
     found = [
@@ -71,8 +71,8 @@ def find_problems(
     for image in images:
         found += _check_file(image)
         found += _check_cells(image, tiny_px)
-    found += _check_ids(images, twins)
-    found += _check_twins(images, twins)
+    found += _check_ids(images, duplicates)
+    found += _check_duplicates(images, duplicates)
     found += _check_splits(splits, images)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
@@ -88,7 +88,7 @@ def _check_file(image: ImageMeasures) -> Iterator[Finding]:
     """The image by itself."""
     record = image.record
     if image.file_hw is None or image.intensities is None:
-        missing = not record.image_path.exists()
+        missing = record.image_path is None or not record.image_path.exists()
         kind = "image_missing" if missing else "image_unreadable"
         yield _finding(image, ERROR, kind, image.read_error)
         return
@@ -118,7 +118,7 @@ def _check_file(image: ImageMeasures) -> Iterator[Finding]:
 def _check_cells(image: ImageMeasures, tiny_px: int) -> Iterator[Finding]:
     """The annotations by themselves."""
     cells, record = image.cells, image.record
-    bad = dict(image.bad_rles)
+    bad = dict(image.bad_masks)
     if bad:
         number, reason = next(iter(bad.items()))
         text = f"{_count(len(bad), 'cell')} with an unusable mask; cell {number}: {reason}"
@@ -129,13 +129,13 @@ def _check_cells(image: ImageMeasures, tiny_px: int) -> Iterator[Finding]:
         yield _finding(image, ERROR, "empty_mask", text, empty)
     outside = _boxes_outside(image)
     if outside:
-        boxes = record.cells[outside[0]].box_xyxy
+        box = record.cells.boxes_xyxy[outside[0]].tolist()
         text = (
             f"{_count(len(outside), 'box', 'boxes')} outside the image of {record.image_hw[1]} x "
-            f"{record.image_hw[0]} (width x height), such as {[round(v, 1) for v in boxes]}"
+            f"{record.image_hw[0]} (width x height), such as {[round(v, 1) for v in box]}"
         )
         yield _finding(image, ERROR, "box_outside", text, outside)
-    if not record.cells:
+    if not len(record.cells):
         yield _finding(image, NOTE, "no_cells", "no cell is annotated")
     yield from _check_shapes(image, tiny_px)
     yield from _check_overlaps(image)
@@ -205,19 +205,18 @@ def _check_label_image(image: ImageMeasures) -> Iterator[Finding]:
 
 def _boxes_outside(image: ImageMeasures) -> list[int]:
     height, width = image.record.image_hw
-    return [
-        number
-        for number, cell in enumerate(image.record.cells)
-        for x0, y0, x1, y1 in [cell.box_xyxy]
-        if x0 < 0 or y0 < 0 or x1 > width or y1 > height
-    ]
+    boxes = image.record.cells.boxes_xyxy
+    outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > (width, height)).any(axis=1)
+    return np.flatnonzero(outside).tolist()
 
 
-def _check_ids(images: Sequence[ImageMeasures], twins: Sequence[Twin]) -> Iterator[Finding]:
+def _check_ids(
+    images: Sequence[ImageMeasures], duplicates: Sequence[Duplicate]
+) -> Iterator[Finding]:
     """An id that stands for one image in two splits is an error, for two images a note."""
     first: dict[str, int] = {}
     others: dict[tuple[str, str], list[str]] = {}
-    same = {(twin.first, twin.second) for twin in twins}
+    same = {(pair.first, pair.second) for pair in duplicates}
     for number, image in enumerate(images):
         known = images[first.setdefault(image.record.image_id, number)]
         if known is image:
@@ -237,22 +236,24 @@ def _check_ids(images: Sequence[ImageMeasures], twins: Sequence[Twin]) -> Iterat
         yield Finding(NOTE, "id_of_two_images", split, "", text)
 
 
-_TWIN_TEXTS = {
+_DUPLICATE_TEXTS = {
     EXACT: "the same pixels as {other}",
     TURNED: "the same pixels as {other}, flipped or turned",
-    LIKE: "nearly the same as {other} (correlation {likeness:.2f})",
+    LIKE: "nearly the same as {other} (likeness {likeness:.2f})",
     VIEW: "shows {shared:.0%} of {other} (correlation {likeness:.2f})",
 }
 
 
-def _check_twins(images: Sequence[ImageMeasures], twins: Sequence[Twin]) -> Iterator[Finding]:
-    for twin in twins:
-        first, second = images[twin.first], images[twin.second]
+def _check_duplicates(
+    images: Sequence[ImageMeasures], duplicates: Sequence[Duplicate]
+) -> Iterator[Finding]:
+    for pair in duplicates:
+        first, second = images[pair.first], images[pair.second]
         between = first.split != second.split
-        is_copy = twin.kind in (EXACT, TURNED)
+        is_copy = pair.kind in (EXACT, TURNED)
         where = f"{first.record.image_id} of {first.split}" if between else first.record.image_id
-        text = _TWIN_TEXTS[twin.kind].format(
-            other=where, likeness=twin.likeness, shared=twin.shared
+        text = _DUPLICATE_TEXTS[pair.kind].format(
+            other=where, likeness=pair.likeness, shared=pair.shared
         )
         if is_copy and len(first.cells) != len(second.cells):
             text += f"; {len(second.cells)} cells here, {len(first.cells)} there"

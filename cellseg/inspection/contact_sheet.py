@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from cellseg.cells.drawing import colour_neighbours, stretch_contrast, write_picture
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import rle_to_crop
 from cellseg.errors import CellsegError
 from cellseg.images import read_image
 from cellseg.inspection.checks import ERROR, NOTE, WARNING, Finding
 from cellseg.inspection.measures import ImageMeasures
+from cellseg.io.base import path_of_image
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
@@ -110,7 +110,7 @@ def draw_tile(image: ImageMeasures, findings: Sequence[Finding]) -> Picture:
     """One image with outlines and up to three lines of text, RGB uint8 [352, 300, 3]."""
     tile = np.full((TILE_PX + _CAPTION_PX, TILE_PX, 3), _PAPER, np.uint8)
     try:
-        pixels = read_image(image.record.image_path)
+        pixels = read_image(path_of_image(image.record))
     except (CellsegError, OSError):
         picture, is_part = _unreadable(), False
     else:
@@ -127,7 +127,7 @@ def _draw_image(
 ) -> tuple[Picture, bool]:
     """The image or the part of it that is shown, and whether it is a part."""
     marked = {k for finding in findings for k in finding.cells}
-    cells = _cells_of(image) if pixels.shape[:2] == image.record.image_hw else None
+    cells = image.record.cells.counted if pixels.shape[:2] == image.record.image_hw else None
     picture = stretch_contrast(pixels)
     top, left, height, width = _find_window(image, marked)
     is_part = (height, width) != image.record.image_hw
@@ -144,18 +144,6 @@ def _draw_image(
     if cells is not None:
         _draw_outlines(shown, cells, (top, left), scale, marked, _ON_BRIGHT if bright else _ON_DARK)
     return shown, is_part
-
-
-def _cells_of(image: ImageMeasures) -> CellInstances:
-    """The cells of the table, in its order; unusable masks are empty."""
-    bad = dict(image.bad_rles)
-    decoded = [
-        (np.zeros((0, 0), bool), (0, 0)) if k in bad else rle_to_crop(image.record.cells[k].rle)
-        for k in image.cells.index.tolist()
-    ]
-    return CellInstances.from_crops(
-        [crop for crop, _ in decoded], [offset for _, offset in decoded], image.record.image_hw
-    )
 
 
 def _find_window(image: ImageMeasures, marked: set[int]) -> tuple[int, int, int, int]:

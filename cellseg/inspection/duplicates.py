@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
-from cellseg.inspection.fingerprints import THUMBNAIL_PX, Fingerprint, turn_all_ways
-from numpy.typing import NDArray
-from scipy import fft
+from cellseg.inspection.fingerprints import Fingerprint, Grey, resize
 
-LIKE_CORRELATION = 0.95
+EXACT, TURNED, LIKE, VIEW = "copy", "turned copy", "like", "view"
+LIKE_FROM = 0.85  # the hashes of images that show different things agree in half of their bits
 VIEW_CORRELATION = 0.9
 VIEW_SHARE = 0.15
-VIEW_SPREAD = 0.02
 
-_ROWS_AT_ONCE = 256
+_THUMBNAIL_PX = 32
+_MARGIN_PX = _THUMBNAIL_PX - round(VIEW_SHARE * _THUMBNAIL_PX) + 1
+_BACKGROUND_SIGMA_PX = 5.0
 _CANDIDATE_CORRELATION = 0.6
 _MAX_IMAGES_FOR_VIEWS = 2000
 
-EXACT, TURNED, LIKE, VIEW = "copy", "turned copy", "like", "view"
-
 
 @dataclass(frozen=True)
-class Twin:
+class Duplicate:
     """Two images that show the same.
 
     Attributes:
@@ -32,7 +31,8 @@ class Twin:
         kind: "copy" (all pixels equal), "turned copy" (equal after a flip or quarter turns),
             "like" (the same scene, perhaps turned, after noise, another contrast or compression),
             "view" (two views of one scene that overlap).
-        likeness: correlation of what they share, 1 for copies.
+        likeness: 1 for copies; for "like" the share of equal bits of their perceptual hashes, for
+            "view" the correlation of what they share.
         shared: share of the smaller image that the other shows too.
     """
 
@@ -43,7 +43,7 @@ class Twin:
     shared: float = 1.0
 
 
-def find_twins(prints: Sequence[Fingerprint | None], *, views: bool = True) -> list[Twin]:
+def find_duplicates(prints: Sequence[Fingerprint | None], *, views: bool = True) -> list[Duplicate]:
     """All pairs of images that show the same.
 
     Args:
@@ -52,32 +52,25 @@ def find_twins(prints: Sequence[Fingerprint | None], *, views: bool = True) -> l
             (left out above 2,000 images).
 
     Returns:
-        One twin per pair, of the first kind that applies, by the images' numbers. An image with
+        One entry per pair, of the first kind that applies, by the images' numbers. An image with
         k copies is in a pair with the first of them only, and has no pairs of the other kinds
-        with them.
+        with them. Images of one value are compared with nothing but copies.
     """
-    known = [k for k, print_ in enumerate(prints) if print_ is not None and print_.thumbnail.any()]
-    twins = _find_copies(prints)
-    copies = {twin.second for twin in twins}
-    originals = [k for k in known if k not in copies]
-    thumbnails = [prints[k].thumbnail for k in originals]  # type: ignore[union-attr]
-    like = [
-        Twin(originals[i], originals[j], LIKE, likeness)
-        for i, j, likeness in _find_like(thumbnails)
-    ]
-    twins += like
+    found = _find_copies(prints)
+    copies = {pair.second for pair in found}
+    originals = {
+        number: print_
+        for number, print_ in enumerate(prints)
+        if print_ is not None and number not in copies and np.ptp(print_.detail) > 0
+    }
+    found += _find_like(originals)
     if views and len(originals) <= _MAX_IMAGES_FOR_VIEWS:
-        done = {(twin.first, twin.second) for twin in like}
-        chosen = [prints[k] for k in originals]
-        twins += [
-            Twin(originals[i], originals[j], VIEW, likeness, shared)
-            for i, j, likeness, shared in _find_views(chosen)  # type: ignore[arg-type]
-            if (originals[i], originals[j]) not in done
-        ]
-    return sorted(twins, key=lambda twin: (twin.first, twin.second))
+        done = {(pair.first, pair.second) for pair in found}
+        found += [v for v in _find_views(originals) if (v.first, v.second) not in done]
+    return sorted(found, key=lambda pair: (pair.first, pair.second))
 
 
-def _find_copies(prints: Sequence[Fingerprint | None]) -> list[Twin]:
+def _find_copies(prints: Sequence[Fingerprint | None]) -> list[Duplicate]:
     first: dict[str, int] = {}
     found = []
     for number, print_ in enumerate(prints):
@@ -86,86 +79,71 @@ def _find_copies(prints: Sequence[Fingerprint | None]) -> list[Twin]:
         original = first.setdefault(print_.any_way_up, number)
         if original != number:
             same = prints[original].content == print_.content  # type: ignore[union-attr]
-            found.append(Twin(original, number, EXACT if same else TURNED))
+            found.append(Duplicate(original, number, EXACT if same else TURNED))
     return found
 
 
-def _find_like(thumbnails: Sequence[NDArray[np.float32]]) -> Iterator[tuple[int, int, float]]:
-    """Pairs whose thumbnails correlate, whatever way up."""
-    if not thumbnails:
-        return
-    plain = np.stack(thumbnails).reshape(len(thumbnails), -1)
-    turned = np.stack(
-        [np.stack(list(turn_all_ways(one))).reshape(8, -1) for one in thumbnails], axis=1
-    )
-    for start in range(0, len(plain), _ROWS_AT_ONCE):
-        block = plain[start : start + _ROWS_AT_ONCE]
-        likeness = np.max([block @ way.T for way in turned], axis=0)
-        for i, j in np.argwhere(likeness >= LIKE_CORRELATION).tolist():
-            if start + i < j:
-                yield start + i, j, float(min(1.0, likeness[i, j]))
+def _find_like(prints: Mapping[int, Fingerprint]) -> Iterator[Duplicate]:
+    """Pairs whose perceptual hashes agree, whatever way up."""
+    numbers = list(prints)
+    signs = np.array([prints[k].looks for k in numbers], np.float32) * 2 - 1
+    for i, first in enumerate(numbers[:-1]):
+        agreement = (signs[i + 1 :] @ signs[i, 0]).max(axis=1) / signs.shape[-1]  # from -1 to 1
+        for j in np.flatnonzero((1 + agreement) / 2 >= LIKE_FROM).tolist():
+            yield Duplicate(first, numbers[i + 1 + j], LIKE, float(1 + agreement[j]) / 2)
 
 
-def _find_views(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int, float, float]]:
+def _find_views(prints: Mapping[int, Fingerprint]) -> Iterator[Duplicate]:
     """Pairs that show the same in a part, at the same magnification and the same way up."""
-    if len(prints) < 2:
-        return
-    by_scale: dict[float, list[int]] = {}
-    for number, print_ in enumerate(prints):
-        by_scale.setdefault(
-            round(THUMBNAIL_PX / max(print_.detail.shape) * print_.scale, 4), []
-        ).append(number)
-    for members in by_scale.values():
-        for i, j, shift in _candidates([prints[k] for k in members]):
-            first, second = prints[members[i]], prints[members[j]]
-            likeness, shared = _compare_views(first.detail, second.detail, shift)
-            if likeness >= VIEW_CORRELATION:
-                yield members[i], members[j], likeness, shared
+    by_size: dict[int, list[int]] = {}
+    for number, print_ in prints.items():
+        by_size.setdefault(print_.longest_px, []).append(number)
+    for members in by_size.values():
+        thumbnails = {k: _thumbnail(prints[k].detail) for k in members}
+        for i, j in combinations(members, 2):
+            fit, shift = _find_best_shift(thumbnails[i], thumbnails[j])
+            if fit >= _CANDIDATE_CORRELATION:
+                likeness, shared = _compare_views(prints[i].detail, prints[j].detail, shift)
+                if likeness >= VIEW_CORRELATION:
+                    yield Duplicate(i, j, VIEW, likeness, shared)
 
 
-def _candidates(
-    prints: Sequence[Fingerprint],
-) -> Iterator[tuple[int, int, tuple[float, float]]]:
-    """Pairs whose thumbnails fit well at some shift, and that shift as a share of the sides."""
-    size = 2 * THUMBNAIL_PX
-    frames = np.zeros((len(prints), size, size), np.float32)
-    for frame, print_ in zip(frames, prints):
-        frame[:THUMBNAIL_PX, :THUMBNAIL_PX] = print_.thumbnail
-    inside = np.zeros((size, size), np.float32)
-    inside[:THUMBNAIL_PX, :THUMBNAIL_PX] = 1
-    spectra = fft.rfft2(frames)
-    powers = fft.rfft2(frames**2)
-    window = fft.rfft2(inside)
-    weights = fft.irfft2(window * window.conj(), (size, size))
-    enough = weights >= VIEW_SHARE * THUMBNAIL_PX**2
-    for i in range(len(prints) - 1):
-        # Energy of either image in the part that they share at each shift.
-        shared = fft.irfft2(spectra[i] * spectra[i + 1 :].conj(), (size, size), workers=2)
-        own = fft.irfft2(powers[i] * window.conj(), (size, size))
-        other = fft.irfft2(window * powers[i + 1 :].conj(), (size, size), workers=2)
-        spread = VIEW_SPREAD
-        fit = np.where(
-            enough & (own > spread) & (other > spread),
-            shared / np.sqrt(np.maximum(own * other, 1e-9)),
-            0,
-        )
-        best = fit.reshape(len(fit), -1).argmax(axis=1)
-        for k in np.flatnonzero(fit.reshape(len(fit), -1).max(axis=1) >= _CANDIDATE_CORRELATION):
-            shift = np.array(np.unravel_index(best[k], (size, size)))
-            shift = np.where(shift >= THUMBNAIL_PX, shift - size, shift) / THUMBNAIL_PX
-            yield i, int(i + 1 + k), (float(shift[0]), float(shift[1]))
+def _thumbnail(detail: Grey) -> Grey:
+    """Its rough look: the root against the rule of a few bright cells, less uneven light."""
+    small = np.sqrt(resize(detail, _THUMBNAIL_PX, _THUMBNAIL_PX) - detail.min())
+    small -= cv2.GaussianBlur(small, (0, 0), _BACKGROUND_SIGMA_PX)
+    return np.asarray(small - small.mean(), np.float32)
 
 
-def _compare_views(
-    first: NDArray[np.float32], second: NDArray[np.float32], shift: tuple[float, float]
-) -> tuple[float, float]:
+def _shared_at_each_shift() -> Grey:
+    """Share of a thumbnail that another one covers, by the shift (rows, columns) from -M to M."""
+    along = 1 - np.abs(np.arange(-_MARGIN_PX, _MARGIN_PX + 1)) / _THUMBNAIL_PX
+    return np.outer(along, along).astype(np.float32)
+
+
+_SHARED = _shared_at_each_shift()
+
+
+def _find_best_shift(first: Grey, second: Grey) -> tuple[float, tuple[float, float]]:
+    """How well two thumbnails fit at their best shift, and this shift as a share of the sides.
+
+    OpenCV compares the shared part with the whole second thumbnail: with a part of s of its energy
+    that is equal, the answer is the root of s, by which it is divided again.
+    """
+    framed = np.pad(first, _MARGIN_PX)
+    fit = cv2.matchTemplate(framed, second, cv2.TM_CCORR_NORMED) / np.sqrt(_SHARED)
+    _, best, _, (x, y) = cv2.minMaxLoc(np.where(_SHARED >= VIEW_SHARE, fit, 0))
+    return best, ((y - _MARGIN_PX) / _THUMBNAIL_PX, (x - _MARGIN_PX) / _THUMBNAIL_PX)
+
+
+def _compare_views(first: Grey, second: Grey, shift: tuple[float, float]) -> tuple[float, float]:
     """Correlation of the shared part (as a whole, or of its blocks if that is less) and its share.
 
     The middle of the shared part is looked for in the first image with a template of the second.
     """
     height, width = (min(a, b) for a, b in zip(first.shape, second.shape))
     dy, dx = round(shift[0] * first.shape[0]), round(shift[1] * first.shape[1])
-    slack = 2 + max(first.shape) // THUMBNAIL_PX
+    slack = 2 + max(first.shape) // _THUMBNAIL_PX
     top, left = max(0, -dy) + slack, max(0, -dx) + slack
     bottom = min(second.shape[0], first.shape[0] - dy) - slack
     right = min(second.shape[1], first.shape[1] - dx) - slack
@@ -185,7 +163,7 @@ def _compare_views(
     return likeness, float(np.clip(shared, 0, 1))
 
 
-def _median_block_correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def _median_block_correlation(first: Grey, second: Grey) -> float:
     """Median of the correlations of 16 blocks: one bright cell in the same place is not enough.
 
     Blocks of one value say nothing; with fewer than four others the answer is 0.

@@ -8,60 +8,57 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import imagehash
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-THUMBNAIL_PX = 32
+Grey = NDArray[np.float32]
+
 DETAIL_PX = 256
-_BACKGROUND_SIGMA_PX = 5.0
+_HASH_SIZE = 16
+_HASHED_PX = 4 * _HASH_SIZE  # pHash looks at the lowest quarter of the frequencies
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """Of one image.
+    """What is kept of one image.
 
     Attributes:
         content: hash of the pixels; equal exactly if the pixels are. Neither the file's format nor
             its type nor a grey value written three times makes a difference.
         any_way_up: the same for an image and its flipped and rotated copies.
-        thumbnail: float32 [32, 32], its rough look without uneven light, mean 0, norm 1; zeros for
-            an image of one value.
+        looks: bool [8, 256], the perceptual hash (pHash) of the image and of the seven others that
+            flips and quarter turns make of it.
         detail: float32 [h, w], the grey image; smaller if a side is longer than 256 pixels.
-        scale: pixels of `detail` per pixel of the image.
+        longest_px: the longer side of the image.
     """
 
     content: str
     any_way_up: str
-    thumbnail: NDArray[np.float32]
-    detail: NDArray[np.float32]
-    scale: float
+    looks: NDArray[np.bool_]
+    detail: Grey
+    longest_px: int
 
 
 def fingerprint(image: NDArray[Any]) -> Fingerprint:
     """Fingerprint of an image [H, W] or [H, W, C]."""
-    plain = _plain(image)
-    hashes = [_hash(turned) for turned in turn_all_ways(plain)]
+    plain = _to_plain(image)
+    hashes = [_hash_pixels(turned) for turned in _turn_all_ways(plain)]
     grey = plain.astype(np.float32) if plain.ndim == 2 else plain.mean(axis=2, dtype=np.float32)
-    small = _resize(grey, THUMBNAIL_PX, THUMBNAIL_PX)
     scale = min(1.0, DETAIL_PX / max(grey.shape))
     height, width = (max(1, round(side * scale)) for side in grey.shape)
-    detail = _resize(grey, height, width)
-    return Fingerprint(hashes[0], min(hashes), normalize_thumbnail(small), detail, scale)
+    looks = np.array([_hash_look(turned) for turned in _turn_all_ways(_to_bytes(grey))])
+    detail = resize(grey, height, width)
+    return Fingerprint(hashes[0], min(hashes), looks, detail, max(grey.shape))
 
 
-def _resize(grey: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+def resize(grey: Grey, height: int, width: int) -> Grey:
+    """A grey image in another size; each pixel is the mean of those that it stands for."""
     return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def turn_all_ways(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The image, and the seven others that flips and quarter turns make of it."""
-    for quarter_turns in range(4):
-        turned = np.rot90(image, quarter_turns)
-        yield turned
-        yield turned[:, ::-1]
-
-
-def _plain(image: NDArray[Any]) -> NDArray[Any]:
+def _to_plain(image: NDArray[Any]) -> NDArray[Any]:
     """Grey where all channels are equal; integers in the smallest type that holds them."""
     if image.ndim == 3 and bool((image == image[..., :1]).all()):
         image = image[..., 0]
@@ -70,18 +67,26 @@ def _plain(image: NDArray[Any]) -> NDArray[Any]:
     return image
 
 
-def _hash(image: NDArray[Any]) -> str:
+def _turn_all_ways(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The image, and the seven others that flips and quarter turns make of it."""
+    for quarter_turns in range(4):
+        turned = np.rot90(image, quarter_turns)
+        yield turned
+        yield turned[:, ::-1]
+
+
+def _hash_pixels(image: NDArray[Any]) -> str:
     digest = hashlib.blake2b(f"{image.shape} {image.dtype.str}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 
-def normalize_thumbnail(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Square root against the rule of a few bright cells, less the uneven light, mean 0, norm 1."""
-    values = np.sqrt(small - small.min())
-    values = values - cv2.GaussianBlur(values, (0, 0), _BACKGROUND_SIGMA_PX)
-    values = values - values.mean()
-    norm = float(np.linalg.norm(values))
-    # An image of one value is left with rounding errors only.
-    noise = 1e-5 * values.size * max(1.0, float(np.abs(small).max())) ** 0.5
-    return (values / norm if norm > noise else np.zeros_like(values)).astype(np.float32)
+def _to_bytes(grey: Grey) -> NDArray[np.uint8]:
+    """The small square picture that is hashed, from black to white."""
+    small = resize(grey, _HASHED_PX, _HASHED_PX)
+    low, high = float(small.min()), float(small.max())
+    return ((small - low) * (255 / max(high - low, 1e-9))).round().astype(np.uint8)
+
+
+def _hash_look(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return imagehash.phash(Image.fromarray(picture), _HASH_SIZE).hash.ravel()

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import yaml
-from cellseg.cells.labels import Crop, crop_bitmap, rle_to_crop
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import Crop, crop_bitmap
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.files import write_whole
 from cellseg.inspection.checks import TINY_PX
@@ -19,9 +21,8 @@ from cellseg.inspection.measures import ImageMeasures
 from cellseg.inspection.report import Inspection
 from cellseg.inspection.sources import Split
 from cellseg.inspection.tables import write_csv
-from cellseg.io import FORMATS, DatasetFormat
-from cellseg.io.base import make_cells
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.io import FORMATS, FileFormat
+from cellseg.io.base import CLASSES, CROWD, EMPTY_IMAGES, HOLES, OVERLAPS
 from scipy import ndimage
 
 FIXES_FILE = "fixes.csv"
@@ -78,10 +79,10 @@ def write_fixed(
         DatasetError: the folder is not empty, or a split cannot be read at all.
     """
     fixes = fixes or Fixes()
-    _check(inspection, folder)
+    _check_can_write(inspection, folder)
     dropped = dict(_images_to_drop(inspection))
     changes: list[Change] = []
-    records: dict[str, list[CellRecord]] = {split.name: [] for split in inspection.splits}
+    records: dict[str, list[ImageRecord]] = {split.name: [] for split in inspection.splits}
     for number, image in enumerate(inspection.images):
         if number in dropped:
             change = Change(
@@ -97,7 +98,7 @@ def write_fixed(
     return changes
 
 
-def _check(inspection: Inspection, folder: Path) -> None:
+def _check_can_write(inspection: Inspection, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DatasetError(f"{folder}: is there already; --fix needs a new or an empty folder")
     unreadable = [problem for split in inspection.splits for problem in split.problems]
@@ -121,9 +122,9 @@ def _images_to_drop(inspection: Inspection) -> Iterator[tuple[int, str]]:
             yield number, "of another size than its annotations"
     sizes = {split.name: len(split.records) for split in inspection.splits}
     copies: dict[int, list[int]] = {}
-    for twin in inspection.twins:
-        if twin.kind in (EXACT, TURNED):
-            copies.setdefault(twin.first, [twin.first]).append(twin.second)
+    for pair in inspection.duplicates:
+        if pair.kind in (EXACT, TURNED):
+            copies.setdefault(pair.first, [pair.first]).append(pair.second)
     for group in copies.values():
         kept = min((images[k].split for k in group), key=lambda name: sizes[name])
         for k in group:
@@ -131,36 +132,37 @@ def _images_to_drop(inspection: Inspection) -> Iterator[tuple[int, str]]:
                 yield k, f"the same image is in {kept}"
 
 
-def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[CellRecord, list[Change]]:
+def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[ImageRecord, list[Change]]:
     """The record with its cells mended, and what was done."""
     record, cells = image.record, image.cells
-    why = {int(k): "its mask cannot be used" for k, _ in image.bad_rles}
+    why = {int(k): "its mask cannot be used" for k, _ in image.bad_masks}
     why |= {second: f"nearly the same as cell {first}" for first, second in image.same_cells}
     empty = cells.index[cells.area_px == 0].tolist()
     why = {**dict.fromkeys(empty, "no pixel"), **why}
-    claimed = _claimed(record, why) if fixes.fill_holes and cells.holes.any() else None
+    every = record.cells
+    claimed = _claimed(every, why) if fixes.fill_holes and cells.holes.any() else None
     parted = set(cells.index[cells.pieces > 1].tolist()) if fixes.split_pieces else set()
     holed = set(cells.index[cells.holes > 0].tolist()) if claimed is not None else set()
-    kept: list[CellAnnotation] = []
+    kept: list[tuple[int, Crop, tuple[int, int]]] = []
     changes: list[Change] = []
 
     def note(cell: int, action: str, reason: str) -> None:
         changes.append(Change(image.split, record.image_id, cell, action, reason))
 
-    for number, cell in enumerate(record.cells):
-        if cell.is_crowd:
-            kept.append(cell)
+    for number in range(len(every)):
+        crop, (row, col) = every.crops[number], every.offsets_rc[number].tolist()
+        if every.is_crowd[number]:
+            kept.append((number, crop, (row, col)))
             continue
         if number in why:
             note(number, "cell removed", why[number])
             continue
-        crop, offset = rle_to_crop(cell.rle)
         if number in holed and claimed is not None:
-            filled = _fill_holes(crop, offset, claimed)
+            filled = _fill_holes(crop, (row, col), claimed)
             if (added := np.count_nonzero(filled) - np.count_nonzero(crop)) > 0:
                 note(number, "hole filled", f"{added} px")
             crop = filled
-        parts = _pieces(crop, offset) if number in parted else [(crop, offset)]
+        parts = _pieces(crop, (row, col)) if number in parted else [(crop, (row, col))]
         if len(parts) > 1:
             note(number, "cell split", f"{len(parts)} pieces")
         for part, place in parts:
@@ -168,22 +170,30 @@ def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[CellRecord, list[Cha
             if area < fixes.tiny_px:
                 note(number, "cell removed" if len(parts) == 1 else "piece removed", f"{area} px")
             else:
-                kept += _annotate(part, place, record.image_hw, cell.class_name)
-    return replace(record, cells=tuple(kept)), changes
+                kept.append((number, part, place))
+    return replace(record, cells=_choose_cells(every, kept)), changes
 
 
-def _annotate(
-    crop: Crop, offset_rc: tuple[int, int], image_hw: tuple[int, int], name: str
-) -> tuple[CellAnnotation, ...]:
-    return make_cells([crop], np.array([offset_rc], np.int64), image_hw, [name])
+def _choose_cells(
+    every: CellInstances, kept: Sequence[tuple[int, Crop, tuple[int, int]]]
+) -> CellInstances:
+    """Cells of new masks with tight boxes, with the classes and flags of those they were."""
+    numbers = [number for number, _, _ in kept]
+    return CellInstances.from_crops(
+        [crop for _, crop, _ in kept],
+        [offset_rc for _, _, offset_rc in kept],
+        every.image_hw,
+        classes=every.classes[numbers],
+        is_crowd=every.is_crowd[numbers],
+    )
 
 
-def _claimed(record: CellRecord, unusable: dict[int, str]) -> Crop:
+def _claimed(cells: CellInstances, unusable: dict[int, str]) -> Crop:
     """Pixels of any cell."""
-    claimed = np.zeros(record.image_hw, bool)
-    for number, cell in enumerate(record.cells):
-        if number not in unusable and not cell.is_crowd:
-            crop, (row, col) = rle_to_crop(cell.rle)
+    claimed = np.zeros(cells.image_hw, bool)
+    for number in np.flatnonzero(~cells.is_crowd).tolist():
+        if number not in unusable:
+            crop, (row, col) = cells.crops[number], cells.offsets_rc[number].tolist()
             claimed[row : row + crop.shape[0], col : col + crop.shape[1]] |= crop
     return claimed
 
@@ -203,7 +213,7 @@ def _pieces(crop: Crop, offset_rc: tuple[int, int]) -> list[tuple[Crop, tuple[in
 
 
 def _write_splits(
-    inspection: Inspection, dataset: str, folder: Path, records: dict[str, list[CellRecord]]
+    inspection: Inspection, dataset: str, folder: Path, records: dict[str, list[ImageRecord]]
 ) -> None:
     """Write all splits with one format, and the declaration that reads them."""
     splits = [split for split in inspection.splits if records[split.name]]
@@ -232,14 +242,14 @@ def _write_splits(
 
 
 def _needs(inspection: Inspection, splits: Sequence[Split]) -> set[str]:
-    """What the format of the copy has to hold; the names are those of `DatasetFormat.loses`."""
+    """What the format of the copy has to hold; the names are those of `FileFormat.holds`."""
     records = [image.record for image in inspection.images]
     needs = {
-        "overlaps": any(image.overlap_px for image in inspection.images),
-        "classes": len(splits[0].classes) > 1,
-        "crowd": any(cell.is_crowd for record in records for cell in record.cells),
-        "empty images": any(not record.cells for record in records),
-        "holes": any(image.cells.holes.any() for image in inspection.images),
+        OVERLAPS: any(image.overlap_px for image in inspection.images),
+        CLASSES: len(splits[0].classes) > 1,
+        CROWD: any(record.cells.is_crowd.any() for record in records),
+        EMPTY_IMAGES: any(not len(record.cells) for record in records),
+        HOLES: any(image.cells.holes.any() for image in inspection.images),
     }
     return {name for name, is_needed in needs.items() if is_needed}
 
@@ -256,5 +266,5 @@ def _choose_format(splits: Sequence[Split], needs: set[str]) -> tuple[str, dict[
     return candidates[-1]
 
 
-def _holds(format_: DatasetFormat, needs: set[str]) -> bool:
-    return format_.write is not None and not needs & set(format_.loses)
+def _holds(format_: FileFormat, needs: set[str]) -> bool:
+    return format_.write is not None and needs <= format_.holds

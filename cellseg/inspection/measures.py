@@ -5,17 +5,19 @@ The work per cell is done on its crop, so that thousands of cells cost little.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
 import numpy as np
-from cellseg.cells.labels import Crop, IntArray, rle_to_crop
-from cellseg.errors import ImageReadError, LabelError
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import Crop, IntArray
+from cellseg.cells.records import ImageRecord
+from cellseg.errors import DatasetError, ImageReadError
 from cellseg.images import read_image
 from cellseg.inspection.fingerprints import Fingerprint, fingerprint
-from cellseg.io.records import CellRecord
+from cellseg.io.base import path_of_image
 from numpy.typing import NDArray
 
 PERCENTILES = (1.0, 50.0, 99.8)
@@ -111,12 +113,12 @@ class ImageMeasures:
         overlap_px: pixels in more than one.
         edge_step_px: greatest common divisor of all the places where a row or column enters or
             leaves a cell; 1 for masks drawn at the image's own resolution.
-        bad_rles: numbers of cells whose run lengths do not fit the image, with the reason.
+        bad_masks: numbers of cells whose masks cannot be used, with the reason; they have no pixel.
         same_cells: pairs of cells that share at least 80 % of their joint area.
     """
 
     split: str
-    record: CellRecord
+    record: ImageRecord
     file_hw: tuple[int, int] | None
     read_error: str
     intensities: Intensities | None
@@ -125,28 +127,41 @@ class ImageMeasures:
     covered_px: int
     overlap_px: int
     edge_step_px: int
-    bad_rles: tuple[tuple[int, str], ...]
+    bad_masks: tuple[tuple[int, str], ...]
     same_cells: tuple[tuple[int, int], ...]
 
 
 SAME_CELL_IOU = 0.8
 
 
-def measure_image(record: CellRecord, split: str) -> ImageMeasures:
-    """Read an image and measure it and its cells; nothing that is wrong with it raises."""
+def measure_image(
+    record: ImageRecord,
+    split: str,
+    classes: Sequence[str],
+    bad_masks: Mapping[int, str] | None = None,
+) -> ImageMeasures:
+    """Read an image and measure it and its cells; nothing that is wrong with it raises.
+
+    Args:
+        record: the image and its cells.
+        split: name of its dataset.
+        classes: class names.
+        bad_masks: what is wrong with the masks of which cells of the record.
+    """
     image, read_error = None, ""
     try:
-        image = read_image(record.image_path)
-    except ImageReadError as error:
+        image = read_image(path_of_image(record))
+    except (DatasetError, ImageReadError) as error:
         read_error = str(error)
     except OSError as error:
         read_error = f"{record.image_path}: {error.strerror or error}"
-    crops, offsets_rc, bad = _decode(record)
     grey = None
     if image is not None and image.shape[:2] == record.image_hw:
         grey = image if image.ndim == 2 else image.mean(axis=2)
+    cells = record.cells.counted
+    crops, offsets_rc = cells.crops, cells.offsets_rc
     count = _count_cells(crops, offsets_rc, record.image_hw)
-    table = _measure_cells(record, crops, offsets_rc, count, grey)
+    table = _measure_cells(record.cells, classes, count, grey)
     return ImageMeasures(
         split=split,
         record=record,
@@ -158,30 +173,13 @@ def measure_image(record: CellRecord, split: str) -> ImageMeasures:
         covered_px=int(np.count_nonzero(count)),
         overlap_px=int(np.count_nonzero(count > 1)),
         edge_step_px=_edge_step(crops, offsets_rc, record.image_hw),
-        bad_rles=bad,
+        bad_masks=tuple(
+            (k, reason)
+            for k, reason in sorted((bad_masks or {}).items())
+            if not record.cells.is_crowd[k]
+        ),
         same_cells=tuple(_find_same(crops, offsets_rc, table)),
     )
-
-
-def _decode(record: CellRecord) -> tuple[list[Crop], IntArray, tuple[tuple[int, str], ...]]:
-    """Crops of the cells less crowd regions; an empty one where the run lengths are unusable."""
-    crops: list[Crop] = []
-    offsets: list[tuple[int, int]] = []
-    bad: list[tuple[int, str]] = []
-    for number, cell in enumerate(record.cells):
-        if cell.is_crowd:
-            continue
-        crop, offset = np.zeros((0, 0), bool), (0, 0)
-        try:
-            if tuple(cell.rle["size"]) != record.image_hw:
-                height, width = cell.rle["size"]
-                raise LabelError(f"its mask is of an image of {width} x {height} (width x height)")
-            crop, offset = rle_to_crop(cell.rle)
-        except (LabelError, KeyError, TypeError, ValueError) as error:
-            bad.append((number, str(error)))
-        crops.append(crop)
-        offsets.append(offset)
-    return crops, np.array(offsets, np.int64).reshape(-1, 2), tuple(bad)
 
 
 def _count_cells(
@@ -195,13 +193,14 @@ def _count_cells(
 
 
 def _measure_cells(
-    record: CellRecord,
-    crops: Sequence[Crop],
-    offsets_rc: IntArray,
+    every: CellInstances,
+    classes: Sequence[str],
     count: NDArray[np.uint16],
     grey: NDArray[Any] | None,
 ) -> CellTable:
-    chosen = [(k, cell) for k, cell in enumerate(record.cells) if not cell.is_crowd]
+    index = np.flatnonzero(~every.is_crowd)
+    cells = every.counted
+    crops, offsets_rc = cells.crops, cells.offsets_rc
     rows: list[tuple[int, ...]] = []
     means: list[float] = []
     for crop, (row, col) in zip(crops, offsets_rc.tolist()):
@@ -212,10 +211,10 @@ def _measure_cells(
         means.append(float(grey[window][crop].mean()) if grey is not None and area else np.nan)
     figures = np.array(rows, np.int64).reshape(-1, 5)
     sizes_hw = np.array([crop.shape for crop in crops], np.int64).reshape(-1, 2)
-    at_edge = (offsets_rc == 0) | (offsets_rc + sizes_hw == record.image_hw)
+    at_edge = (offsets_rc == 0) | (offsets_rc + sizes_hw == cells.image_hw)
     return CellTable(
-        index=np.array([k for k, _ in chosen], np.int64),
-        class_name=np.array([cell.class_name for _, cell in chosen], np.str_),
+        index=index.astype(np.int64),
+        class_name=np.array([classes[number] for number in cells.classes], np.str_),
         area_px=figures[:, 0],
         width_px=sizes_hw[:, 1],
         height_px=sizes_hw[:, 0],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cellseg.files import write_whole
@@ -15,50 +16,13 @@ _MOST_DOTS = 5000
 _BINS = 30
 
 
-def write_plots(path: Path, images: Sequence[ImageMeasures], names: Sequence[str]) -> None:
-    """Write one picture of six panels; splits without an image or cell leave theirs empty.
+class _Histogram(NamedTuple):
+    """What a panel shows: the values of an image, or of its cells."""
 
-    Histograms are shares of their split, so that splits of different sizes can be compared.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 7.5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 3)
-    by_split = {name: [image for image in images if image.split == name] for name in names}
-    log: dict[str, Any] = {"log": True}
-    _draw_histogram(panels[0, 0], by_split, _diameters, "diameter of cells, px", **log)
-    _draw_histogram(panels[0, 1], by_split, _counts, "cells per image")
-    _draw_histogram(panels[0, 2], by_split, _aspect_ratios, "height / width of cells", **log)
-    _draw_histogram(panels[1, 0], by_split, _brightest, "brightest value of images (99.8 %)")
-    _draw_histogram(panels[1, 1], by_split, _contrasts, "(cell - median) / range of its image")
-    _draw_scatter(panels[1, 2], by_split)
-    panels[0, 0].set_ylabel("share of cells")
-    panels[0, 1].set_ylabel("share of images")
-    panels[0, 2].set_ylabel("share of cells")
-    panels[1, 0].set_ylabel("share of images")
-    panels[1, 1].set_ylabel("share of cells")
-    handles, labels = panels[0, 1].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25, linewidth=0.6)
-    with write_whole(path) as partial:
-        figure.savefig(partial)
-
-
-def _diameters(image: ImageMeasures) -> Any:
-    return image.cells.diameter_px
-
-
-def _counts(image: ImageMeasures) -> Any:
-    return [len(image.cells)]
-
-
-def _aspect_ratios(image: ImageMeasures) -> Any:
-    return image.cells.aspect_ratio
+    label: str
+    of: str
+    values_of: Callable[[ImageMeasures], Any]
+    log: bool = False
 
 
 def _brightest(image: ImageMeasures) -> Any:
@@ -72,64 +36,80 @@ def _contrasts(image: ImageMeasures) -> Any:
     return np.clip((image.cells.mean - median) / (high - low), -1, 1.5) if high > low else []
 
 
+_HISTOGRAMS = (
+    _Histogram("diameter of cells, px", "cells", lambda m: m.cells.diameter_px, log=True),
+    _Histogram("cells per image", "images", lambda m: [len(m.cells)]),
+    _Histogram("height / width of cells", "cells", lambda m: m.cells.aspect_ratio, log=True),
+    _Histogram("brightest value of images (99.8 %)", "images", _brightest),
+    _Histogram("(cell - median) / range of its image", "cells", _contrasts),
+)
+
+
+def write_plots(path: Path, images: Sequence[ImageMeasures], names: Sequence[str]) -> None:
+    """Write one picture of six panels; splits without an image or cell leave theirs empty.
+
+    Histograms are shares of their split, so that splits of different sizes can be compared.
+    """
+    from matplotlib.figure import Figure  # takes a second, and only pictures need it
+
+    figure = Figure(figsize=(13, 7.5), dpi=100, layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
+    by_split = {name: [image for image in images if image.split == name] for name in names}
+    for panel, histogram in zip(panels, _HISTOGRAMS):
+        _draw_histogram(panel, by_split, histogram)
+    _draw_scatter(panels[-1], by_split)
+    handles, labels = panels[1].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25, linewidth=0.6)
+    with write_whole(path) as partial:
+        figure.savefig(partial)
+
+
 def _draw_histogram(
-    panel: Any,
-    by_split: dict[str, list[ImageMeasures]],
-    values_of: Callable[[ImageMeasures], Any],
-    label: str,
-    *,
-    log: bool = False,
+    panel: Any, by_split: Mapping[str, Sequence[ImageMeasures]], histogram: _Histogram
 ) -> None:
+    panel.set_xlabel(histogram.label)
+    panel.set_ylabel(f"share of {histogram.of}")
     values = {}
     for name, images in by_split.items():
-        joined = np.concatenate([np.zeros(0), *(np.asarray(values_of(m), float) for m in images)])
+        joined = np.concatenate([np.zeros(0), *map(histogram.values_of, images)])
         usable = joined[np.isfinite(joined)]
-        values[name] = usable[usable > 0] if log else usable
+        values[name] = usable[usable > 0] if histogram.log else usable
     everything = np.concatenate([np.zeros(0), *values.values()])
-    panel.set_xlabel(label)
     if not everything.size:
         return
     low, high = everything.min(), everything.max()
     if low == high:
-        low, high = (low / 1.5, high * 1.5) if log else (low - 0.5, high + 0.5)
-    edges = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
-    if log:
-        panel.set_xscale("log")
-        _label_log_axis(panel, low, high)
-    for colour, (name, own) in zip(_cycle(len(values)), values.items()):
+        low, high = (low / 1.5, high * 1.5) if histogram.log else (low - 0.5, high + 0.5)
+    edges = (np.geomspace if histogram.log else np.linspace)(low, high, _BINS + 1)
+    if histogram.log:
+        _use_log_axis(panel)
+    for colour, (name, own) in zip(cycle(_COLOURS), values.items()):
         if own.size:
             weights = np.full(own.size, 1 / own.size)
-            kind = {"histtype": "stepfilled", "alpha": 0.25, "color": colour}
-            panel.hist(own, edges, weights=weights, **kind)
+            panel.hist(own, edges, weights=weights, histtype="stepfilled", alpha=0.25, color=colour)
             panel.hist(own, edges, weights=weights, histtype="step", color=colour, label=name)
 
 
-def _label_log_axis(panel: Any, low: float, high: float) -> None:
-    """Plain numbers, as many as fit."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def _use_log_axis(panel: Any) -> None:
+    """A logarithmic x axis with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    steps = (1, 2, 5) if high / low < 300 else (1,)
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    panel.xaxis.set_major_locator(
-        FixedLocator([t for t in ticks if low * 0.99 <= t <= high * 1.01])
-    )
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
     panel.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw_scatter(panel: Any, by_split: dict[str, list[ImageMeasures]]) -> None:
+def _draw_scatter(panel: Any, by_split: Mapping[str, Sequence[ImageMeasures]]) -> None:
     """Cells per image over their median diameter: images that stand apart are seen at once."""
     panel.set_xlabel("median diameter of an image's cells, px")
     panel.set_ylabel("cells per image")
-    for colour, images in zip(_cycle(len(by_split)), by_split.values()):
-        dots = [
-            (float(np.median(m.cells.diameter_px)), len(m.cells)) for m in images if len(m.cells)
-        ][:_MOST_DOTS]
+    for colour, images in zip(cycle(_COLOURS), by_split.values()):
+        dots = [(np.median(m.cells.diameter_px), len(m.cells)) for m in images if len(m.cells)]
         if dots:
-            x, y = zip(*dots)
+            x, y = zip(*dots[:_MOST_DOTS])
             panel.scatter(x, y, s=14, color=colour, alpha=0.6, linewidths=0)
-
-
-def _cycle(number: int) -> list[str]:
-    return [_COLOURS[k % len(_COLOURS)] for k in range(number)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cellseg.inspection.checks import ERROR, TINY_PX, Finding, find_problems
 from cellseg.inspection.contact_sheet import write_contact_sheets
-from cellseg.inspection.duplicates import Twin, find_twins
+from cellseg.inspection.duplicates import Duplicate, find_duplicates
 from cellseg.inspection.measures import ImageMeasures, measure_image
 from cellseg.inspection.plots import write_plots
 from cellseg.inspection.sources import Split
@@ -31,14 +31,14 @@ class Inspection:
     Attributes:
         splits: as they were read.
         images: measures of every image of every split, in that order.
-        twins: pairs of images that show the same.
+        duplicates: pairs of images that show the same.
         findings: errors first.
         tiny_px: cells of fewer pixels are called tiny.
     """
 
     splits: tuple[Split, ...]
     images: tuple[ImageMeasures, ...]
-    twins: tuple[Twin, ...]
+    duplicates: tuple[Duplicate, ...]
     findings: tuple[Finding, ...]
     tiny_px: int
 
@@ -47,7 +47,7 @@ class Inspection:
         return any(finding.severity == ERROR for finding in self.findings)
 
     def to_text(self) -> str:
-        """The table of figures and the findings."""
+        """The table of numbers and the findings."""
         table = summarize_splits(self.images, [split.name for split in self.splits])
         found = list_findings(self.findings)
         return f"{table}\n\n{found}\n\n{count_findings(self.findings)}"
@@ -61,9 +61,13 @@ class Inspection:
 
 def inspect_splits(splits: Sequence[Split], *, tiny_px: int = TINY_PX) -> Inspection:
     """Read and measure every image of a dataset's splits, once."""
-    items = [(record, split.name) for split in splits for record in split.records]
+    items = [
+        (record, split.name, split.classes, split.bad_masks.get(number))
+        for split in splits
+        for number, record in enumerate(split.records)
+    ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         images = list(pool.map(lambda item: measure_image(*item), items))
-    twins = find_twins([image.fingerprint for image in images])
-    findings = find_problems(splits, images, twins, tiny_px=tiny_px)
-    return Inspection(tuple(splits), tuple(images), tuple(twins), tuple(findings), tiny_px)
+    duplicates = find_duplicates([image.fingerprint for image in images])
+    findings = find_problems(splits, images, duplicates, tiny_px=tiny_px)
+    return Inspection(tuple(splits), tuple(images), tuple(duplicates), tuple(findings), tiny_px)

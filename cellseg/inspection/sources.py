@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from cellseg.cells.labels import Rle, bitmap_to_rle
+from cellseg.cells.records import ImageRecord
+from cellseg.datasets.dataset_dicts import dict_to_cells
 from cellseg.datasets.registration import (
     Declaration,
     builtin_declarations,
@@ -17,7 +16,7 @@ from cellseg.datasets.registration import (
     register_declarations,
 )
 from cellseg.errors import DatasetError
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.names import suggest_name
 
 _DECLARATION_SUFFIXES = (".yaml", ".yml")
 _LISTED = "  - "
@@ -33,13 +32,15 @@ class Split:
         records: its images; none where it cannot be read.
         problems: why it cannot be read, one line per offending file.
         declaration: what it was declared by; None if other code registered it.
+        bad_masks: by number of the record, what is wrong with the masks of which of its cells.
     """
 
     name: str
     classes: tuple[str, ...]
-    records: tuple[CellRecord, ...]
+    records: tuple[ImageRecord, ...]
     problems: tuple[str, ...] = ()
     declaration: Declaration | None = None
+    bad_masks: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
 
 
 def find_datasets(name_or_file: str) -> dict[str, list[str]]:
@@ -62,8 +63,8 @@ def find_datasets(name_or_file: str) -> dict[str, list[str]]:
         return {name_or_file: groups[name_or_file]}
     if name_or_file in registered:
         return {name_or_file: [name_or_file]}
-    near = difflib.get_close_matches(name_or_file, [*groups, *registered], n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(groups)}."
+    hint = suggest_name(name_or_file, [*groups, *registered], count=3)
+    hint += "" if hint.endswith("?") else "."
     raise DatasetError(
         f"{name_or_file}: no dataset of that name; {hint} For one of your own, give its YAML "
         "declaration (datasets/README.md)"
@@ -91,14 +92,18 @@ def read_split(name: str) -> Split:
         entries = DatasetCatalog.get(name)
     except (DatasetError, OSError) as error:
         return Split(name, classes, (), tuple(_lines_of(error)), declaration)
-    records: list[CellRecord] = []
+    records: list[ImageRecord] = []
     problems: list[str] = []
+    bad_masks: dict[int, dict[int, str]] = {}
     for entry in entries:
         try:
-            records.append(dict_to_record(entry, classes))
+            record, bad = dict_to_record(entry, classes)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             problems.append(f"{entry.get('file_name', entry)}: not a dataset entry: {error!r}")
-    return Split(name, classes, tuple(records), tuple(problems), declaration)
+            continue
+        bad_masks |= {len(records): bad} if bad else {}
+        records.append(record)
+    return Split(name, classes, tuple(records), tuple(problems), declaration, bad_masks)
 
 
 def _declaration_of(name: str, path: str | None) -> Declaration | None:
@@ -114,44 +119,25 @@ def _lines_of(error: Exception) -> list[str]:
     return listed or [str(error)]
 
 
-def dict_to_record(entry: Mapping[str, Any], classes: Sequence[str]) -> CellRecord:
+def dict_to_record(
+    entry: Mapping[str, Any], classes: Sequence[str]
+) -> tuple[ImageRecord, dict[int, str]]:
     """A record from one entry of a Detectron2 dataset.
 
     Args:
         entry: with `file_name`, `height`, `width`, `image_id` and `annotations`, whose
             `segmentation` is an RLE, polygons, or a bitmap; without one the box is the cell.
         classes: class names in the order of `category_id`.
+
+    Returns:
+        The record, its boxes those of the annotations, and what is wrong with the masks of which
+        cells; these have no pixel.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: it is no such entry.
     """
-    image_hw = (int(entry["height"]), int(entry["width"]))
-    cells = tuple(
-        CellAnnotation(
-            rle=_to_rle(cell, image_hw),
-            box_xyxy=_box_xyxy(cell),
-            class_name=classes[cell["category_id"]],
-            is_crowd=bool(cell.get("iscrowd", 0)),
-        )
-        for cell in entry.get("annotations", ())
-    )
+    cells, bad = dict_to_cells(entry, box_where_no_mask=True)
+    for number in cells.classes.tolist():
+        classes[number]
     path = Path(entry["file_name"])
-    return CellRecord(str(entry.get("image_id", path.stem)), path, image_hw, cells)
-
-
-def _box_xyxy(cell: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    from detectron2.structures import BoxMode
-
-    x0, y0, x1, y1 = BoxMode.convert(list(cell["bbox"]), cell["bbox_mode"], BoxMode.XYXY_ABS)
-    return float(x0), float(y0), float(x1), float(y1)
-
-
-def _to_rle(cell: Mapping[str, Any], image_hw: tuple[int, int]) -> Rle:
-    shape = cell.get("segmentation")
-    if isinstance(shape, Mapping):
-        return dict(shape)
-    if isinstance(shape, np.ndarray) and shape.ndim == 2:
-        return bitmap_to_rle(shape)
-    if shape is None or len(shape) == 0:
-        x0, y0, x1, y1 = _box_xyxy(cell)
-        shape = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-    from pycocotools import mask as coco_mask
-
-    return dict(coco_mask.merge(coco_mask.frPyObjects(list(shape), *image_hw)))
+    return ImageRecord(str(entry.get("image_id", path.stem)), cells, path), bad

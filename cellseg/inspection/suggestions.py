@@ -14,6 +14,8 @@ from cellseg.errors import DatasetError
 from cellseg.images import ImageInput
 from cellseg.inspection.measures import ImageMeasures
 from cellseg.inspection.report import Inspection
+from cellseg.io.base import path_of_image
+from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 FPN_STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
@@ -26,6 +28,7 @@ SHRINK_ABOVE_PX = 80
 MAX_SIDE_PX = 1333
 LARGEST_CROP_PX = 512
 
+_TEMPLATE = Path(__file__).with_name("suggested.yaml.j2")
 _TEST_NAMES = ("val", "valid", "validation", "test", "devtest")
 _JITTER = (0.8, 0.9, 1.0, 1.1, 1.25)
 _CROP_JITTER = (0.75, 0.875, 1.0, 1.25, 1.5)
@@ -84,43 +87,19 @@ def suggest_config(inspection: Inspection, base_config: Path, image_input: Image
     in_window = _most_in_window(images, scale.crop_px)
     normalize = suggest_normalization(images)
     mean, std = measure_pixels(images, replace(image_input, normalize=normalize))
-    lines = [
-        f"# Suggested from {len(sizes_wh)} cells in {len(images)} images of {train}.",
-        f"_BASE_: {json.dumps(str(base_config.resolve()))}",
-        "MODEL:",
-        f"  PIXEL_MEAN: {mean}  # after NORMALIZE; pretrained weights have their own",
-        f"  PIXEL_STD: {std}",
-        "  ANCHOR_GENERATOR:",
-        f"    SIZES: {[[size] for size in suggest_anchors(sizes_wh * scale.factor)]}"
-        "  # px after resizing, p2 to p6: median of each level's cells",
-        f"    ASPECT_RATIOS: [{suggest_aspect_ratios(sizes_wh)}]  # height / width",
-        "  RPN:",
-        f"    PRE_NMS_TOPK_TRAIN: {round_up(5 * in_window, least=500)}  # per level",
-        f"    PRE_NMS_TOPK_TEST: {round_up(5 * most, least=500)}",
-        f"    POST_NMS_TOPK_TRAIN: {round_up(2.5 * in_window, least=200)}",
-        f"    POST_NMS_TOPK_TEST: {round_up(4 * most, least=200)}",
-        "  ROI_HEADS:",
-        f"    NUM_CLASSES: {len(split.classes)}  # {', '.join(split.classes)}".replace("\n", " "),
-        *_dataset_lines(train, test),
-        "INPUT:",
-        '  MASK_FORMAT: "bitmask"',
-        f"  # {scale.reason}",
-        "  CROP:",
-        f"    ENABLED: {bool(scale.crop_px)}",
-        '    TYPE: "absolute"',
-        f"    SIZE: {[scale.crop_px or 256] * 2}",
-        f"  MIN_SIZE_TRAIN: {scale.min_sizes}",
-        f"  MAX_SIZE_TRAIN: {scale.max_size}",
-        f"  MIN_SIZE_TEST: {scale.min_size_test}",
-        f"  MAX_SIZE_TEST: {scale.max_size_test}",
-        "TEST:",
-        f"  DETECTIONS_PER_IMAGE: {suggest_detections(most)}  # most cells in an image: {most}",
-        "CELLSEG:",
-        *_declaration_lines(split.declaration),
-        "  INPUT:",
-        f'    NORMALIZE: "{normalize}"',
-    ]
-    return "\n".join(lines) + "\n"
+    environment = Environment(trim_blocks=True, undefined=StrictUndefined)  # YAML: no HTML escapes
+    environment.filters["tojson"] = json.dumps
+    return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+        cells=len(sizes_wh), images=len(images), train=train, test=test, classes=split.classes,
+        base=str(base_config.resolve()), declaration=_own_declaration(split.declaration),
+        mean=mean, std=std, normalize=normalize, scale=scale, most=most,
+        anchors=[[size] for size in suggest_anchors(sizes_wh * scale.factor)],
+        aspect_ratios=suggest_aspect_ratios(sizes_wh), detections=suggest_detections(most),
+        topk=[
+            round_up(5 * in_window, least=500), round_up(5 * most, least=500),
+            round_up(2.5 * in_window, least=200), round_up(4 * most, least=200),
+        ],
+    ) + "\n"  # fmt: skip
 
 
 def choose_splits(names: Sequence[str]) -> tuple[str, str]:
@@ -131,21 +110,15 @@ def choose_splits(names: Sequence[str]) -> tuple[str, str]:
     return train, next(tests, others[-1])
 
 
-def _dataset_lines(train: str, test: str) -> list[str]:
-    names = {"TRAIN": train, "TEST": test}
-    return ["DATASETS:", *(f"  {key}: ({json.dumps(name)},)" for key, name in names.items())]
-
-
-def _declaration_lines(declaration: Any) -> list[str]:
-    """The user's own YAML file; those that come with cellseg are found by themselves."""
+def _own_declaration(declaration: Any) -> str:
+    """The user's own YAML file; "" for those that come with cellseg, which are found anyway."""
     from cellseg.datasets.registration import builtin_declarations
 
     if declaration is None:
-        return []
+        return ""
     path = Path(declaration.path).resolve()
-    if path in [built_in.resolve() for built_in in builtin_declarations()]:
-        return []
-    return ["  DATASETS:", f"    DECLARATIONS: [{json.dumps(str(path))}]"]
+    shipped = [built_in.resolve() for built_in in builtin_declarations()]
+    return "" if path in shipped else str(path)
 
 
 def _cell_sizes(images: Sequence[ImageMeasures]) -> NDArray[np.float64]:
@@ -267,7 +240,7 @@ def measure_pixels(
     step = max(1, len(images) // _MAX_IMAGES_FOR_MEAN)
     sums, squares, count = np.zeros(3), np.zeros(3), 0
     for image in images[::step]:
-        taken = image_input.read_model_input(image.record.image_path)
+        taken = image_input.read_model_input(path_of_image(image.record))
         pixels = taken.reshape(-1, 3).astype(np.float64)
         sums += pixels.sum(axis=0)
         squares += (pixels**2).sum(axis=0)

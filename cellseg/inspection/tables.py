@@ -1,4 +1,4 @@
-"""The figures as text and as CSV files."""
+"""What was measured as text and as CSV files."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ _IMAGE_COLUMNS = (
 
 
 def summarize_splits(images: Sequence[ImageMeasures], names: Sequence[str]) -> str:
-    """A table with one column per split and one row per figure."""
-    columns = {name: _summarize([one for one in images if one.split == name]) for name in names}
-    rows = list(next(iter(columns.values()))) if columns else []
+    """A table with one column per split and one row per measure."""
+    by_split = {name: [image for image in images if image.split == name] for name in names}
+    columns = [_summarize(own) for own in by_split.values()]
+    table = [[row, *(column[row] for column in columns)] for row in (columns[0] if columns else ())]
     classes = sorted({c for image in images for c in image.cells.class_name.tolist()})
-    table: list[list[Any]] = [[row, *(columns[name][row] for name in names)] for row in rows]
-    if len(classes) > 1:
-        for label in classes:
-            counts = [
-                sum(int((m.cells.class_name == label).sum()) for m in images if m.split == name)
-                for name in names
-            ]
-            table.append([f"cells of class {label}", *counts])
+    for label in classes if len(classes) > 1 else ():
+        counts = [
+            sum(np.count_nonzero(image.cells.class_name == label) for image in own)
+            for own in by_split.values()
+        ]
+        table.append([f"cells of class {label}", *map(str, counts)])
     return tabulate(
         table, headers=["", *names], disable_numparse=True,
         colalign=["left", *(["right"] * len(names))],
@@ -113,17 +112,12 @@ def list_findings(findings: Sequence[Finding]) -> str:
     for severity, kind in kinds:
         same = [f for f in findings if (f.severity, f.kind) == (severity, kind)]
         lines.append(f"{severity:8}{kind} ({len(same)})")
-        lines += [
-            _LONG_HASH.sub(r"\1..", f"        {_place(f)}: {f.text}")
-            for f in same[:_SHOWN_PER_KIND]
-        ]
+        for f in same[:_SHOWN_PER_KIND]:
+            where = f"{f.split} {f.image_id}".rstrip()
+            lines.append(_LONG_HASH.sub(r"\1..", f"        {where}: {f.text}"))
         if len(same) > _SHOWN_PER_KIND:
             lines.append(f"        ... and {len(same) - _SHOWN_PER_KIND} more in findings.csv")
     return "\n".join(lines)
-
-
-def _place(finding: Finding) -> str:
-    return f"{finding.split} {finding.image_id}".rstrip()
 
 
 def count_findings(findings: Sequence[Finding]) -> str:

@@ -1,32 +1,53 @@
-"""Annotation formats on disk; one module each.
+"""File formats: data sets, predictions and exports, all of them in and out as `ImageRecord`.
 
-To add one: a module with a function that reads one split, and a line in `FORMATS`.
+One module per format, which says in a `FileFormat` how it is read and written and what it can hold.
+`read_records` reads a split of a data set, `write_predictions` writes cells without their images,
+`cellseg.io.conversion` goes from one format to another.
+
+A plug-in adds a format with one line, and it is then known to declarations, `convert`, `predict`
+and `evaluate` alike. Most formats keep the cells of an image in a file of its own; then a function
+that reads such a file and one that writes it are all it takes:
+
+    from cellseg.io import FORMATS
+    from cellseg.io.per_image import CellFile, format_of_files
+
+    FORMATS["my_format"] = format_of_files(
+        CellFile(
+            kind="cell list",           # in messages: "no cell list cells/a.txt"
+            folder="cells",             # beside the folder `images` of a split
+            suffixes=(".txt",),
+            written_suffix=".txt",
+            read=read_my_cells,         # (path, image_hw, classes, options) -> CellInstances
+            write=write_my_cells,       # (record, path, classes, options)
+        )
+    )
+
+Any other layout is a `FileFormat` of its own functions.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.io import (
-    cellpose,
     coco_json,
     geojson,
     imagej_rois,
     instance_masks,
     label_images,
     run_length_tables,
-    stardist,
     synthetic,
 )
-from cellseg.io.base import DatasetFormat, Option
-from cellseg.io.records import CellRecord
+from cellseg.io.base import FileFormat, Option, WriteRecord
+from cellseg.names import suggest_name
 
-FORMATS: dict[str, DatasetFormat] = {
-    "cellpose": cellpose.FORMAT,
+FORMATS: dict[str, FileFormat] = {
+    "cellpose": label_images.CELLPOSE,
     "coco_json": coco_json.FORMAT,
     "dsb2018_table": run_length_tables.DSB2018_TABLE,
     "geojson": geojson.FORMAT,
@@ -34,18 +55,27 @@ FORMATS: dict[str, DatasetFormat] = {
     "instance_masks": instance_masks.FORMAT,
     "label_images": label_images.FORMAT,
     "sartorius_table": run_length_tables.SARTORIUS_TABLE,
-    "stardist": stardist.FORMAT,
+    "stardist": label_images.STARDIST,
     "synthetic": synthetic.FORMAT,
 }
 
-__all__ = ["FORMATS", "DatasetFormat", "Option", "find_format", "read_records"]
+__all__ = [
+    "FORMATS",
+    "FileFormat",
+    "ImageRecord",
+    "Option",
+    "WriteRecord",
+    "find_format",
+    "open_predictions",
+    "read_records",
+    "write_predictions",
+]
 
 
-def find_format(name: str) -> DatasetFormat:
+def find_format(name: str) -> FileFormat:
     """The format called `name`; a DatasetError with the near names if there is none."""
     if name not in FORMATS:
-        near = difflib.get_close_matches(str(name), FORMATS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(FORMATS))}"
+        hint = suggest_name(name, sorted(FORMATS), "there are")
         raise DatasetError(f"no dataset format {name!r}; {hint}")
     return FORMATS[name]
 
@@ -57,7 +87,7 @@ def read_records(
     *,
     classes: Sequence[str] = ("cell",),
     **options: Any,
-) -> list[CellRecord]:
+) -> list[ImageRecord]:
     """Read one split of a dataset.
 
     Args:
@@ -65,7 +95,8 @@ def read_records(
         root: the dataset's folder.
         split: what the format's splits are: the name of a folder below `root`; for `synthetic` a
             dict with `images` and `seed`.
-        classes: class names; cells of a dataset with one class need no further information.
+        classes: class names; a cell's class is the place of its own among them. Cells of a dataset
+            with one class need no further information.
         options: the format's own.
 
     Returns:
@@ -75,3 +106,55 @@ def read_records(
         DatasetError: nothing there, or all offending files in one message.
     """
     return find_format(format_name).read(Path(root), split, tuple(classes), options)
+
+
+def open_predictions(
+    folder: str | Path, format_name: str, classes: Sequence[str] = ("cell",)
+) -> AbstractContextManager[WriteRecord]:
+    """A context whose value writes the predicted cells of one image after the other.
+
+    Args:
+        folder: made if needed; the files lie in it as those of a split do, without the images.
+        format_name: a key of `FORMATS`.
+        classes: class names, by the numbers of the cells' classes.
+
+    Raises:
+        DatasetError: the format cannot be written like this, or not with these classes.
+
+    Example:
+        >>> with open_predictions("found", "geojson") as write:  # doctest: +SKIP
+        ...     write(ImageRecord("a", cells))
+    """
+    opener = find_format(format_name).open_predictions
+    if opener is None:
+        names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
+        raise DatasetError(
+            f"predictions cannot be written as {format_name}; choose one of {', '.join(names)}"
+        )
+    return opener(Path(folder), tuple(classes))
+
+
+def write_predictions(
+    records: Iterable[ImageRecord],
+    folder: str | Path,
+    format_name: str,
+    classes: Sequence[str] = ("cell",),
+) -> int:
+    """Write predicted cells, without their images; see `open_predictions`.
+
+    Detections without a pixel, and what the format does not hold (`FileFormat.holds`), are not in
+    the files: where a pixel can have one cell only, the one with the higher score keeps it.
+
+    Args:
+        records: may be a generator, may be empty.
+        folder, format_name, classes: as in `open_predictions`.
+
+    Returns:
+        The number of images.
+    """
+    count = 0
+    with open_predictions(folder, format_name, classes) as write:
+        for record in records:
+            write(record)
+            count += 1
+    return count

@@ -1,26 +1,30 @@
-"""What formats have in common: their description, their problems, reading many files at once."""
+"""What all file formats share: their description, their problems, the folders they write."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cellseg.cells.labels import Crop, IntArray, crops_to_rles
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.images import IMAGE_SUFFIXES
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.names import suggest_name
 
 TREES_HINT = "datasets/README.md shows the folders that each format expects."
 
 ANY_CLASS = ("cell",)
+
+OVERLAPS, CLASSES, CROWD, SCORES = "overlaps", "classes", "crowd", "scores"
+HOLES, EMPTY_IMAGES = "holes", "empty images"
+ALL_BUT_SCORES = frozenset((OVERLAPS, CLASSES, CROWD, HOLES, EMPTY_IMAGES))
+EVERYTHING = ALL_BUT_SCORES | {SCORES}
 
 T = TypeVar("T")
 
@@ -35,18 +39,19 @@ class Option:
 
 FOLDER_NAME = Option("the name of a folder", lambda value: isinstance(value, str) and value != "")
 
-
-Read = Callable[[Path, Any, tuple[str, ...], Mapping[str, Any]], list[CellRecord]]
-Write = Callable[
-    [Sequence[CellRecord], Path, Any, tuple[str, ...], Mapping[str, Any]],
-    None,
-]
+Read = Callable[[Path, Any, tuple[str, ...], Mapping[str, Any]], list[ImageRecord]]
+Write = Callable[[Sequence[ImageRecord], Path, Any, tuple[str, ...], Mapping[str, Any]], None]
 FindClasses = Callable[[Path, Any, Mapping[str, Any]], tuple[str, ...]]
+FindCategoryIds = Callable[[Path, Any, tuple[str, ...], Mapping[str, Any]], dict[int, int]]
+WriteRecord = Callable[[ImageRecord], None]
+OpenPredictions = Callable[[Path, tuple[str, ...]], AbstractContextManager[WriteRecord]]
 
 
 @dataclass(frozen=True)
-class DatasetFormat:
-    """An annotation format.
+class FileFormat:
+    """A file format: how data sets are read and written in it, and predictions written.
+
+    A cell's class is its place in `classes` everywhere.
 
     Attributes:
         read: (root, split, classes, options) -> records.
@@ -55,9 +60,16 @@ class DatasetFormat:
         has_files: the data lie in a folder `root`; otherwise there is no such key.
         write: (records, root, split, classes, options): annotations and copies of the images, such
             that `read` with the same arguments gives the same records; None if there is no writer.
-        loses: what the format cannot hold, of "overlaps" (a pixel has one cell), "classes",
-            "crowd" (regions of uncounted cells), "empty images" and "holes".
+        open_predictions: (folder, classes) -> a context whose value writes one record at a time,
+            without the image; complete when the context ends well. None if predictions cannot be
+            written.
+        holds: what of "overlaps" (a pixel of several cells), "classes", "crowd" (regions of
+            uncounted cells), "scores", "holes" and "empty images" the files can say.
         find_classes: (root, split, options) -> names in the files; None where files have none.
+        find_category_ids: (root, split, classes, options) -> class of each number that the files
+            themselves give to classes; None where files have no such numbers.
+        code: a function of the module that reads, where that is another one than `read`'s: the
+            cache of parsed annotations is made anew when the module's code changes.
     """
 
     read: Read
@@ -65,8 +77,11 @@ class DatasetFormat:
     options: Mapping[str, Option] = field(default_factory=dict)
     has_files: bool = True
     write: Write | None = None
-    loses: tuple[str, ...] = ()
+    open_predictions: OpenPredictions | None = None
+    holds: frozenset[str] = ALL_BUT_SCORES
     find_classes: FindClasses | None = None
+    find_category_ids: FindCategoryIds | None = None
+    code: Callable[..., Any] | None = None
 
 
 class Problems(list[str]):
@@ -74,8 +89,8 @@ class Problems(list[str]):
 
 
 def read_all(
-    items: Sequence[T], read_one: Callable[[T], CellRecord | Problems], folder: Path
-) -> list[CellRecord]:
+    items: Sequence[T], read_one: Callable[[T], ImageRecord | Problems], folder: Path
+) -> list[ImageRecord]:
     """Read all items with a few threads (decoding lets go of the interpreter lock).
 
     Raises:
@@ -85,7 +100,7 @@ def read_all(
         results = list(pool.map(read_one, items))
     problems = [line for result in results if isinstance(result, Problems) for line in result]
     raise_problems(folder, problems)
-    return [result for result in results if isinstance(result, CellRecord)]
+    return [result for result in results if isinstance(result, ImageRecord)]
 
 
 def raise_problems(folder: Path, problems: Sequence[str]) -> None:
@@ -139,41 +154,69 @@ def check_free(path: Path) -> None:
         raise DatasetError(f"{path}: is there already; nothing is written over. Name another place")
 
 
-def copy_images(records: Sequence[CellRecord], folder: Path) -> list[Path]:
+def copy_images(records: Sequence[ImageRecord], folder: Path) -> None:
     """Copy the images, byte by byte, to `<folder>/<image_id>.<ending>`; the folder is made.
 
     Raises:
         DatasetError: ids that are no file names or occur twice, and files that cannot be copied.
     """
-    targets = [folder / image_file_name(record) for record in records]
-    stems = [path.stem for path in targets]
+    names = [image_file_name(record) for record in records]
+    stems = [record.image_id for record in records]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1}) if _repeat(stems) else []
     if twice:
         raise DatasetError(f"{folder}: image ids that occur twice: {', '.join(twice[:10])}")
     folder.mkdir(parents=True, exist_ok=True)
-    for record, target in zip(records, targets):
-        copy_image(record, target)
-    return targets
+    for record, name in zip(records, names):
+        copy_image(record, folder / name)
 
 
-def copy_image(record: CellRecord, target: Path) -> None:
+def copy_image(record: ImageRecord, target: Path) -> None:
     """Copy one image's bytes; its rights are those of a new file."""
     try:
-        shutil.copyfile(record.image_path, target)
+        shutil.copyfile(path_of_image(record), target)
     except OSError as error:
         raise DatasetError(
             f"{record.image_path}: cannot be copied to {target}: {error.strerror or error}"
         ) from error
 
 
-def image_file_name(record: CellRecord) -> str:
+def path_of_image(record: ImageRecord) -> Path:
+    """The image's file; a DatasetError where only the cells are known."""
+    if record.image_path is None:
+        raise DatasetError(
+            f"{record.image_id}: its image is not known; name the folder of images, or write the "
+            "cells without images (cellseg.io.write_predictions)"
+        )
+    return record.image_path
+
+
+def image_file_name(record: ImageRecord) -> str:
     """The id with the ending of the image; a DatasetError if that is no name of one file."""
-    name = f"{record.image_id}{record.image_path.suffix}"
+    check_file_name(record)
+    return f"{record.image_id}{path_of_image(record).suffix}"
+
+
+def check_file_name(record: ImageRecord) -> None:
+    """Raise DatasetError for an image id that cannot be the name of a file."""
+    name = f"{record.image_id}.x"
     if not record.image_id or record.image_id.startswith(".") or Path(name).name != name:
         raise DatasetError(
             f"{record.image_path}: the image id {record.image_id!r} cannot be a file's name"
         )
-    return name
+
+
+def check_cells(record: ImageRecord, classes: Sequence[str]) -> None:
+    """Raise DatasetError for cells that no file could say: without a pixel, or of no class."""
+    where = record.image_path or record.image_id
+    strange = sorted(set(record.cells.classes.tolist()) - set(range(len(classes))))
+    if strange:
+        raise DatasetError(
+            f"{where}: a cell of class {strange[0]} (from 0); there are {len(classes)}: "
+            f"{', '.join(classes)}"
+        )
+    empty = (record.cells.areas_px == 0).nonzero()[0].tolist()
+    if empty:
+        raise DatasetError(f"{where}: cell {empty[0] + 1} has no pixel")
 
 
 def _repeat(names: Sequence[str]) -> bool:
@@ -192,8 +235,8 @@ def list_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[P
 
 def match_classes(
     found: Iterable[str], classes: tuple[str, ...]
-) -> tuple[dict[str, str], list[str]]:
-    """Declared class of each class name in the files.
+) -> tuple[dict[str, int], list[str]]:
+    """The class of each class name in the files.
 
     Args:
         found: names in the files.
@@ -201,39 +244,14 @@ def match_classes(
             classes has, takes cells of every name.
 
     Returns:
-        Name in the file to declared name, and one text for each name that is not declared.
+        Name in the file to the place in `classes`, and one text for each name that is not declared.
     """
     names = sorted(set(found))
     if classes == ANY_CLASS:
-        return dict.fromkeys(names, classes[0]), []
-    problems = []
-    for name in names:
-        if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"declared are {', '.join(classes)}"
-            problems.append(f"unknown class {name!r}; {hint}")
-    return {name: name for name in names}, problems
-
-
-def make_cells(
-    crops: Sequence[Crop],
-    offsets_rc: IntArray,
-    image_hw: tuple[int, int],
-    class_names: Sequence[str],
-) -> tuple[CellAnnotation, ...]:
-    """Annotations of one image's cells from their tight crops."""
-    return tuple(
-        CellAnnotation(
-            rle=rle,
-            box_xyxy=(
-                float(col),
-                float(row),
-                float(col + crop.shape[1]),
-                float(row + crop.shape[0]),
-            ),
-            class_name=name,
-        )
-        for rle, crop, (row, col), name in zip(
-            crops_to_rles(crops, offsets_rc, image_hw), crops, offsets_rc.tolist(), class_names
-        )
-    )
+        return dict.fromkeys(names, 0), []
+    problems = [
+        f"unknown class {name!r}; {suggest_name(name, classes, 'declared are')}"
+        for name in names
+        if name not in classes
+    ]
+    return {name: classes.index(name) for name in names if name in classes}, problems

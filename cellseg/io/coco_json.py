@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellseg.cells.run_lengths import rles_to_runs
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, LabelError
 from cellseg.images import read_image_hw
 from cellseg.io.base import (
     FOLDER_NAME,
-    DatasetFormat,
+    FileFormat,
     Option,
     Problems,
+    check_cells,
     copy_images,
     find_split_folder,
     image_file_name,
@@ -34,8 +36,7 @@ from cellseg.io.base import (
     raise_problems,
     read_all,
 )
-from cellseg.io.coco_segmentations import decode_annotations
-from cellseg.io.records import CellRecord
+from cellseg.io.coco_segmentations import annotations_to_cells
 
 Json = dict[str, Any]
 
@@ -55,13 +56,13 @@ class _Case:
 
 def read_split(
     root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[CellRecord]:
+) -> list[ImageRecord]:
     """Records of one split; see `cellseg.io.read_records`."""
     file, folder = _find_places(root, split, **options)
     content = _read_json(file)
-    names = _match_categories(file, content, classes)
-    cases = _pair_up(file, folder, content, names)
-    return read_all(cases, partial(_read_case, names=names, file=file), file)
+    numbers = _match_categories(file, content, classes)
+    cases = _pair_up(file, folder, content)
+    return read_all(cases, partial(_read_case, numbers=numbers, file=file), file)
 
 
 def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -70,6 +71,18 @@ def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[st
     categories = _read_json(file)["categories"]
     raise_problems(file, list(_categories_problems(categories)))
     return tuple(dict.fromkeys(category["name"] for category in categories))
+
+
+def find_category_ids(
+    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
+) -> dict[int, int]:
+    """The class of each category id of the file that has one, the ids ascending."""
+    file, _ = _find_places(root, split, **options)
+    categories = _read_json(file)["categories"]
+    raise_problems(file, list(_categories_problems(categories)))
+    names = {entry["id"]: entry["name"] for entry in categories}
+    numbers, _ = match_classes(names.values(), classes)
+    return {key: numbers[name] for key, name in sorted(names.items()) if name in numbers}
 
 
 def _find_places(
@@ -124,7 +137,7 @@ def _categories_problems(categories: Sequence[Json]) -> Iterator[str]:
         yield f"categories: the name {wrong[0]!r} is no text"
 
 
-def _match_categories(file: Path, content: Json, classes: tuple[str, ...]) -> dict[int, str]:
+def _match_categories(file: Path, content: Json, classes: tuple[str, ...]) -> dict[int, int]:
     """Class of each category id that has annotations."""
     categories, annotations = content["categories"], content["annotations"]
     raise_problems(file, list(_categories_problems(categories)))
@@ -143,7 +156,7 @@ def _hashable(value: Any) -> Any:
     return value if isinstance(value, (int, str, float)) else repr(value)
 
 
-def _pair_up(file: Path, folder: Path, content: Json, names: Mapping[int, str]) -> list[_Case]:
+def _pair_up(file: Path, folder: Path, content: Json) -> list[_Case]:
     """Images with their annotations, by ascending id of the record."""
     images, annotations = content["images"], content["annotations"]
     with_ids = [entry for entry in annotations if "id" in entry]
@@ -207,7 +220,7 @@ def _record_ids(file: Path, file_names: Sequence[str]) -> list[str]:
     return stems
 
 
-def _read_case(case: _Case, names: Mapping[int, str], file: Path) -> CellRecord | Problems:
+def _read_case(case: _Case, numbers: Mapping[int, int], file: Path) -> ImageRecord | Problems:
     try:
         image_hw = read_image_hw(case.path)
     except ImageReadError as error:
@@ -221,20 +234,20 @@ def _read_case(case: _Case, names: Mapping[int, str], file: Path) -> CellRecord 
             ]
         )
     try:
-        cells = decode_annotations(case.annotations, image_hw, names)
+        cells = annotations_to_cells(case.annotations, image_hw, numbers)
     except LabelError as error:
         return Problems(f"{case.entry['file_name']}: {line}" for line in str(error).splitlines())
-    return CellRecord(case.image_id, case.path, image_hw, cells)
+    return ImageRecord(case.image_id, cells, case.path)
 
 
 def write_split(
-    records: Sequence[CellRecord],
+    records: Sequence[ImageRecord],
     root: Path,
     split: str,
     classes: tuple[str, ...],
     options: Mapping[str, Any],
 ) -> None:
-    """Write `<root>/<split>/annotations.json` and `images/`; see `DatasetFormat.write`."""
+    """Write `<root>/<split>/annotations.json` and `images/`; see `FileFormat.write`."""
     if split.lower().endswith(".json"):
         raise DatasetError(f"{split}: a split is written as a folder; name it without .json")
     file, folder = options.get("annotations", ANNOTATIONS), options.get("images", "images")
@@ -244,50 +257,47 @@ def write_split(
         (partial_folder / file).write_text(json.dumps(content), encoding="utf-8")
 
 
-def records_to_coco(records: Iterable[CellRecord], classes: Sequence[str]) -> Json:
+def records_to_coco(records: Iterable[ImageRecord], classes: Sequence[str]) -> Json:
     """The content of an annotation file; ids count from 1, categories in the order of `classes`."""
-    numbers = {name: number for number, name in enumerate(classes, 1)}
     images: list[Json] = []
     annotations: list[Json] = []
     for image_id, record in enumerate(records, 1):
+        check_cells(record, classes)
         height, width = record.image_hw
         name = image_file_name(record)
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for cell, area_px in zip(record.cells, _areas_px(record)):
-            if cell.class_name not in numbers:
-                raise DatasetError(
-                    f"{record.image_path}: a cell of class {cell.class_name!r}; "
-                    f"declared are {', '.join(classes)}"
-                )
-            x0, y0, x1, y1 = cell.box_xyxy
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": numbers[cell.class_name],
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": area_px,
-                    "iscrowd": int(cell.is_crowd),
-                    "segmentation": cell.rle,
-                }
-            )
-    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+        for entry in _cells_to_annotations(record.cells):
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **entry})
     return {
         "info": {},
         "licenses": [],
-        "categories": categories,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
         "images": images,
         "annotations": annotations,
     }
 
 
-def _areas_px(record: CellRecord) -> list[int]:
-    cells, starts, ends = rles_to_runs([cell.rle for cell in record.cells], record.image_hw)
-    areas = np.bincount(cells, weights=ends - starts, minlength=len(record.cells))
-    return areas.astype(int).tolist()
+def _cells_to_annotations(cells: CellInstances) -> Iterator[Json]:
+    corners = cells.boxes_xyxy.astype(np.float64)
+    boxes_xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    columns = zip(
+        (cells.classes + 1).tolist(),
+        boxes_xywh.tolist(),
+        cells.areas_px.tolist(),
+        cells.is_crowd.astype(int).tolist(),
+        cells.to_rles(),
+    )
+    for category_id, box, area_px, is_crowd, rle in columns:
+        yield {
+            "category_id": category_id,
+            "bbox": box,
+            "area": area_px,
+            "iscrowd": is_crowd,
+            "segmentation": rle,
+        }
 
 
-FORMAT = DatasetFormat(
+FORMAT = FileFormat(
     read_split,
     split=Option("the name of a folder or of a .json file", FOLDER_NAME.accepts),
     options={
@@ -296,4 +306,5 @@ FORMAT = DatasetFormat(
     },
     write=write_split,
     find_classes=find_classes,
+    find_category_ids=find_category_ids,
 )

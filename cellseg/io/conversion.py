@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellseg.cells.labels import crops_to_label_image, label_image_to_rles, rle_to_crop
-from cellseg.cells.run_lengths import Rle, rles_to_runs
-from cellseg.cells.runs import Runs, merge_touching
-from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import crops_to_label_image, label_image_to_runs
+from cellseg.cells.records import ImageRecord
+from cellseg.cells.runs import Runs
+from cellseg.errors import DatasetError, collect_problems
 from cellseg.io import FORMATS, find_format, read_records
-from cellseg.io.base import ANY_CLASS, DatasetFormat
-from cellseg.io.records import CellRecord, runs_to_cells
+from cellseg.io.base import ANY_CLASS, CLASSES, CROWD, EMPTY_IMAGES, OVERLAPS, FileFormat
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SplitPlace:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def format(self) -> DatasetFormat:
+    def format(self) -> FileFormat:
         return find_format(self.format_name)
 
 
@@ -117,8 +117,8 @@ def _find_classes(source: SplitPlace) -> tuple[str, ...]:
 
 
 def fit_records(
-    records: Sequence[CellRecord], classes: tuple[str, ...], target: DatasetFormat
-) -> tuple[list[CellRecord], tuple[str, ...], list[str]]:
+    records: Sequence[ImageRecord], classes: tuple[str, ...], target: FileFormat
+) -> tuple[list[ImageRecord], tuple[str, ...], list[str]]:
     """Leave out what a format cannot hold.
 
     Crowd regions go; where cells overlap, the earlier one keeps the pixels; several classes become
@@ -128,50 +128,44 @@ def fit_records(
         Records and classes that the format holds exactly, and one line per kind of loss.
     """
     fitted, losses = list(records), []
-    for kind, fit in (("crowd", _leave_out_crowds), ("overlaps", _cut_overlaps)):
-        if kind in target.loses:
+    for kind, fit in ((CROWD, _leave_out_crowds), (OVERLAPS, _cut_overlaps)):
+        if kind not in target.holds:
             fitted, loss = fit(fitted)
             losses += loss
-    if "classes" in target.loses and len(classes) > 1:
-        used = {cell.class_name for record in fitted for cell in record.cells}
+    if CLASSES not in target.holds and len(classes) > 1:
+        used = {classes[k] for record in fitted for k in np.unique(record.cells.classes)}
         losses.append(f"classes: {', '.join(sorted(used)) or 'declared'} become `{ANY_CLASS[0]}`")
         classes = ANY_CLASS
         fitted = [
-            replace(
-                record,
-                cells=tuple(replace(cell, class_name=classes[0]) for cell in record.cells),
-            )
+            replace(record, cells=record.cells.replace(classes=np.zeros(len(record.cells), int)))
             for record in fitted
         ]
-    if "empty images" in target.loses:
-        empty = [record.image_id for record in fitted if not record.cells]
-        fitted = [record for record in fitted if record.cells]
+    if EMPTY_IMAGES not in target.holds:
+        empty = [record.image_id for record in fitted if not len(record.cells)]
+        fitted = [record for record in fitted if len(record.cells)]
         if empty:
             losses.append(f"empty images: {len(empty)} images are left out: {_listed(empty)}")
     return fitted, classes, losses
 
 
-def _leave_out_crowds(records: Sequence[CellRecord]) -> tuple[list[CellRecord], list[str]]:
-    number = sum(cell.is_crowd for record in records for cell in record.cells)
+def _leave_out_crowds(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[str]]:
+    number = sum(int(record.cells.is_crowd.sum()) for record in records)
     if not number:
         return list(records), []
-    kept = [
-        replace(record, cells=tuple(cell for cell in record.cells if not cell.is_crowd))
-        for record in records
-    ]
+    kept = [replace(record, cells=record.cells.counted) for record in records]
     return kept, [f"crowd: {number} crowd regions are left out"]
 
 
-def _cut_overlaps(records: Sequence[CellRecord]) -> tuple[list[CellRecord], list[str]]:
+def _cut_overlaps(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[str]]:
     kept, hidden, shared, touched = [], 0, 0, []
     for record in records:
-        runs = _runs([cell.rle for cell in record.cells], record.image_hw)
-        num_shared = count_shared_pixels(runs)
-        kept.append(_cut_record(record) if num_shared else record)
+        num_shared = count_shared_pixels(record.cells.runs)
+        cells = _cut_cells(record.cells) if num_shared else record.cells
+        kept.append(replace(record, cells=cells))
         if num_shared:
             touched.append(record.image_id)
             shared += num_shared
-            hidden += len(record.cells) - len(kept[-1].cells)
+            hidden += len(record.cells) - len(cells)
     if not touched:
         return kept, []
     line = (
@@ -190,23 +184,20 @@ def count_shared_pixels(runs: Runs) -> int:
     return int((ends - starts).sum() - new.sum())
 
 
-def _cut_record(record: CellRecord) -> CellRecord:
-    decoded = [rle_to_crop(cell.rle) for cell in record.cells]
-    crops, offsets = [crop for crop, _ in decoded], [offset for _, offset in decoded]
-    labels = crops_to_label_image(crops, offsets, record.image_hw)
-    ids, rles = label_image_to_rles(labels)
-    left = [record.cells[k - 1] for k in ids.tolist()]
-    cells = runs_to_cells(
-        _runs(rles, record.image_hw),
-        record.image_hw,
-        [cell.class_name for cell in left],
-        [cell.is_crowd for cell in left],
+def _cut_cells(cells: CellInstances) -> CellInstances:
+    """Cells that share no pixel: the one with the higher score keeps it, else the earlier one."""
+    order = np.argsort(-cells.scores, kind="stable")
+    labels = crops_to_label_image(cells.crops, cells.offsets_rc, cells.image_hw, order)
+    ids, runs = label_image_to_runs(labels)
+    left = cells[ids - 1]
+    return CellInstances.from_runs(
+        runs,
+        len(ids),
+        cells.image_hw,
+        scores=left.scores,
+        classes=left.classes,
+        is_crowd=left.is_crowd,
     )
-    return replace(record, cells=cells)
-
-
-def _runs(rles: Sequence[Rle], image_hw: tuple[int, int]) -> Runs:
-    return merge_touching(Runs(*rles_to_runs(rles, image_hw)))
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
@@ -214,7 +205,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
 
 
 def _check_written(
-    records: Sequence[CellRecord], target: SplitPlace, classes: tuple[str, ...]
+    records: Sequence[ImageRecord], target: SplitPlace, classes: tuple[str, ...]
 ) -> None:
     """Raise DatasetError if the files do not hold these records; the order of cells is free."""
     back = read_records(
@@ -229,7 +220,7 @@ def _check_written(
         )
 
 
-def compare_records(first: Sequence[CellRecord], second: Sequence[CellRecord]) -> list[str]:
+def compare_records(first: Sequence[ImageRecord], second: Sequence[ImageRecord]) -> list[str]:
     """Differences between two readings of a split, one line per image; the cells' order is free."""
     there = {record.image_id: record for record in second}
     problems = [f"{name}: only in the second" for name in there.keys() - _ids(first)]
@@ -249,17 +240,11 @@ def compare_records(first: Sequence[CellRecord], second: Sequence[CellRecord]) -
     return problems
 
 
-def _ids(records: Sequence[CellRecord]) -> set[str]:
+def _ids(records: Sequence[ImageRecord]) -> set[str]:
     return {record.image_id for record in records}
 
 
-def _cell_counts(record: CellRecord) -> Counter[tuple[str, str, bool]]:
+def _cell_counts(record: ImageRecord) -> Counter[tuple[str, int, bool]]:
     """How often each cell occurs, by pixels, class and being a crowd."""
-    try:
-        runs = _runs([cell.rle for cell in record.cells], record.image_hw)
-    except LabelError as error:
-        raise DatasetError(f"{record.image_path}: {error}") from error
-    names = [cell.class_name for cell in record.cells]
-    crowds = [cell.is_crowd for cell in record.cells]
-    canonical = runs_to_cells(runs, record.image_hw, names, crowds)
-    return Counter((cell.rle["counts"], cell.class_name, cell.is_crowd) for cell in canonical)
+    counts = (rle["counts"] for rle in record.cells.to_rles())
+    return Counter(zip(counts, record.cells.classes.tolist(), record.cells.is_crowd.tolist()))

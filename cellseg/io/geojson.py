@@ -13,7 +13,8 @@ classification; where one class is declared, cells without classification are of
                                     cells, say) are left out. By default every object is a cell
 
 An image without cells has a collection without features. Outlines are written along the pixels'
-edges, holes and pieces included, so that they are read back exactly.
+edges, holes and pieces included, so that they are read back exactly. The score of a predicted cell
+is its measurement `score`.
 """
 
 from __future__ import annotations
@@ -21,68 +22,56 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
 from cellseg.cells.polygons import crops_to_rings, group_rings
+from cellseg.cells.records import ImageRecord
 from cellseg.cells.run_lengths import IntArray
-from cellseg.errors import DatasetError, ImageReadError
-from cellseg.images import read_image_hw
-from cellseg.io.base import (
-    FOLDER_NAME,
-    DatasetFormat,
-    Option,
-    Problems,
-    copy_images,
-    find_split_folder,
-    list_files,
-    new_split_folder,
-    read_all,
-)
-from cellseg.io.outlines import Outline, outlines_to_record
-from cellseg.io.per_image import Pair, decode_cells, find_pairs
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.errors import DatasetError
+from cellseg.io.base import EVERYTHING, Option, Problems
+from cellseg.io.outlines import Outline, outlines_to_cells, score_to_text
+from cellseg.io.per_image import CellFile, format_of_files
 
 SUFFIXES = (".geojson", ".json")
 GEOMETRIES = ("geometry", "nucleusGeometry")
-CROWD = "crowd"
+CROWD, SCORE = "crowd", "score"
 
 Json = dict[str, Any]
 
 
-def read_split(
-    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[CellRecord]:
-    """Records of one split; see `cellseg.io.read_records`."""
-    folder = find_split_folder(root, split)
-    pairs = find_pairs(folder, *_folders(options), SUFFIXES, "outlines")
-    return read_all(pairs, partial(_read_pair, classes=classes, options=options), folder)
+def read_image_cells(
+    path: Path,
+    image_hw: tuple[int, int],
+    classes: tuple[str, ...] = ("cell",),
+    options: Mapping[str, Any] | None = None,
+) -> CellInstances | Problems:
+    """The cells of a GeoJSON file, in the order of its features.
 
+    Args:
+        path: the file.
+        image_hw: (height, width) of the image, pixels.
+        classes: declared names.
+        options: `geometry` and `objects`.
 
-def _folders(options: Mapping[str, Any]) -> tuple[str, str]:
-    return options.get("images", "images"), options.get("annotations", "annotations")
+    Returns:
+        The cells, or what is wrong with the features.
 
-
-def _read_pair(
-    pair: Pair, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> CellRecord | Problems:
-    try:
-        image_hw = read_image_hw(pair.image)
-        features = list(_read_features(pair.annotation, options.get("objects")))
-    except (ImageReadError, DatasetError) as error:
-        return Problems([str(error)])
+    Raises:
+        DatasetError: the file is no GeoJSON.
+    """
+    options = options or {}
     problems, outlines = Problems(), []
-    for name, feature in features:
+    for name, feature in _read_features(path, options.get("objects")):
         try:
             rings = _rings(feature, options.get("geometry", "geometry"))
-        except DatasetError as error:
-            problems.append(f"{pair.annotation}: {name}: {error}")
-        else:
             outlines += [_make_outline(name, feature, rings)] if rings else []
-    return outlines_to_record(
-        pair, image_hw, outlines, classes, where_from="its classification", problems=problems
+        except DatasetError as error:
+            problems.append(f"{path}: {name}: {error}")
+    return outlines_to_cells(
+        path, image_hw, outlines, classes, where_from="its classification", problems=problems
     )
 
 
@@ -165,9 +154,22 @@ def _points(ring: Any) -> Any:
 
 
 def _make_outline(name: str, feature: Json, rings: Sequence[Any]) -> Outline:
-    metadata = feature["properties"].get("metadata")
+    properties = feature["properties"]
+    metadata = properties.get("metadata")
     is_crowd = isinstance(metadata, dict) and metadata.get(CROWD) == "true"
-    return Outline(name, rings, _class_of(feature["properties"]), is_crowd)
+    return Outline(name, rings, _class_of(properties), is_crowd, _score_of(properties))
+
+
+def _score_of(properties: Json) -> float:
+    """The measurement `score`, 1 where there is none; older files have a list of measurements."""
+    measurements = properties.get("measurements")
+    if isinstance(measurements, list):
+        pairs = [one for one in measurements if isinstance(one, dict)]
+        measurements = {one.get("name"): one.get("value") for one in pairs}
+    score = measurements.get(SCORE, 1.0) if isinstance(measurements, dict) else 1.0
+    if not isinstance(score, (int, float)) or not np.isfinite(score):
+        raise DatasetError(f"the measurement `{SCORE}` is {score!r}, expected a number")
+    return float(score)
 
 
 def _class_of(properties: Json) -> str | None:
@@ -180,61 +182,54 @@ def _class_of(properties: Json) -> str | None:
     return str(classification).strip() or None if classification is not None else None
 
 
-def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of all classifications in a split, sorted; may be none."""
-    folder = find_split_folder(find_split_folder(root, split), _folders(options)[1])
-    found = {
-        _class_of(feature["properties"])
-        for path in list_files(folder, SUFFIXES)
-        for _, feature in _read_features(path, options.get("objects"))
-    }
-    return tuple(sorted(name for name in found if name))
+def find_file_classes(path: Path, options: Mapping[str, Any]) -> set[str]:
+    """Names of all classifications in a file."""
+    features = _read_features(path, options.get("objects"))
+    return {name for _, feature in features if (name := _class_of(feature["properties"]))}
 
 
-def write_split(
-    records: Sequence[CellRecord],
-    root: Path,
-    split: str,
+def write_image_cells(
+    record: ImageRecord,
+    path: Path,
     classes: tuple[str, ...],
-    options: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one split; see `DatasetFormat.write`."""
-    images, annotations = _folders(options)
-    with new_split_folder(root, split) as folder:
-        copy_images(records, folder / images)
-        (folder / annotations).mkdir(exist_ok=True)
-        for record in records:
-            path = folder / annotations / f"{record.image_id}.geojson"
-            path.write_text(_to_text(record, classes), encoding="utf-8")
+    """Write the cells of one image as a FeatureCollection, one feature to a line.
 
-
-def _to_text(record: CellRecord, classes: tuple[str, ...]) -> str:
-    """A FeatureCollection, one feature to a line."""
-    outlines = crops_to_rings(*decode_cells(record, classes))
+    Args:
+        record: an image and its cells, each with a pixel.
+        path: the file; its folder is there.
+        classes: class names.
+        options: not used; every outline is written as `geometry`.
+    """
+    outlines = crops_to_rings(record.cells.crops, record.cells.offsets_rc)
     lines = [
-        json.dumps(_to_feature(record.image_id, number, cell, rings), separators=(",", ":"))
-        for number, (cell, rings) in enumerate(zip(record.cells, outlines), 1)
+        json.dumps(_to_feature(record, number, classes, rings), separators=(",", ":"))
+        for number, rings in enumerate(outlines)
     ]
-    return '{"type":"FeatureCollection","features":[\n' + ",\n".join(lines) + "\n]}\n"
+    text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(lines) + "\n]}\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _to_feature(
-    image_id: str, number: int, cell: CellAnnotation, rings: Sequence[IntArray]
+    record: ImageRecord, number: int, classes: tuple[str, ...], rings: Sequence[IntArray]
 ) -> Json:
     polygons = [
         [[*ring.tolist(), ring[0].tolist()] for ring in piece] for piece in group_rings(rings)
     ]
-    single = len(polygons) == 1
+    single, cells = len(polygons) == 1, record.cells
     properties: Json = {
         "objectType": "annotation",  # what QuPath lets its users edit
-        "classification": {"name": cell.class_name},
+        "classification": {"name": classes[cells.classes[number]]},
     }
-    if cell.is_crowd:
+    if cells.is_crowd[number]:
         properties["metadata"] = {CROWD: "true"}
+    if cells.scores[number] != 1:
+        properties["measurements"] = {SCORE: float(score_to_text(cells.scores[number]))}
     return {
         "type": "Feature",
         # QuPath wants UUIDs; these are the same whenever the same cells are written.
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"cellseg/{image_id}/{number}")),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"cellseg/{record.image_id}/{number + 1}")),
         "geometry": {
             "type": "Polygon" if single else "MultiPolygon",
             "coordinates": polygons[0] if single else polygons,
@@ -243,11 +238,15 @@ def _to_feature(
     }
 
 
-FORMAT = DatasetFormat(
-    read_split,
+GEOJSON_FILE = CellFile(
+    kind="outlines",
+    folder="annotations",
+    suffixes=SUFFIXES,
+    written_suffix=SUFFIXES[0],
+    read=read_image_cells,
+    write=write_image_cells,
+    find_classes=find_file_classes,
     options={
-        "images": FOLDER_NAME,
-        "annotations": FOLDER_NAME,
         "geometry": Option(" or ".join(GEOMETRIES), lambda value: value in GEOMETRIES),
         "objects": Option(
             "a list of types of objects, such as [cell, detection]",
@@ -258,6 +257,6 @@ FORMAT = DatasetFormat(
             ),
         ),
     },
-    write=write_split,
-    find_classes=find_classes,
+    holds=EVERYTHING,
 )
+FORMAT = format_of_files(GEOJSON_FILE)

@@ -16,41 +16,32 @@ The class of a ROI is the first that it has of
 - its group: 1 is the first of the declared classes.
 Where one class is declared, ROIs without any of these are of it.
 
-Outlines are written along the pixels' edges, so that they are read back exactly.
+Outlines are written along the pixels' edges, so that they are read back exactly. The score of a
+predicted cell is its property `score`.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from cellseg.cells.instances import CellInstances
 from cellseg.cells.polygons import crops_to_rings
+from cellseg.cells.records import ImageRecord
 from cellseg.cells.run_lengths import IntArray
-from cellseg.errors import DatasetError, ImageReadError
-from cellseg.images import read_image_hw
-from cellseg.io.base import (
-    FOLDER_NAME,
-    DatasetFormat,
-    Problems,
-    copy_images,
-    find_split_folder,
-    list_files,
-    new_split_folder,
-    read_all,
-)
-from cellseg.io.outlines import Outline, outlines_to_record
-from cellseg.io.per_image import Pair, decode_cells, find_pairs
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.errors import DatasetError
+from cellseg.io.base import EVERYTHING, Problems
+from cellseg.io.outlines import Outline, outlines_to_cells, score_to_text
+from cellseg.io.per_image import CellFile, format_of_files
 from cellseg.io.roi_paths import path_to_rings, rings_to_path
 
 SUFFIXES = (".zip", ".roi")
 CLASS_PROPERTIES = ("qupath.object.classification", "class")
-CROWD_PROPERTY = "crowd"
+CROWD_PROPERTY, SCORE_PROPERTY = "crowd", "score"
 NAME_ENDS = "-_ .:"
 MAX_ROI_BYTES = 64 * 2**20
 MAX_INTEGER = 32767  # of a ROI's 16-bit coordinates
@@ -75,45 +66,51 @@ def load_roifile() -> ModuleType:
     if int(roifile.__version__.partition(".")[0]) < _OLDEST_ROIFILE:
         raise DatasetError(
             f"roifile {roifile.__version__} loses the properties of ROIs, where classes are: "
-            f"pip install 'roifile>={_OLDEST_ROIFILE}' (for Python 3.11 and newer)"
+            f"pip install 'roifile>={_OLDEST_ROIFILE}'"
         )
     return roifile
 
 
-def read_split(
-    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[CellRecord]:
-    """Records of one split; see `cellseg.io.read_records`."""
-    load_roifile()
-    folder = find_split_folder(root, split)
-    pairs = find_pairs(folder, *_folders(options), SUFFIXES, "ROIs")
-    return read_all(pairs, partial(_read_pair, classes=classes), folder)
+def read_image_cells(
+    path: Path,
+    image_hw: tuple[int, int],
+    classes: tuple[str, ...] = ("cell",),
+    options: Mapping[str, Any] | None = None,
+) -> CellInstances | Problems:
+    """The cells of a RoiSet or of a single ROI's file, in its order.
 
+    Args:
+        path: the file.
+        image_hw: (height, width) of the image, pixels.
+        classes: declared names.
+        options: not used.
 
-def _folders(options: Mapping[str, Any]) -> tuple[str, str]:
-    return options.get("images", "images"), options.get("rois", "rois")
+    Returns:
+        The cells, or what is wrong with the ROIs.
 
-
-def _read_pair(pair: Pair, classes: tuple[str, ...]) -> CellRecord | Problems:
-    try:
-        image_hw = read_image_hw(pair.image)
-        rois = list(_read_rois(pair.annotation))
-    except (ImageReadError, DatasetError) as error:
-        return Problems([str(error)])
+    Raises:
+        DatasetError: the file cannot be read, or `roifile` is not installed.
+    """
     problems, outlines = Problems(), []
-    for name, roi in rois:
+    for name, roi in _read_rois(path):
         try:
-            rings = _rings(roi)
+            outlines.append(_to_outline(roi, name, classes))
         except DatasetError as error:
-            problems.append(f"{pair.annotation}: ROI {name}: {error}")
-        else:
-            is_crowd = _properties(roi).get(CROWD_PROPERTY) == "true"
-            class_name = _class_of(roi, name, classes)
-            outlines.append(Outline(f"ROI {name}", rings, class_name, is_crowd))
+            problems.append(f"{path}: ROI {name}: {error}")
     where_from = "its property `class`, the beginning of its name, or its group"
-    return outlines_to_record(
-        pair, image_hw, outlines, classes, where_from=where_from, problems=problems
+    return outlines_to_cells(
+        path, image_hw, outlines, classes, where_from=where_from, problems=problems
     )
+
+
+def _to_outline(roi: Any, name: str, classes: tuple[str, ...]) -> Outline:
+    properties = _properties(roi)
+    is_crowd = properties.get(CROWD_PROPERTY) == "true"
+    try:
+        score = float(properties.get(SCORE_PROPERTY, 1.0))
+    except ValueError as error:
+        raise DatasetError(f"its property `{SCORE_PROPERTY}` is no number: {error}") from error
+    return Outline(f"ROI {name}", _rings(roi), _class_of(roi, name, classes), is_crowd, score)
 
 
 def _read_rois(path: Path) -> Iterator[tuple[str, Any]]:
@@ -213,56 +210,51 @@ def _beginnings(class_name: str) -> list[str]:
     return [class_name + end for end in NAME_ENDS]
 
 
-def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Classes in the ROIs' properties in a split, sorted; may be none."""
-    folder = find_split_folder(find_split_folder(root, split), _folders(options)[1])
-    found = {
-        _class_in_properties(roi)
-        for path in list_files(folder, SUFFIXES)
-        for _, roi in _read_rois(path)
-    }
-    return tuple(sorted(name for name in found if name))
+def find_file_classes(path: Path, options: Mapping[str, Any]) -> set[str]:
+    """Classes in the properties of a file's ROIs."""
+    return {name for _, roi in _read_rois(path) if (name := _class_in_properties(roi))}
 
 
-def write_split(
-    records: Sequence[CellRecord],
-    root: Path,
-    split: str,
+def write_image_cells(
+    record: ImageRecord,
+    path: Path,
     classes: tuple[str, ...],
-    options: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one split; see `DatasetFormat.write`."""
-    load_roifile()
-    images, rois = _folders(options)
-    with new_split_folder(root, split) as folder:
-        copy_images(records, folder / images)
-        (folder / rois).mkdir(exist_ok=True)
-        for record in records:
-            _write_roi_set(record, folder / rois / f"{record.image_id}.zip", classes)
+    """Write the cells of one image as a RoiSet.
 
-
-def _write_roi_set(record: CellRecord, path: Path, classes: tuple[str, ...]) -> None:
-    outlines = crops_to_rings(*decode_cells(record, classes))
+    Args:
+        record: an image and its cells, each with a pixel.
+        path: the zip file; its folder is there.
+        classes: class names; the number of a class is the ROIs' group, up to 255.
+        options: not used.
+    """
+    outlines = crops_to_rings(record.cells.crops, record.cells.offsets_rc)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, (cell, rings) in enumerate(zip(record.cells, outlines), 1):
-            name = f"{cell.class_name}-{number:04d}"
-            group = classes.index(cell.class_name) + 1
-            roi = _make_roi(rings, name, cell, group if group <= MAX_GROUP else 0)
+        for number, rings in enumerate(outlines):
+            roi = _make_roi(rings, record.cells, number, classes)
             # A fixed date, so that the same cells give the same file.
-            info = zipfile.ZipInfo(name.replace("/", "_") + ".roi")
+            info = zipfile.ZipInfo(roi.name.replace("/", "_") + ".roi")
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, roi.tobytes())
 
 
-def _make_roi(rings: Sequence[IntArray], name: str, cell: CellAnnotation, group: int) -> Any:
+def _make_roi(
+    rings: Sequence[IntArray], cells: CellInstances, number: int, classes: tuple[str, ...]
+) -> Any:
     """A traced outline; a composite where there are holes, pieces or very large coordinates."""
     roifile = load_roifile()
     points = np.concatenate(rings)
     low, high = points.min(axis=0), points.max(axis=0)
-    roi = roifile.ImagejRoi(name=name, group=group)
+    class_name, group = classes[cells.classes[number]], int(cells.classes[number]) + 1
+    roi = roifile.ImagejRoi(
+        name=f"{class_name}-{number + 1:04d}", group=group if group <= MAX_GROUP else 0
+    )
     (roi.left, roi.top), (roi.right, roi.bottom) = low.tolist(), high.tolist()
-    roi.props = f"{CLASS_PROPERTIES[0]}: {cell.class_name}\n"
-    roi.props += f"{CROWD_PROPERTY}: true\n" if cell.is_crowd else ""
+    roi.props = f"{CLASS_PROPERTIES[0]}: {class_name}\n"
+    roi.props += f"{CROWD_PROPERTY}: true\n" if cells.is_crowd[number] else ""
+    if cells.scores[number] != 1:
+        roi.props += f"{SCORE_PROPERTY}: {score_to_text(cells.scores[number])}\n"
     if len(rings) == 1 and high.max() <= MAX_INTEGER:
         roi.roitype = roifile.ROI_TYPE.TRACED
         roi.integer_coordinates = (rings[0] - low).astype(np.int32)
@@ -274,9 +266,21 @@ def _make_roi(rings: Sequence[IntArray], name: str, cell: CellAnnotation, group:
     return roi
 
 
-FORMAT = DatasetFormat(
-    read_split,
-    options={"images": FOLDER_NAME, "rois": FOLDER_NAME},
-    write=write_split,
-    find_classes=find_classes,
+def _check_installed(classes: tuple[str, ...]) -> str:
+    """Fail before anything is read or written where `roifile` is missing."""
+    load_roifile()
+    return ""
+
+
+ROI_FILE = CellFile(
+    kind="ROIs",
+    folder="rois",
+    suffixes=SUFFIXES,
+    written_suffix=SUFFIXES[0],
+    read=read_image_cells,
+    write=write_image_cells,
+    find_classes=find_file_classes,
+    holds=EVERYTHING,
+    check=_check_installed,
 )
+FORMAT = format_of_files(ROI_FILE)

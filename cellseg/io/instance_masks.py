@@ -10,35 +10,42 @@ the files' names. Regions of uncounted cells are not written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, crop_bitmap
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError
 from cellseg.images import read_image, read_image_hw
 from cellseg.io.base import (
+    ALL_BUT_SCORES,
+    CROWD,
     FOLDER_NAME,
-    DatasetFormat,
+    FileFormat,
     Problems,
+    WriteRecord,
+    check_cells,
+    check_file_name,
     copy_image,
     find_split_folder,
     image_file_name,
     list_files,
-    make_cells,
     new_split_folder,
     read_all,
 )
-from cellseg.io.per_image import check_folder_names, decode_cells
-from cellseg.io.records import CellRecord
+from cellseg.io.per_image import size_problem
 
 
 def read_split(
     root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[CellRecord]:
+) -> list[ImageRecord]:
     """Records of one split; see `cellseg.io.read_records`."""
     folder = find_split_folder(root, split)
     cases = sorted(
@@ -51,7 +58,7 @@ def read_split(
 
 def _read_case(
     case: Path, classes: tuple[str, ...], images: str = "images", masks: str = "masks"
-) -> CellRecord | Problems:
+) -> ImageRecord | Problems:
     found = list_files(case / images) if (case / images).is_dir() else []
     if len(found) != 1:
         listed = ", ".join(path.name for path in found) or "none"
@@ -65,8 +72,8 @@ def _read_case(
     except ImageReadError as error:
         return Problems([str(error)])
     problems = Problems(_misplaced(case / masks, classes))
-    crops, offsets, names = [], [], []
-    for path, name in _mask_files(case / masks, classes):
+    crops, offsets, numbers = [], [], []
+    for path, number in _mask_files(case / masks, classes):
         try:
             crop, offset_rc = _read_mask(path, image_hw)
         except (DatasetError, ImageReadError) as error:
@@ -74,21 +81,20 @@ def _read_case(
         else:
             crops.append(crop)
             offsets.append(offset_rc)
-            names.append(name)
+            numbers.append(number)
     if problems:
         return problems
-    offsets_rc = np.array(offsets, np.int64).reshape(-1, 2)
-    cells = make_cells(crops, offsets_rc, image_hw, names)
-    return CellRecord(case.name, found[0], image_hw, cells)
+    cells = CellInstances.from_crops(crops, offsets, image_hw, classes=numbers)
+    return ImageRecord(case.name, cells, found[0])
 
 
-def _mask_files(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+def _mask_files(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
     """Mask files and their classes."""
     if len(classes) == 1:
-        yield from ((path, classes[0]) for path in list_files(folder))
-    for name in classes:
+        yield from ((path, 0) for path in list_files(folder))
+    for number, name in enumerate(classes):
         if (folder / name).is_dir():
-            yield from ((path, name) for path in list_files(folder / name))
+            yield from ((path, number) for path in list_files(folder / name))
 
 
 def _misplaced(folder: Path, classes: tuple[str, ...]) -> Iterator[str]:
@@ -104,9 +110,9 @@ def _misplaced(folder: Path, classes: tuple[str, ...]) -> Iterator[str]:
 def _read_mask(path: Path, image_hw: tuple[int, int]) -> tuple[Crop, tuple[int, int]]:
     """Tight crop and offset of a mask."""
     pixels = read_image(path)
-    if pixels.shape[:2] != image_hw:
-        found, expected = (f"{hw[1]} x {hw[0]}" for hw in (pixels.shape, image_hw))
-        raise DatasetError(f"{path}: the mask is {found} (width x height), the image {expected}")
+    problem = size_problem(path, "mask", pixels.shape, image_hw)
+    if problem:
+        raise DatasetError(problem)
     mask = pixels != 0
     crop, offset_rc = crop_bitmap(np.any(mask, axis=2) if mask.ndim == 3 else mask)
     if not crop.size:
@@ -122,14 +128,14 @@ def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[st
 
 
 def write_split(
-    records: Sequence[CellRecord],
+    records: Sequence[ImageRecord],
     root: Path,
     split: str,
     classes: tuple[str, ...],
     options: Mapping[str, Any],
 ) -> None:
-    """Write one split; see `DatasetFormat.write`."""
-    check_folder_names(classes if len(classes) > 1 else ())
+    """Write one split; see `FileFormat.write`."""
+    _check_folder_names(classes if len(classes) > 1 else ())
     with new_split_folder(root, split) as folder:
         for record in records:
             name = image_file_name(record)
@@ -138,32 +144,64 @@ def write_split(
                 raise DatasetError(f"{root / split}: image id {record.image_id} occurs twice")
             target.parent.mkdir(parents=True)
             copy_image(record, target)
-            _write_masks(record, folder / record.image_id / options.get("masks", "masks"), classes)
+            masks = folder / record.image_id / options.get("masks", "masks")
+            write_image_cells(record, masks, classes)
 
 
-def _write_masks(record: CellRecord, folder: Path, classes: tuple[str, ...]) -> None:
-    folder.mkdir()
+def _check_folder_names(classes: Iterable[str]) -> None:
+    """Raise DatasetError for classes that cannot be the name of a folder."""
+    for name in classes:
+        if Path(name).name != name or name.startswith("."):
+            raise DatasetError(f"the class {name!r} cannot be the name of a folder; rename it")
+
+
+def write_image_cells(record: ImageRecord, folder: Path, classes: tuple[str, ...]) -> None:
+    """Write a mask file for each cell of an image, whole or not at all.
+
+    Args:
+        record: an image and its cells; crowd regions are left out.
+        folder: of the mask files, or of folders for each class where there are several; must not
+            be there yet.
+        classes: class names.
+
+    Raises:
+        DatasetError: a cell has no pixel or no class, or the folder is there already.
+    """
+    check_cells(record, classes)
+    cells = record.cells
     mask = np.zeros(record.image_hw, np.uint8)
-    digits = max(4, len(str(len(record.cells))))
-    crops, offsets_rc = decode_cells(record, classes)
-    for number, (cell, crop, (row, col)) in enumerate(
-        zip(record.cells, crops, offsets_rc.tolist()), 1
-    ):
-        if cell.is_crowd:
-            continue
-        target = folder / cell.class_name if len(classes) > 1 else folder
-        target.mkdir(exist_ok=True)
-        window = mask[row : row + crop.shape[0], col : col + crop.shape[1]]
-        window[crop] = 255
-        _, png = cv2.imencode(".png", mask)
-        (target / f"{number:0{digits}d}.png").write_bytes(png.tobytes())
-        window[...] = 0
+    digits = max(4, len(str(len(cells))))
+    with new_split_folder(folder.parent, folder.name) as partial_folder:
+        for k in np.flatnonzero(~cells.is_crowd).tolist():
+            several = len(classes) > 1
+            target = partial_folder / classes[cells.classes[k]] if several else partial_folder
+            target.mkdir(exist_ok=True)
+            crop, (row, col) = cells.crops[k], cells.offsets_rc[k].tolist()
+            window = mask[row : row + crop.shape[0], col : col + crop.shape[1]]
+            window[crop] = 255
+            _, png = cv2.imencode(".png", mask)
+            (target / f"{k + 1:0{digits}d}.png").write_bytes(png.tobytes())
+            window[...] = 0
 
 
-FORMAT = DatasetFormat(
+@contextmanager
+def open_predictions(folder: Path, classes: tuple[str, ...]) -> Iterator[WriteRecord]:
+    """See `FileFormat.open_predictions`; detections without a pixel are left out."""
+    _check_folder_names(classes if len(classes) > 1 else ())
+
+    def write(record: ImageRecord) -> None:
+        check_file_name(record)
+        cells = record.cells[record.cells.areas_px > 0]
+        write_image_cells(replace(record, cells=cells), folder / record.image_id / "masks", classes)
+
+    yield write
+
+
+FORMAT = FileFormat(
     read_split,
     options={"images": FOLDER_NAME, "masks": FOLDER_NAME},
     write=write_split,
-    loses=("crowd",),
+    open_predictions=open_predictions,
+    holds=ALL_BUT_SCORES - {CROWD},
     find_classes=find_classes,
 )

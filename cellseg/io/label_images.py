@@ -6,109 +6,156 @@
                                               columns `label` and `class`
 
 An image without cells has a label image of zeros. Cells are read in the order of their labels, and
-cell k is written as label k + 1. A pixel has one label: of cells that overlap the first keeps it.
-Regions of uncounted cells are not written.
+cell k is written as label k + 1. A pixel has one label: of cells that overlap the one with the
+higher score keeps it, of equal scores the first. Regions of uncounted cells are not written.
+
+StarDist's folders are the same with label images in `masks` and without classes:
+
+    <root>/<split>/images/<id>.tif
+    <root>/<split>/masks/<id>.tif
+
+Cellpose keeps label images beside the images, without classes as well:
+
+    <root>/<split>/<id>.tif  or  <id>_img.tif     png, jpg, tif or bmp
+    <root>/<split>/<id>_masks.tif                 png or tif, up to 32 bits
+    <root>/<split>/<id>_flows.tif, <id>_cp_...    what Cellpose itself wrote: left alone,
+    <root>/<split>/<id>_seg.npy, ...              like everything that is no image
+
+`mask_suffix: _cp_masks` reads what Cellpose predicted.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
-from cellseg.cells.labels import crops_to_label_image, label_image_to_crops
-from cellseg.errors import DatasetError, ImageReadError, LabelError
-from cellseg.images import read_image_hw, read_label_image
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import label_image_to_runs
+from cellseg.cells.records import ImageRecord
+from cellseg.errors import DatasetError
+from cellseg.files import write_whole
+from cellseg.images import read_label_image
 from cellseg.io.base import (
-    FOLDER_NAME,
-    DatasetFormat,
+    CLASSES,
+    EMPTY_IMAGES,
+    HOLES,
+    FileFormat,
+    Option,
     Problems,
     copy_images,
     find_split_folder,
     list_files,
-    make_cells,
     match_classes,
     new_split_folder,
-    read_all,
 )
-from cellseg.io.per_image import Pair, decode_cells, find_pairs
-from cellseg.io.records import CellRecord
+from cellseg.io.per_image import (
+    CellFile,
+    Pair,
+    format_of_files,
+    match_pairs,
+    predictions_of_files,
+    read_pairs,
+    size_problem,
+    write_checked,
+)
 from numpy.typing import NDArray
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+MASKS, IMAGE = "_masks", "_img"
+CELLPOSE_OUTPUTS = ("_cp_masks", "_cp_output", "_cp_outlines", "_flows", MASKS)
 
 
-def read_split(
-    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[CellRecord]:
-    """Records of one split; see `cellseg.io.read_records`."""
-    folder = find_split_folder(root, split)
-    pairs = find_label_pairs(folder, options.get("images", "images"), _labels_folder(options))
-    return read_all(
-        pairs, partial(_read_with_classes, folder=folder / "classes", classes=classes), folder
-    )
-
-
-def find_label_pairs(folder: Path, images: str, labels: str) -> list[Pair]:
-    """Images and label images of a split that has a folder for each."""
-    return find_pairs(folder, images, labels, LABEL_SUFFIXES, "label image")
-
-
-def _labels_folder(options: Mapping[str, Any]) -> str:
-    return str(options.get("labels", "labels"))
-
-
-def _read_with_classes(pair: Pair, folder: Path, classes: tuple[str, ...]) -> CellRecord | Problems:
-    return read_pair(pair, classes, folder / f"{pair.image_id}.csv")
-
-
-def check_one_class(format_name: str, folder: Path, classes: tuple[str, ...]) -> None:
-    """Raise DatasetError where several classes are declared for a format without classes."""
-    if len(classes) > 1:
-        raise DatasetError(
-            f"{folder}: the format {format_name} has no classes, {len(classes)} are declared "
-            f"({', '.join(classes)}): declare one, or use the format label_images"
-        )
-
-
-def read_pair(
-    pair: Pair, classes: tuple[str, ...], classes_csv: Path | None = None
-) -> CellRecord | Problems:
-    """The record of one image and its label image.
+def read_image_cells(
+    path: Path,
+    image_hw: tuple[int, int],
+    classes: tuple[str, ...] = ("cell",),
+    options: Mapping[str, Any] | None = None,
+) -> CellInstances | Problems:
+    """The cells of a label image, in the order of their labels.
 
     Args:
-        pair: the two files.
+        path: the label image; with several classes, `classes/<stem>.csv` beside its folder says
+            which class each label is.
+        image_hw: (height, width) of the image, pixels.
         classes: declared names; of one alone, all cells are.
-        classes_csv: where the class of each label is looked up otherwise.
+        options: `labels`, the name of the folder of label images within that of the split.
+
+    Returns:
+        The cells, or what is wrong with the files.
     """
-    try:
-        image_hw = read_image_hw(pair.image)
-        labels = read_label_image(pair.annotation)
-        if labels.shape != image_hw:
-            found, expected = (f"{hw[1]} x {hw[0]}" for hw in (labels.shape, image_hw))
-            wrong_size = f"the label image is {found} (width x height), the image {expected}"
-            return Problems([f"{pair.annotation}: {wrong_size}"])
-        ids, crops, offsets_rc = label_image_to_crops(labels)
-    except ImageReadError as error:
-        return Problems([str(error)])
-    except LabelError as error:
-        return Problems([f"{pair.annotation}: {error}"])
-    names: list[str] | Problems = [classes[0]] * len(ids)
-    if classes_csv is not None and len(classes) > 1 and len(ids):
-        names = _class_names(classes_csv, ids.tolist(), classes)
-    if isinstance(names, Problems):
-        return names
-    cells = make_cells(crops, offsets_rc, image_hw, names)
-    return CellRecord(pair.image_id, pair.image, image_hw, cells)
+    labels = read_label_image(path)
+    problem = size_problem(path, "label image", labels.shape, image_hw)
+    if problem:
+        return Problems([problem])
+    ids, runs = label_image_to_runs(labels)
+    numbers: list[int] | Problems = [0] * len(ids)
+    if len(classes) > 1 and len(ids):
+        numbers = _read_classes(_table_of(path, options), ids.tolist(), classes)
+    if isinstance(numbers, Problems):
+        return numbers
+    return CellInstances.from_runs(runs, len(ids), image_hw, classes=numbers)
 
 
-def _class_names(
+def write_image_cells(
+    record: ImageRecord,
+    path: Path,
+    classes: tuple[str, ...] = (),
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the cells of one image as a zlib-compressed TIFF of the image's size.
+
+    Pixel value 0 is background and k + 1 is cell k; uint16, uint32 above 65,535 cells. A cell that
+    others cover wholly does not occur. An image without cells is all 0.
+
+    Args:
+        record: an image and its cells.
+        path: the label image; its folder is there.
+        classes: class names; several are written as `classes/<image id>.csv` beside the folder of
+            the label image, a row for each label that occurs.
+        options: as in `read_image_cells`.
+    """
+    labels = record.cells.to_label_image()
+    write_labels(labels, path)
+    if len(classes) > 1:
+        table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
+        numbers = record.cells.classes.tolist()
+        visible = np.unique(labels[labels > 0]).tolist()
+        with write_whole(table) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            rows = ((label, classes[numbers[label - 1]]) for label in visible)
+            csv.writer(file).writerows([("label", "class"), *rows])
+
+
+def write_labels(labels: NDArray[Any], path: Path) -> None:
+    """Write a label image as a compressed TIFF."""
+    tifffile.imwrite(path, labels, compression="zlib", metadata=None)
+
+
+def write_label_image(cells: CellInstances, path: str | Path) -> None:
+    """Write the cells of one image as a label image, whole or not at all.
+
+    Args:
+        cells: the cells of one image; see `write_image_cells`.
+        path: ends in .tif or .tiff by custom; folders are made; replaced only when complete.
+    """
+    with write_whole(path) as partial:
+        write_labels(cells.to_label_image(), partial)
+
+
+def _table_of(path: Path, options: Mapping[str, Any] | None) -> Path:
+    """The table of a label image's classes, in the split that the option `labels` is below."""
+    depth = len(Path((options or {}).get("labels", "labels")).parts)
+    return path.parents[depth] / "classes" / f"{path.stem}.csv"
+
+
+def _read_classes(
     path: Path, labels: Sequence[int], classes: tuple[str, ...]
-) -> list[str] | Problems:
+) -> list[int] | Problems:
     """Class of each label from the CSV."""
     try:
         rows = _read_rows(path)
@@ -117,7 +164,7 @@ def _class_names(
         return Problems([f"{path}: {error.strerror}; it says which class each label is"])
     except (KeyError, ValueError, TypeError, AttributeError):
         return Problems([f"{path}: expected a first line `label,class`, then one row per label"])
-    _, unknown = match_classes(by_label.values(), classes)
+    numbers, unknown = match_classes(by_label.values(), classes)
     problems = Problems(f"{path}: {text}" for text in unknown)
     if len(rows) != len(by_label):
         problems.append(f"{path}: a label has several rows")
@@ -127,7 +174,7 @@ def _class_names(
     absent = sorted(set(by_label) - set(labels))
     if absent:
         problems.append(f"{path}: labels {absent[:10]} are not in the label image")
-    return problems or [by_label[label] for label in labels]
+    return problems or [numbers[by_label[label]] for label in labels]
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -146,48 +193,102 @@ def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[st
     return tuple(sorted(found))
 
 
-def write_split(
-    records: Sequence[CellRecord],
+def _check_one_class(format_name: str, classes: tuple[str, ...]) -> str:
+    if len(classes) <= 1:
+        return ""
+    return (
+        f"the format {format_name} has no classes, {len(classes)} are declared "
+        f"({', '.join(classes)}): declare one, or use the format label_images"
+    )
+
+
+LABEL_FILE = CellFile(
+    kind="label image",
+    folder="labels",
+    suffixes=LABEL_SUFFIXES,
+    written_suffix=".tif",
+    read=read_image_cells,
+    write=write_image_cells,
+    holds=frozenset((CLASSES, HOLES, EMPTY_IMAGES)),
+)
+STARDIST_FILE = replace(
+    LABEL_FILE,
+    folder="masks",
+    holds=frozenset((HOLES, EMPTY_IMAGES)),
+    check=partial(_check_one_class, "stardist"),
+)
+CELLPOSE_FILE = replace(STARDIST_FILE, check=partial(_check_one_class, "cellpose"))
+
+
+def read_cellpose_split(
+    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
+) -> list[ImageRecord]:
+    """Records of one split of Cellpose's folder; see `cellseg.io.read_records`."""
+    CELLPOSE_FILE.run_check(root / split, classes)
+    folder = find_split_folder(root, split)
+    pairs = _find_cellpose_pairs(folder, options.get("mask_suffix", MASKS))
+    return read_pairs(pairs, folder, CELLPOSE_FILE, classes, options)
+
+
+def _find_cellpose_pairs(folder: Path, mask_suffix: str) -> list[Pair]:
+    images, masks = [], []
+    for path in list_files(folder):
+        ending = _ending(path.stem, (mask_suffix, *CELLPOSE_OUTPUTS))
+        if ending == mask_suffix and path.suffix.lower() in LABEL_SUFFIXES:
+            masks.append((path.stem.removesuffix(ending), path))
+        elif not ending:
+            images.append((path.stem.removesuffix(IMAGE), path))
+    return match_pairs(
+        folder,
+        sorted(images),
+        masks,
+        no_images=f"{folder}: no images in it",
+        other_name=f"label image {{}}{mask_suffix}.png or .tif",
+        image_name=f"image {{}}.* or {{}}{IMAGE}.*",
+    )
+
+
+def _ending(stem: str, endings: Sequence[str]) -> str:
+    """The longest of the endings that a name has, or nothing."""
+    return max((one for one in endings if stem.endswith(one)), key=len, default="")
+
+
+def write_cellpose_split(
+    records: Sequence[ImageRecord],
     root: Path,
     split: str,
     classes: tuple[str, ...],
     options: Mapping[str, Any],
 ) -> None:
-    """Write one split; see `DatasetFormat.write`."""
+    """Write one split of Cellpose's folder; see `FileFormat.write`."""
+    mask_suffix = options.get("mask_suffix", MASKS)
+    for record in records:
+        reserved = _ending(record.image_id, (mask_suffix, *CELLPOSE_OUTPUTS, IMAGE))
+        if reserved:
+            raise DatasetError(
+                f"{record.image_path}: the image id {record.image_id!r} ends in {reserved}, which "
+                "has a meaning in Cellpose's folders; rename the image"
+            )
     with new_split_folder(root, split) as folder:
-        copy_images(records, folder / options.get("images", "images"))
-        (folder / _labels_folder(options)).mkdir(exist_ok=True)
+        copy_images(records, folder)
         for record in records:
-            labels = draw_labels(record, classes)
-            write_labels(labels, folder / _labels_folder(options) / f"{record.image_id}.tif")
-            if len(classes) > 1:
-                visible = np.unique(labels[labels > 0]).tolist()
-                _write_classes(record, visible, folder / "classes")
+            path = folder / f"{record.image_id}{mask_suffix}.tif"
+            write_checked(record, path, CELLPOSE_FILE, classes)
 
 
-def draw_labels(record: CellRecord, classes: tuple[str, ...]) -> NDArray[Any]:
-    """The label image of a record, uint16 (uint32 above 65,535 cells)."""
-    crops, offsets_rc = decode_cells(record, classes)
-    counted = [k for k, cell in enumerate(record.cells) if not cell.is_crowd]
-    return crops_to_label_image(crops, offsets_rc, record.image_hw, order=counted)
-
-
-def write_labels(labels: NDArray[Any], path: Path) -> None:
-    """Write a label image as a compressed TIFF."""
-    tifffile.imwrite(path, labels, compression="zlib", metadata=None)
-
-
-def _write_classes(record: CellRecord, labels: Sequence[int], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    rows = [("label", "class"), *((k, record.cells[k - 1].class_name) for k in labels)]
-    with (folder / f"{record.image_id}.csv").open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(rows)
-
-
-FORMAT = DatasetFormat(
-    read_split,
-    options={"images": FOLDER_NAME, "labels": FOLDER_NAME},
-    write=write_split,
-    loses=("overlaps", "crowd"),
-    find_classes=find_classes,
+FORMAT = replace(format_of_files(LABEL_FILE), find_classes=find_classes)
+STARDIST = format_of_files(STARDIST_FILE)
+CELLPOSE = FileFormat(
+    read_cellpose_split,
+    options={
+        "mask_suffix": Option(
+            "the end of the label images' names",
+            lambda value: isinstance(value, str) and value != "",
+        )
+    },
+    write=write_cellpose_split,
+    open_predictions=predictions_of_files(
+        CELLPOSE_FILE, lambda folder, image_id: folder / f"{image_id}{MASKS}.tif"
+    ),
+    holds=CELLPOSE_FILE.holds,
 )

@@ -1,16 +1,179 @@
-"""What the formats with one annotation file per image share: pairs of files, cells to write."""
+"""Formats that keep the cells of each image in a file of its own.
+
+    <root>/<split>/images/<id>.png            png, jpg, tif or bmp
+    <root>/<split>/<folder>/<id><suffix>      the cells of that image
+
+A module describes its file by a `CellFile`; `format_of_files` makes the format of it: data sets,
+and predictions in the same folders without the images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from cellseg.cells.label_planes import LabelPlanes
-from cellseg.cells.labels import Crop, IntArray
-from cellseg.errors import DatasetError, LabelError
-from cellseg.io.base import find_split_folder, list_files, match_classes, raise_problems
-from cellseg.io.records import CellRecord
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
+from cellseg.errors import DatasetError, ImageReadError, LabelError
+from cellseg.files import write_whole
+from cellseg.images import read_image_hw
+from cellseg.io.base import (
+    ALL_BUT_SCORES,
+    FOLDER_NAME,
+    FileFormat,
+    Option,
+    Problems,
+    WriteRecord,
+    check_cells,
+    check_file_name,
+    copy_images,
+    find_split_folder,
+    list_files,
+    match_classes,
+    new_split_folder,
+    raise_problems,
+    read_all,
+)
+
+ReadCells = Callable[
+    [Path, tuple[int, int], tuple[str, ...], Mapping[str, Any]], CellInstances | Problems
+]
+WriteCells = Callable[[ImageRecord, Path, tuple[str, ...], Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class CellFile:
+    """A file with the cells of one image.
+
+    Attributes:
+        kind: what messages call such files, as in "label image".
+        folder: name of the folder that they lie in; also the option that names another one.
+        suffixes: endings that are read, the usual two first.
+        written_suffix: the ending that is written.
+        read: (path, image_hw, classes, options) -> cells, or all that is wrong with the file. It
+            may raise DatasetError, ImageReadError and LabelError as well.
+        write: (record, path, classes, options): writes the cells, which have pixels and classes.
+        find_classes: (path, options) -> names of classes in the file; None where it has none.
+        options: keys of a declaration beside the names of the two folders.
+        holds: as in `FileFormat`.
+        check: (classes) -> what is wrong with them before anything is read or written; "" if
+            nothing is.
+    """
+
+    kind: str
+    folder: str
+    suffixes: tuple[str, ...]
+    written_suffix: str
+    read: ReadCells
+    write: WriteCells
+    find_classes: Callable[[Path, Mapping[str, Any]], Iterable[str]] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
+    holds: frozenset[str] = ALL_BUT_SCORES
+    check: Callable[[tuple[str, ...]], str] = lambda classes: ""
+
+    def folder_in(self, split: Path, options: Mapping[str, Any]) -> Path:
+        """The folder of these files in that of a split."""
+        return split / str(options.get(self.folder, self.folder))
+
+    def run_check(self, folder: Path, classes: tuple[str, ...]) -> None:
+        """Raise DatasetError for classes that the format cannot have."""
+        problem = self.check(classes)
+        if problem:
+            raise DatasetError(f"{folder}: {problem}")
+
+
+def format_of_files(cell_file: CellFile) -> FileFormat:
+    """The format whose splits are a folder of images beside a folder of such files."""
+
+    def read_split(
+        root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
+    ) -> list[ImageRecord]:
+        cell_file.run_check(root / split, classes)
+        folder = find_split_folder(root, split)
+        pairs = find_pairs(folder, cell_file, options)
+        return read_pairs(pairs, folder, cell_file, classes, options)
+
+    def write_split(
+        records: Sequence[ImageRecord],
+        root: Path,
+        split: str,
+        classes: tuple[str, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        cell_file.run_check(root / split, classes)
+        with new_split_folder(root, split) as folder:
+            copy_images(records, folder / options.get("images", "images"))
+            for record in records:
+                name = f"{record.image_id}{cell_file.written_suffix}"
+                path = cell_file.folder_in(folder, options) / name
+                write_checked(record, path, cell_file, classes, options)
+            cell_file.folder_in(folder, options).mkdir(parents=True, exist_ok=True)
+
+    def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+        folder = cell_file.folder_in(find_split_folder(root, split), options)
+        files = list_files(find_split_folder(folder.parent, folder.name), cell_file.suffixes)
+        names_in = cell_file.find_classes or (lambda path, options: ())
+        return tuple(sorted({name for path in files for name in names_in(path, options)}))
+
+    def place(folder: Path, image_id: str) -> Path:
+        return folder / cell_file.folder / f"{image_id}{cell_file.written_suffix}"
+
+    return FileFormat(
+        read_split,
+        options={"images": FOLDER_NAME, cell_file.folder: FOLDER_NAME, **cell_file.options},
+        write=write_split,
+        open_predictions=predictions_of_files(cell_file, place),
+        holds=cell_file.holds,
+        find_classes=find_classes if cell_file.find_classes else None,
+        code=cell_file.read,
+    )
+
+
+def predictions_of_files(
+    cell_file: CellFile, place: Callable[[Path, str], Path]
+) -> Callable[[Path, tuple[str, ...]], Any]:
+    """The `open_predictions` of a format of one file per image.
+
+    Detections without a pixel are left out, since no such file can say them.
+
+    Args:
+        cell_file: what is written.
+        place: (folder, image id) -> path of the file.
+    """
+
+    @contextmanager
+    def open_predictions(folder: Path, classes: tuple[str, ...]) -> Iterator[WriteRecord]:
+        cell_file.run_check(folder, classes)
+
+        def write(record: ImageRecord) -> None:
+            check_file_name(record)
+            cells = record.cells[record.cells.areas_px > 0]
+            path = place(folder, record.image_id)
+            write_checked(replace(record, cells=cells), path, cell_file, classes)
+
+        yield write
+
+    return open_predictions
+
+
+def write_checked(
+    record: ImageRecord,
+    path: Path,
+    cell_file: CellFile,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the file of one image, whole or not at all; its folder is made.
+
+    Raises:
+        DatasetError: a cell has no pixel, or a class that is not among `classes`.
+    """
+    check_cells(record, classes)
+    with write_whole(path) as partial:
+        cell_file.write(record, partial, classes, options or {})
 
 
 @dataclass(frozen=True)
@@ -22,29 +185,23 @@ class Pair:
     annotation: Path
 
 
-def find_pairs(
-    folder: Path, images: str, annotations: str, suffixes: tuple[str, ...], kind: str
-) -> list[Pair]:
-    """Pairs of equal stem in two folders of a split.
-
-    Args:
-        folder: the split.
-        images: name of the folder of images.
-        annotations: name of the other folder.
-        suffixes: endings that the other files may have, the two usual ones first.
-        kind: what the other files are called in messages.
+def find_pairs(folder: Path, cell_file: CellFile, options: Mapping[str, Any]) -> list[Pair]:
+    """Pairs of equal stem in the two folders of a split.
 
     Raises:
         DatasetError: a folder or the images are missing; all files without a partner.
     """
+    images = options.get("images", "images")
+    annotations = options.get(cell_file.folder, cell_file.folder)
     image_folder = find_split_folder(folder, images)
     other_folder = find_split_folder(folder, annotations)
+    suffixes = cell_file.suffixes
     return match_pairs(
         folder,
         [(path.stem, path) for path in list_files(image_folder)],
         [(path.stem, path) for path in list_files(other_folder, suffixes)],
         no_images=f"{image_folder}: no images in it",
-        other_name=f"{kind} {annotations}/{{}}{suffixes[0]} or {suffixes[1]}",
+        other_name=f"{cell_file.kind} {annotations}/{{}}{' or '.join(suffixes[:2])}",
         image_name=f"image {images}/{{}}.*",
     )
 
@@ -93,10 +250,38 @@ def _duplicates(files: Iterable[tuple[str, Path]]) -> Iterator[str]:
             yield f"{path}: same id as {first[image_id].name}"
 
 
+def read_pairs(
+    pairs: Sequence[Pair],
+    folder: Path,
+    cell_file: CellFile,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> list[ImageRecord]:
+    """The records of all pairs of a split.
+
+    Raises:
+        DatasetError: what is wrong with any of them, in one message.
+    """
+
+    def read_pair(pair: Pair) -> ImageRecord | Problems:
+        try:
+            image_hw = read_image_hw(pair.image)
+            cells = cell_file.read(pair.annotation, image_hw, classes, options)
+        except (ImageReadError, DatasetError) as error:
+            return Problems([str(error)])
+        except LabelError as error:
+            return Problems([f"{pair.annotation}: {error}"])
+        if isinstance(cells, Problems):
+            return cells
+        return ImageRecord(pair.image_id, cells, pair.image)
+
+    return read_all(pairs, read_pair, folder)
+
+
 def classes_of_cells(
     named: Sequence[tuple[str, str | None]], classes: tuple[str, ...], where_from: str
-) -> tuple[list[str], list[str]]:
-    """Declared class of each cell.
+) -> tuple[list[int], list[str]]:
+    """The class of each cell.
 
     Args:
         named: what a message calls the cell, and the name of its class in the file, if any.
@@ -106,7 +291,7 @@ def classes_of_cells(
     Returns:
         The classes, and the problems; where there are any, the classes are of no use.
     """
-    to_declared, problems = match_classes({name for _, name in named if name}, classes)
+    numbers, problems = match_classes({name for _, name in named if name}, classes)
     nameless = [cell for cell, name in named if not name] if len(classes) > 1 else []
     if nameless:
         listed = ", ".join(nameless[:5]) + (", ..." if len(nameless) > 5 else "")
@@ -114,35 +299,12 @@ def classes_of_cells(
             f"{len(nameless)} without a class ({listed}); with several classes declared "
             f"({', '.join(classes)}) each cell has its own in {where_from}"
         )
-    return [to_declared.get(name or "", classes[0]) for _, name in named], problems
+    return [numbers.get(name or "", 0) for _, name in named], problems
 
 
-def decode_cells(record: CellRecord, classes: tuple[str, ...]) -> tuple[list[Crop], IntArray]:
-    """Tight crops of a record's cells that are to be written, and their offsets [N, 2].
-
-    Raises:
-        DatasetError: a cell without pixels, with damaged run lengths, or of a class that is not
-            among `classes`.
-    """
-    strangers = sorted({cell.class_name for cell in record.cells} - set(classes))
-    if strangers:
-        raise DatasetError(
-            f"{record.image_path}: cells of class {', '.join(strangers)}; "
-            f"the classes to write are {', '.join(classes)}"
-        )
-    rles = [cell.rle for cell in record.cells]
-    try:
-        crops, offsets_rc = LabelPlanes.from_rles(rles, record.image_hw).crops()
-    except LabelError as error:
-        raise DatasetError(f"{record.image_path}: {error}") from error
-    empty = [number for number, crop in enumerate(crops, 1) if not crop.size]
-    if empty:
-        raise DatasetError(f"{record.image_path}: cell {empty[0]} has no pixel")
-    return crops, offsets_rc
-
-
-def check_folder_names(classes: Iterable[str]) -> None:
-    """Raise DatasetError for classes that cannot be the name of a folder."""
-    for name in classes:
-        if Path(name).name != name or name.startswith("."):
-            raise DatasetError(f"the class {name!r} cannot be the name of a folder; rename it")
+def size_problem(path: Path, kind: str, found_hw: Sequence[int], image_hw: Sequence[int]) -> str:
+    """A line for a file of another size than its image; "" if they are of one."""
+    if tuple(found_hw[:2]) == tuple(image_hw):
+        return ""
+    found, expected = (f"{hw[1]} x {hw[0]}" for hw in (found_hw, image_hw))
+    return f"{path}: the {kind} is {found} (width x height), the image {expected}"

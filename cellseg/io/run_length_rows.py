@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from cellseg.cells.run_lengths import IntArray, rles_to_runs
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.run_lengths import IntArray
 from cellseg.cells.runs import Runs, merge_touching, transpose_runs
-from cellseg.io.records import CellAnnotation
 from numpy.typing import NDArray
 
 _ZERO, _NINE, _SPACE, _NEW_LINE = b"09 \n"
@@ -80,13 +80,10 @@ def _problems_of(
     return dict(sorted(problems.items()))
 
 
-def cells_to_rows(
-    cells: Sequence[CellAnnotation], image_hw: tuple[int, int], *, row_major: bool
-) -> list[str]:
-    """The inverse of `rows_to_runs`."""
-    runs = merge_touching(Runs(*rles_to_runs([cell.rle for cell in cells], image_hw)))
-    if row_major:
-        runs = transpose_runs(runs, image_hw[1], image_hw[0])
+def cells_to_rows(cells: CellInstances, *, row_major: bool) -> list[str]:
+    """The inverse of `rows_to_runs`: one text per cell, "" for a cell without a pixel."""
+    height, width = cells.image_hw
+    runs = transpose_runs(cells.runs, width, height) if row_major else cells.runs
     pairs = np.stack([runs.starts + 1, runs.ends - runs.starts], axis=1).ravel()
     bounds = 2 * np.searchsorted(runs.cells, np.arange(len(cells) + 1))
     texts = list(map(str, pairs.tolist()))

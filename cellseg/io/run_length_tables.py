@@ -13,25 +13,38 @@
 An image in the folder without a row has no cells; so has one whose row has no run lengths. Where
 splits are csv files (`splits: {train: fold_1.csv}`) that share a folder, only images with a row
 belong to a split.
+
+Predictions are written as `submission.csv`, as the competitions wanted them: columns `id` and
+`predicted` (Sartorius) or `ImageId` and `EncodedPixels`, no pixel twice, and one row without run
+lengths for an image without cells.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError
 from cellseg.files import write_whole
 from cellseg.images import read_image_hw
 from cellseg.io.base import (
+    CLASSES,
+    EMPTY_IMAGES,
     FOLDER_NAME,
-    DatasetFormat,
+    HOLES,
+    OVERLAPS,
+    FileFormat,
     Option,
     Problems,
+    WriteRecord,
+    check_cells,
     check_free,
     copy_image,
     find_split_folder,
@@ -42,9 +55,10 @@ from cellseg.io.base import (
     raise_problems,
     read_all,
 )
-from cellseg.io.records import CellRecord, runs_to_cells
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
 from cellseg.io.table_rows import Row, read_rows
+
+SUBMISSION_NAME = "submission.csv"
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ class _Layout:
 
     Attributes:
         columns: of the image's id and of the run lengths.
-        row_major: the order of pixels.
+        submitted: the same columns in a submission.
+        row_major: pixels count row by row; else column by column.
         has_details: there are also width, height and cell_type.
         table: its file; {split} stands for the split's name.
         find: (folder of images) -> path of each id.
@@ -61,6 +76,7 @@ class _Layout:
     """
 
     columns: tuple[str, str]
+    submitted: tuple[str, str]
     row_major: bool
     has_details: bool
     table: str
@@ -115,6 +131,7 @@ def _images_in_folders(folder: Path) -> dict[str, Path]:
 
 SARTORIUS = _Layout(
     columns=("id", "annotation"),
+    submitted=("id", "predicted"),
     row_major=True,
     has_details=True,
     table="{split}.csv",
@@ -123,6 +140,7 @@ SARTORIUS = _Layout(
 )
 DSB2018 = _Layout(
     columns=("ImageId", "EncodedPixels"),
+    submitted=("ImageId", "EncodedPixels"),
     row_major=False,
     has_details=False,
     table="{split}_labels.csv",
@@ -138,7 +156,7 @@ def read_split(
     options: Mapping[str, Any],
     *,
     layout: _Layout,
-) -> list[CellRecord]:
+) -> list[ImageRecord]:
     """Records of one split; see `cellseg.io.read_records`."""
     _check_classes(layout, classes)
     table, folder = _find_places(layout, root, split, **options)
@@ -149,10 +167,10 @@ def read_split(
         cases += [_Case(key, paths[key], [], [], [], []) for key in set(paths) - set(rows)]
     if not cases:
         raise DatasetError(f"{table}: no rows in it, and no images in {folder}")
-    names, problems = match_classes((name for case in cases for name in case.names), classes)
+    numbers, problems = match_classes((name for case in cases for name in case.names), classes)
     raise_problems(table, problems)
     cases.sort(key=lambda case: case.image_id)
-    read_one = partial(_read_case, classes=classes, layout=layout, table=table, names=names)
+    read_one = partial(_read_case, layout=layout, table=table, numbers=numbers)
     return read_all(cases, read_one, table)
 
 
@@ -219,8 +237,8 @@ def _group(
 
 
 def _read_case(
-    case: _Case, classes: tuple[str, ...], layout: _Layout, table: Path, names: Mapping[str, str]
-) -> CellRecord | Problems:
+    case: _Case, layout: _Layout, table: Path, numbers: Mapping[str, int]
+) -> ImageRecord | Problems:
     try:
         image_hw = read_image_hw(case.path)
     except ImageReadError as error:
@@ -238,10 +256,9 @@ def _read_case(
             f"line {case.lines[row]} ({case.image_id}): {problem}"
             for row, problem in problems.items()
         )
-    class_names = [names[name] for name in case.names] or [classes[0]] * len(case.lines)
-    return CellRecord(
-        case.image_id, case.path, image_hw, runs_to_cells(runs, image_hw, class_names)
-    )
+    classes = [numbers[name] for name in case.names] or [0] * len(case.lines)
+    cells = CellInstances.from_runs(runs, len(case.lines), image_hw, classes=classes)
+    return ImageRecord(case.image_id, cells, case.path)
 
 
 def _is_size(size: tuple[str, str], image_hw: tuple[int, int]) -> bool:
@@ -252,7 +269,7 @@ def _is_size(size: tuple[str, str], image_hw: tuple[int, int]) -> bool:
 
 
 def write_split(
-    records: Sequence[CellRecord],
+    records: Sequence[ImageRecord],
     root: Path,
     split: str,
     classes: tuple[str, ...],
@@ -267,12 +284,18 @@ def write_split(
     table, folder = _find_places(layout, root, split, **options)
     check_free(table)
     try:
-        _write_files(records, table, folder, layout)
+        _write_files(records, table, folder, classes, layout)
     except OSError as error:
         raise DatasetError(f"{table}: cannot be written: {error}") from error
 
 
-def _write_files(records: Sequence[CellRecord], table: Path, folder: Path, layout: _Layout) -> None:
+def _write_files(
+    records: Sequence[ImageRecord],
+    table: Path,
+    folder: Path,
+    classes: tuple[str, ...],
+    layout: _Layout,
+) -> None:
     names = [image_file_name(record) for record in records]
     with (
         write_whole(table) as partial_table,
@@ -282,30 +305,77 @@ def _write_files(records: Sequence[CellRecord], table: Path, folder: Path, layou
             target = layout.place(partial_folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             copy_image(record, target)
-        with partial_table.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(_table_rows(records, layout))
+        rows = _table_rows(records, classes, layout)
+        _write_rows(partial_table, layout.all_columns, rows)
 
 
-def _table_rows(records: Iterable[CellRecord], layout: _Layout) -> Iterator[Sequence[Any]]:
-    yield layout.all_columns
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+
+
+def _table_rows(
+    records: Iterable[ImageRecord], classes: tuple[str, ...], layout: _Layout
+) -> Iterator[Sequence[Any]]:
     for record in records:
+        check_cells(record, classes)
         height, width = record.image_hw
-        texts = cells_to_rows(record.cells, record.image_hw, row_major=layout.row_major)
-        for text, cell in zip(texts, record.cells):
-            own = (width, height, cell.class_name) if layout.has_details else ()
-            yield (record.image_id, text, *own)
+        texts = cells_to_rows(record.cells, row_major=layout.row_major)
+        for text, number in zip(texts, record.cells.classes.tolist()):
+            details = (width, height, classes[number]) if layout.has_details else ()
+            yield (record.image_id, text, *details)
 
 
-def _format_of(layout: _Layout, **how: Any) -> DatasetFormat:
+def cells_to_submission_rows(cells: CellInstances, *, row_major: bool) -> list[str]:
+    """Run lengths, `start length start length ...`, of the cells of one image, no pixel twice.
+
+    Where cells overlap the one with the higher score keeps the pixel; a cell that has none left
+    is dropped. The order of the others is kept.
+
+    Args:
+        cells: of one image; may be empty.
+        row_major: pixels count row by row, as in Sartorius; else column by column, as in the Data
+            Science Bowl 2018.
+
+    Example:
+        >>> cells = CellInstances.from_label_image([[0, 1], [2, 1]])
+        >>> cells_to_submission_rows(cells, row_major=True)
+        ['2 1 4 1', '3 1']
+    """
+    apart = CellInstances.from_label_image(cells.to_label_image())
+    return cells_to_rows(apart, row_major=row_major)
+
+
+@contextmanager
+def open_submission(
+    folder: Path, classes: tuple[str, ...], *, layout: _Layout
+) -> Iterator[WriteRecord]:
+    """Write `submission.csv`; see `FileFormat.open_predictions`. Classes do not go into it."""
+    rows: dict[str, list[str]] = {}
+
+    def write(record: ImageRecord) -> None:
+        if record.image_id in rows:
+            raise DatasetError(f"image {record.image_id!r} comes twice in a submission")
+        rows[record.image_id] = cells_to_submission_rows(record.cells, row_major=layout.row_major)
+
+    yield write
+    with write_whole(folder / SUBMISSION_NAME) as table:
+        pairs = ((image_id, row) for image_id, own in rows.items() for row in own or [""])
+        _write_rows(table, layout.submitted, pairs)
+
+
+def _format_of(layout: _Layout, **how: Any) -> FileFormat:
     pattern = Option("a text in which {split} stands for the split", FOLDER_NAME.accepts)
-    return DatasetFormat(
+    return FileFormat(
         partial(read_split, layout=layout),
         split=Option("the name of a folder or of a .csv file", FOLDER_NAME.accepts),
         options={"images": pattern, "table": pattern},
         write=partial(write_split, layout=layout),
+        open_predictions=partial(open_submission, layout=layout),
         **how,
     )
 
 
-SARTORIUS_TABLE = _format_of(SARTORIUS, loses=("crowd",), find_classes=find_classes)
-DSB2018_TABLE = _format_of(DSB2018, loses=("classes", "crowd"))
+_HELD = frozenset((OVERLAPS, HOLES, EMPTY_IMAGES))
+SARTORIUS_TABLE = _format_of(SARTORIUS, holds=_HELD | {CLASSES}, find_classes=find_classes)
+DSB2018_TABLE = _format_of(DSB2018, holds=_HELD)

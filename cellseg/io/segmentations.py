@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.overlaps import Segmentation
 from cellseg.errors import DatasetError, LabelError, collect_problems
-from cellseg.evaluation.comparison import Segmentation
 from cellseg.images import read_label_image
 from cellseg.io import FORMATS, find_format, read_records
 from cellseg.io.base import ANY_CLASS
-from cellseg.io.records import CellRecord
 
 LABELS, COCO_RESULTS = "labels", "coco_results"
 SOURCES = (LABELS, COCO_RESULTS, *sorted(FORMATS))
@@ -40,7 +39,7 @@ class Segmentations:
         by_id: label image or cells by image id.
         has_classes: the cells' classes are known.
         lists_empty: an image without cells would be among them.
-        crowd_regions: regions of uncounted cells that were left out.
+        crowd_regions: how many regions of uncounted cells are among the cells.
     """
 
     source: Path
@@ -88,8 +87,8 @@ def read_segmentations(
     known = find_format(format_name).find_classes is not None and len(classes) > 1
     declared = tuple(classes) if known else ANY_CLASS
     records = read_records(format_name, path, _need_split(split, format_name), classes=declared)
-    crowd = sum(cell.is_crowd for record in records for cell in record.cells)
-    by_id = {record.image_id: _record_to_cells(record, declared) for record in records}
+    crowd = sum(int(record.cells.is_crowd.sum()) for record in records)
+    by_id = {record.image_id: record.cells.counted for record in records}
     return Segmentations(path, by_id, has_classes=known, crowd_regions=crowd)
 
 
@@ -97,12 +96,6 @@ def _need_split(split: str | None, format_name: str) -> str:
     if split is None:
         raise DatasetError(f"the format {format_name} reads a split: name it with --split")
     return split
-
-
-def _record_to_cells(record: CellRecord, classes: Sequence[str]) -> CellInstances:
-    cells = [cell for cell in record.cells if not cell.is_crowd]
-    numbers = [classes.index(cell.class_name) for cell in cells]
-    return CellInstances.from_rles([cell.rle for cell in cells], record.image_hw, classes=numbers)
 
 
 def _read_folder(folder: Path) -> dict[str, Segmentation]:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.records import ImageRecord
 from cellseg.cells.synthetic import make_cells
 from cellseg.cells.synthetic_types import TYPES, make_typed_cells
 from cellseg.errors import DatasetError
 from cellseg.files import cache_root
 from cellseg.io import label_images
-from cellseg.io.base import DatasetFormat, Option
-from cellseg.io.records import CellRecord
+from cellseg.io.base import FileFormat, Option
 from PIL import Image
 
 # Part of the folder's name: to be raised whenever `make_cells` draws differently.
@@ -37,19 +37,19 @@ _OF_TYPES = "one_type_per_image"
 
 def read_split(
     root: Path, split: Mapping[str, int], classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[CellRecord]:
+) -> list[ImageRecord]:
     """Records of one split, drawn if need be; `root` is not used.
 
     With two classes, small cells are of the first and large ones of the second. With `types: 3`
     cells are of the types of `cells.synthetic_types.TYPES`, and the classes are their names.
     """
-    _check(classes, options)
+    _check_classes(classes, options)
     parameters = {"image_hw": [128, 128], **options, **split, "classes": list(classes)}
     folder = _find_or_draw(parameters)
-    return label_images.read_split(folder.parent, folder.name, classes, {})
+    return label_images.FORMAT.read(folder.parent, folder.name, classes, {})
 
 
-def _check(classes: tuple[str, ...], options: Mapping[str, Any]) -> None:
+def _check_classes(classes: tuple[str, ...], options: Mapping[str, Any]) -> None:
     with_types = "types" in options
     if with_types and len(classes) != len(TYPES):
         raise DatasetError(
@@ -147,7 +147,7 @@ def _is_split(value: Any) -> bool:
     )
 
 
-FORMAT = DatasetFormat(
+FORMAT = FileFormat(
     read_split,
     split=Option("{images: how many, seed: a number}", _is_split),
     options={

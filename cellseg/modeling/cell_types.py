@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from cellseg.cells.selection import VOTES
 from cellseg.errors import ConfigError
 from cellseg.modeling.cell_type_head import CELL_TYPE_HEAD_REGISTRY, build_cell_type_head
 from cellseg.modeling.roi_heads import CellROIHeads
@@ -20,72 +18,36 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-SCORES = ("product", "detection")
-
-
-def add_cell_type_config(node: CfgNode) -> None:
-    """Add every key with its default to `node`, which becomes CELLSEG.CELL_TYPE.
-
-    VOTE goes for every model with several classes, the others for MODEL.ROI_HEADS.NAME:
-    CellTypeROIHeads (docs/cell_types.md).
-    """
-    # "image": all cells of an image are of the type that most of the scores are for; "none".
-    node.VOTE = "none"
-
-    # A name of CELL_TYPE_HEAD_REGISTRY.
-    node.HEAD = "CellTypeHead"
-    # Of CellTypeHead: number and channels of its convolutions, width of its hidden layer.
-    node.NUM_CONV = 2
-    node.CONV_DIM = 128
-    node.FC_DIM = 256
-    # Factor of loss_cell_type.
-    node.LOSS_WEIGHT = 1.0
-    # What each type weighs in it, for types of which there are few cells; []: all the same.
-    node.CLASS_WEIGHTS = []
-    # True: the classifier learns from the features and does not change them.
-    node.DETACH = False
-    # "product": the score is that of the detection times the type's probability; "detection".
-    node.SCORE = "product"
-
 
 def check_cell_type_config(cfg: CfgNode) -> None:
-    """Check the keys of CELLSEG.CELL_TYPE, and what CellTypeROIHeads need.
+    """Check what CellTypeROIHeads need, where they are selected.
+
+    Args:
+        cfg: the whole config; the values by themselves are checked by `check_keys`.
 
     Raises:
         ConfigError: naming the key, what was found and what was expected.
     """
-    node, prefix = cfg.CELLSEG.CELL_TYPE, "CELLSEG.CELL_TYPE"
-    for key, allowed in (("VOTE", VOTES), ("SCORE", SCORES)):
-        if node[key] not in allowed:
-            raise ConfigError(
-                f"{prefix}.{key} is {node[key]!r}; expected one of {', '.join(allowed)}"
-            )
-    if cfg.MODEL.ROI_HEADS.NAME not in ROI_HEADS_REGISTRY or not issubclass(
-        ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME), CellTypeROIHeads
+    node, name = cfg.CELLSEG.CELL_TYPE, cfg.MODEL.ROI_HEADS.NAME
+    if name not in ROI_HEADS_REGISTRY or not issubclass(
+        ROI_HEADS_REGISTRY.get(name), CellTypeROIHeads
     ):
         return
     if node.HEAD not in CELL_TYPE_HEAD_REGISTRY:
-        problem = describe_unknown_name(f"{prefix}.HEAD", node.HEAD, CELL_TYPE_HEAD_REGISTRY)
+        problem = describe_unknown_name(
+            "CELLSEG.CELL_TYPE.HEAD", node.HEAD, CELL_TYPE_HEAD_REGISTRY
+        )
         raise ConfigError(f"{problem}. Code that registers it belongs into CELLSEG.PLUGINS.")
-    for key, least in (("NUM_CONV", 0), ("CONV_DIM", 1), ("FC_DIM", 1)):
-        if node[key] < least:
-            raise ConfigError(f"{prefix}.{key} is {node[key]}; expected {least} or more")
-    if not (math.isfinite(node.LOSS_WEIGHT) and node.LOSS_WEIGHT >= 0):
-        raise ConfigError(f"{prefix}.LOSS_WEIGHT is {node.LOSS_WEIGHT}; expected 0 or more")
-    _check_class_weights(node.CLASS_WEIGHTS, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    num_types = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if len(node.CLASS_WEIGHTS) not in (0, num_types):
+        raise ConfigError(
+            f"CELLSEG.CELL_TYPE.CLASS_WEIGHTS is {list(node.CLASS_WEIGHTS)}; expected one number "
+            f"above 0 for each of the {num_types} types, or []"
+        )
     if not cfg.MODEL.MASK_ON or not cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE:
         raise ConfigError(
             "MODEL.ROI_HEADS.NAME CellTypeROIHeads classifies the mask head's features and masks; "
             "expected MODEL.MASK_ON True and a MODEL.ROI_MASK_HEAD.POOLER_TYPE"
-        )
-
-
-def _check_class_weights(weights: Sequence[Any], num_types: int) -> None:
-    numbers = all(isinstance(each, (int, float)) and 0 < each < math.inf for each in weights)
-    if not numbers or len(weights) not in (0, num_types):
-        raise ConfigError(
-            f"CELLSEG.CELL_TYPE.CLASS_WEIGHTS is {list(weights)}; expected one number above 0 for "
-            f"each of the {num_types} types, or []"
         )
 
 

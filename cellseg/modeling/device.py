@@ -7,6 +7,11 @@ from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
 
 
+def default_device() -> str:
+    """What `MODEL.DEVICE` is where nobody names a device: "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_device(cfg: CfgNode) -> None:
     """Refuse a device that is named and that this machine does not have.
 

@@ -17,35 +17,6 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PREFIX = "CELLSEG.MASK_IOU"
-
-
-def add_mask_iou_config(node: CfgNode) -> None:
-    """Add every key with its default to `node`, which becomes CELLSEG.MASK_IOU."""
-    # Factor of the loss of the predicted IoU, `loss_mask_iou`.
-    node.LOSS_WEIGHT = 1.0
-    # The branch that predicts it: channels and number of its 3x3 convolutions, the last of which
-    # halves the resolution, and width of its two hidden layers. The paper has 256, 4 and 1024, for
-    # 80 classes of objects: as much work as the mask head itself, for every one of hundreds of
-    # cells. How well an outline fits a cell is a simpler question, and this a quarter of the work.
-    node.CONV_DIM = 128
-    node.NUM_CONV = 3
-    node.FC_DIM = 256
-
-
-def check_mask_iou_config(cfg: CfgNode) -> None:
-    """Check the values of CELLSEG.MASK_IOU.
-
-    Raises:
-        ConfigError: naming the key, what was found and what was expected.
-    """
-    node = cfg.CELLSEG.MASK_IOU
-    if not 0 <= node.LOSS_WEIGHT < float("inf"):
-        raise ConfigError(f"{PREFIX}.LOSS_WEIGHT is {node.LOSS_WEIGHT}; expected 0 or more")
-    for key in ("CONV_DIM", "NUM_CONV", "FC_DIM"):
-        if node[key] < 1:
-            raise ConfigError(f"{PREFIX}.{key} is {node[key]}; expected 1 or more")
-
 
 class MaskIoUBranch(nn.Module):
     """From pooled features and a soft mask to the mask's IoU with the true one, per class.
@@ -53,7 +24,9 @@ class MaskIoUBranch(nn.Module):
     Args:
         input_shape: of the pooled features, with height and width.
         num_classes: K, or 1 for the same estimate whatever the class.
-        conv_dim, num_conv, fc_dim: see `add_mask_iou_config`.
+        conv_dim, num_conv: channels and number of its 3x3 convolutions, the last of which halves
+            the resolution.
+        fc_dim: width of its two hidden layers.
 
     Raises:
         ConfigError: the features have no known height and width.

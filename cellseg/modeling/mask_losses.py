@@ -7,12 +7,12 @@ instance without target pixels is allowed.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 
 import torch
 from cellseg.errors import ConfigError
+from cellseg.names import did_you_mean
 from detectron2.utils.registry import Registry
 from torch import Tensor
 from torch.nn import functional as F
@@ -139,8 +139,8 @@ def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
 
 def _explain_loss_name(text: str, name: str) -> str:
     known = sorted(entry for entry, _ in MASK_LOSS_REGISTRY)
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    near = did_you_mean(name, known, 2)
+    hint = near and f"{near} "
     return (
         f"CELLSEG.MASK_HEAD.LOSS is {text!r}; {hint}Expected one of {', '.join(known)}, or a sum "
         "such as bce+dice or 0.5*bce+2*jaccard. Code that registers a loss has to be listed in "

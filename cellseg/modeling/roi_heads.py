@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from cellseg.config import check_value
 from cellseg.errors import ConfigError
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -21,17 +22,16 @@ _LEAST_LOSS = 1e-6
 
 
 def check_box_head_config(cfg: CfgNode) -> None:
-    """Check the values of CELLSEG.BOX_HEAD.
+    """Check that CELLSEG.BOX_HEAD goes with MODEL.ROI_BOX_HEAD.
 
     Raises:
-        ConfigError: naming the key, what was found and what was expected.
+        ConfigError: naming the keys, what was found and what was expected.
     """
     _check_iou_weight(cfg.CELLSEG.BOX_HEAD.IOU_WEIGHT, cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE)
 
 
 def _check_iou_weight(iou_weight: float, use_sigmoid_ce: bool) -> None:
-    if not 0 <= iou_weight < float("inf"):
-        raise ConfigError(f"CELLSEG.BOX_HEAD.IOU_WEIGHT is {iou_weight}; expected 0 or more")
+    check_value("BOX_HEAD.IOU_WEIGHT", iou_weight)
     if iou_weight and use_sigmoid_ce:
         raise ConfigError(
             f"CELLSEG.BOX_HEAD.IOU_WEIGHT is {iou_weight}, which weights the softmax "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +61,19 @@ def write_report(
     selection = DetectionThresholds.from_config(cfg)
     if score_threshold is not None:
         selection = replace(selection, score=score_threshold)
+    metrics = list(cfg.CELLSEG.TEST.METRICS)
     reader = functools.partial(_read_image, ImageInput.from_config(cfg).read)
     sections: list[Section] = []
     shown = 0
     for number, result in enumerate(results):
         added, images = _dataset_sections(
-            result, number, len(results) > 1, selection, max_images, shown, reader
+            result, number, len(results) > 1, selection, metrics, max_images, shown, reader
         )
         sections += added
         shown += images
     sections.append(Section("training", "Training", draw_training(read_history(run_dir))))
     title = f"Segmentation report: {run_dir.resolve().name}"
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     subtitle = f"{cfg.MODEL.META_ARCHITECTURE}, {', '.join(r.name for r in results)}, made {made}"
     with write_whole(output) as partial:
         partial.write_text(render_page(title, subtitle, sections), "utf-8")
@@ -105,6 +106,7 @@ def _dataset_sections(
     number: int,
     several: bool,
     selection: DetectionThresholds,
+    metrics: Sequence[str],
     max_images: int,
     first_image: int,
     read: Callable[[Path], NDArray[Any]],
@@ -113,12 +115,15 @@ def _dataset_sections(
     if result.missing:
         body = render_missing(result.missing)
         return [Section(f"results-{number}", f"Results{behind}", body)], 0
+    kept = result.compared.keep(selection)
     gallery, shown = draw_gallery(
-        result, selection, max_images=max_images, first_number=first_image, read=read
+        result, kept, max_images=max_images, first_number=first_image, read=read
     )
     return [
-        Section(f"results-{number}", f"Results{behind}", summarize(result, selection)),
-        Section(f"charts-{number}", f"Charts{behind}", draw_charts(result, selection)),
+        Section(
+            f"results-{number}", f"Results{behind}", summarize(result, kept, selection, metrics)
+        ),
+        Section(f"charts-{number}", f"Charts{behind}", draw_charts(result, kept, selection)),
         Section(f"gallery-{number}", f"Images{behind}", gallery),
     ], shown
 

@@ -17,9 +17,8 @@ import numpy as np
 from cellseg.cells.drawing import make_readable
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop
-from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ImageReadError
-from cellseg.evaluation.scoring import score
+from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.page import render
 from markupsafe import Markup
@@ -75,7 +74,7 @@ class GalleryImage:
 
 def draw_gallery(
     result: DatasetResult,
-    selection: DetectionThresholds,
+    kept: Comparisons,
     *,
     max_images: int,
     first_number: int,
@@ -85,19 +84,18 @@ def draw_gallery(
 
     Args:
         result: true and predicted cells of the images.
-        selection: which detections count as cells.
+        kept: their comparisons with the detections that count as cells.
         max_images: at most so many are shown, the worst of them first.
         first_number: number within the page of the first image.
         read: file to image [H, W] or [H, W, C]; raises ImageReadError where it cannot.
     """
-    pairs = result.counted_pairs(selection)
-    scores = [score([true], [pred], ["ap_dsb"])["ap_dsb"] for true, pred in pairs]
+    scores = kept.metrics_by_image(["ap_dsb"])["ap_dsb"].tolist()
     order = sorted(range(len(scores)), key=lambda k: (scores[k], result.images[k].name))
     cards = []
     for number, k in enumerate(measures.choose_images(order, max_images), first_number):
-        image, (true, pred) = result.images[k], pairs[k]
-        kinds = measures.find_kinds(true, pred)
-        card = GalleryImage(number, image.name, image.path, scores[k], true, pred, kinds)
+        image, cells = result.images[k], kept.images[k].counted
+        sides = (cells.true.cells, cells.pred.cells, measures.find_kinds(cells))
+        card = GalleryImage(number, image.name, image.path, scores[k], *sides)
         cards.append(draw_card(card, result.classes, read))
     body = render(
         "gallery", cards=cards, images=len(order), classes=result.classes,

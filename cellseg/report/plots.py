@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.evaluation.coco_figures import THRESHOLDS
+from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS
+from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.charts import Chart, Series, draw_chart
 from cellseg.report.page import render_missing, typeset
@@ -18,15 +19,20 @@ _UNIT = (0.0, 1.0)
 _TEST_SCORES = ("cell_iou/f1@0.50", "cell_iou/ap_dsb", "cell_iou/ap_dsb@0.50")
 
 
-def draw_charts(result: DatasetResult, selection: DetectionThresholds) -> Markup:
-    """All charts of one dataset."""
-    pairs, everything = result.counted_pairs(selection), result.all_pairs()
+def draw_charts(result: DatasetResult, kept: Comparisons, selection: DetectionThresholds) -> Markup:
+    """All charts of one dataset.
+
+    Args:
+        result: true and predicted cells of the images.
+        kept: their comparisons with the detections that count as cells.
+        selection: which these are, in words.
+    """
     charts = [
-        _over_iou(pairs),
-        _precision_recall(pairs, everything, selection),
-        *_calibration(everything),
-        _sizes(pairs),
-        _counts(result, selection),
+        _over_iou(kept),
+        _precision_recall(kept, result.compared, selection),
+        *_calibration(result.compared),
+        _sizes(kept),
+        _counts(result, kept),
     ]
     return _side_by_side([draw_chart(chart) for chart in charts])
 
@@ -35,10 +41,10 @@ def _side_by_side(parts: Sequence[Markup]) -> Markup:
     return Markup('<div class="charts">{}</div>').format(Markup("").join(parts))
 
 
-def _over_iou(pairs: Sequence[measures.Pair]) -> Chart:
+def _over_iou(kept: Comparisons) -> Chart:
     names = {"f1": "F1", "precision": "precision", "recall": "recall", "ap_dsb": "AP (ap_dsb)"}
-    values = measures.figures_over_iou(pairs, list(names))
-    x = THRESHOLDS.round(2).tolist()
+    values = measures.metrics_over_iou(kept, list(names))
+    x = list(IOU_THRESHOLDS)
     series = [
         Series(text, x, values[name], "markers" if name in ("f1", "ap_dsb") else "line", colour)
         for colour, (name, text) in enumerate(names.items())
@@ -55,8 +61,8 @@ def _over_iou(pairs: Sequence[measures.Pair]) -> Chart:
 
 
 def _precision_recall(
-    pairs: Sequence[measures.Pair],
-    everything: Sequence[measures.Pair],
+    kept: Comparisons,
+    everything: Comparisons,
     selection: DetectionThresholds,
 ) -> Chart:
     series = []
@@ -65,7 +71,7 @@ def _precision_recall(
         reached = precision > 0
         x, y = recall[reached].tolist(), precision[reached].tolist()
         series.append(Series(f"IoU ≥ {iou:g}", x, y, "line", colour))
-    at = measures.recall_and_precision(pairs, 0.5)
+    at = measures.recall_and_precision(kept, 0.5)
     used = f"at {typeset(selection.describe())}, IoU ≥ 0.5"
     series.append(Series(used, [at[0]], [at[1]], "dots", 5))
     return Chart(
@@ -80,7 +86,7 @@ def _precision_recall(
     )
 
 
-def _calibration(everything: Sequence[measures.Pair]) -> list[Chart]:
+def _calibration(everything: Comparisons) -> list[Chart]:
     scores, right = measures.judge_detections(everything)
     found = measures.calibrate(scores, right)
     middles = [(k + 0.5) / measures.BINS for k in range(measures.BINS)]
@@ -108,8 +114,8 @@ def _calibration(everything: Sequence[measures.Pair]) -> list[Chart]:
     ]
 
 
-def _sizes(pairs: Sequence[measures.Pair]) -> Chart:
-    diameters = measures.diameters_of_matches(pairs)
+def _sizes(kept: Comparisons) -> Chart:
+    diameters = measures.diameters_of_matches(kept)
     count = len(diameters)
     note = "Diameter of the circle of the same area, for cells found at IoU ≥ 0.5."
     if count:
@@ -132,9 +138,9 @@ def _sizes(pairs: Sequence[measures.Pair]) -> Chart:
     )
 
 
-def _counts(result: DatasetResult, selection: DetectionThresholds) -> Chart:
-    true = [len(image.true) for image in result.images]
-    pred = [len(image.predicted(selection)) for image in result.images]
+def _counts(result: DatasetResult, kept: Comparisons) -> Chart:
+    true = [len(image.true) for image in kept.images]
+    pred = [len(image.counted.pred) for image in kept.images]
     names = [image.name for image in result.images]
     return Chart(
         "Counts",

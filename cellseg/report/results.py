@@ -6,16 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.matching import match_overlaps
-from cellseg.cells.overlaps import find_overlaps
-from cellseg.cells.selection import DetectionThresholds, select_cells
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey
 from cellseg.errors import ConfigError, DatasetError, LabelError, collect_problems
+from cellseg.evaluation.comparison import compare
+from cellseg.evaluation.scoring import Comparisons
 from detectron2.data import MetadataCatalog
 
 RESULTS_FILE = "coco_instances_results.json"
@@ -25,16 +24,19 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """One image: `detections` are all predicted cells, whatever their score."""
+    """One image.
+
+    Attributes:
+        name: the image's id.
+        path: of the image.
+        true: its true cells, crowd regions among them.
+        detections: all predicted cells, whatever their score.
+    """
 
     name: str
     path: Path
     true: CellInstances
     detections: CellInstances
-
-    def predicted(self, selection: DetectionThresholds) -> CellInstances:
-        """The detections that count as cells."""
-        return select_cells(self.detections, selection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +48,10 @@ class DatasetResult:
     images: tuple[ImageResult, ...]
     missing: str = ""
 
-    def counted_pairs(
-        self, selection: DetectionThresholds
-    ) -> list[tuple[CellInstances, CellInstances]]:
-        """True and predicted cells of each image."""
-        return [(image.true, image.predicted(selection)) for image in self.images]
-
-    def all_pairs(self) -> list[tuple[CellInstances, CellInstances]]:
-        """The same with all detections, whatever their score."""
-        return [(image.true, image.detections) for image in self.images]
+    @cached_property
+    def compared(self) -> Comparisons:
+        """Every image compared, once, with all its detections."""
+        return Comparisons([compare(image.true, image.detections) for image in self.images])
 
 
 def find_config(run_dir: Path) -> Path:
@@ -76,8 +73,6 @@ def find_config(run_dir: Path) -> Path:
 def read_dataset_result(dataset_name: str, predictions: Path) -> DatasetResult:
     """Predictions in COCO's results format beside the true cells of a registered dataset.
 
-    Detections that lie in a crowd region of uncounted cells and match no cell are left out.
-
     Args:
         predictions: file as Detectron2's COCOEvaluator leaves it: [{"image_id", "category_id",
             "score", "segmentation" as RLE}, ...]. When there is none, the result says so.
@@ -95,11 +90,9 @@ def read_dataset_result(dataset_name: str, predictions: Path) -> DatasetResult:
     found = _read_detections(predictions, truth)
     images = []
     for key, image in truth.images.items():
-        true, crowd = truth.cells(key)
+        true = truth.cells(key)
         cells = _to_cells(predictions, key, found[key], true.image_hw, len(truth.classes))
-        images.append(
-            ImageResult(str(key), Path(image["file_name"]), true, _outside(crowd, true, cells))
-        )
+        images.append(ImageResult(str(key), Path(image["file_name"]), true, cells))
     return DatasetResult(dataset_name, truth.classes, tuple(images))
 
 
@@ -157,18 +150,6 @@ def _to_cells(
         )
     except (LabelError, TypeError, KeyError, ValueError) as error:
         raise DatasetError(f"{path}: image {key!r}: {error}") from error
-
-
-def _outside(crowd: CellInstances, true: CellInstances, cells: CellInstances) -> CellInstances:
-    """The cells that do not lie by half or more in a crowd region, or match a true cell."""
-    if len(crowd) == 0:
-        return cells
-    overlaps = find_overlaps(crowd, cells)
-    inside = 2 * overlaps.intersection_px >= cells.areas_px[overlaps.pred_index]
-    forgotten = np.zeros(len(cells), bool)
-    forgotten[overlaps.pred_index[inside]] = True
-    forgotten[match_overlaps(find_overlaps(true, cells), 0.5).pred_index] = False
-    return cells[~forgotten]
 
 
 def read_history(run_dir: Path) -> dict[str, list[tuple[int, float]]]:

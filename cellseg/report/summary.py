@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.evaluation.scoring import confidence_intervals, score
+from cellseg.evaluation.metrics import find_metric
+from cellseg.evaluation.scorer import split_ranked
+from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.gallery import KIND_MEANING, WORDS, shown_kinds
 from cellseg.report.page import render, typeset
@@ -29,37 +31,50 @@ _EXPLAINED = {
 _BOOTSTRAP_SAMPLES = 500
 
 
-def summarize(result: DatasetResult, selection: DetectionThresholds) -> Markup:
-    """What a reader should take home, in one sentence, and tables of metrics and errors."""
-    pairs = result.counted_pairs(selection)
-    true, pred = measures.split_sides(pairs)
+def summarize(
+    result: DatasetResult,
+    kept: Comparisons,
+    selection: DetectionThresholds,
+    metrics: Sequence[str] = (),
+) -> Markup:
+    """What a reader should take home, in one sentence, and tables of metrics and errors.
+
+    Args:
+        result: true and predicted cells of the images.
+        kept: their comparisons with the detections that count as cells.
+        selection: which these are, in words.
+        metrics: further metrics for the table.
+    """
     names = ["tp@0.50", "fp@0.50", "recall@0.50", "precision@0.50"]
-    found, wrong, recall, precision = score(true, pred, names).values()
+    found, wrong, recall, precision = kept.metrics(names).values()
+    counted = [image.counted for image in kept.images]
     return render(
-        "results", cells=sum(map(len, true)), predicted=sum(map(len, pred)), images=len(pairs),
+        "results", cells=sum(len(image.true) for image in counted),
+        predicted=sum(len(image.pred) for image in counted), images=len(kept),
         found=found, wrong=wrong, recall=recall, precision=precision,
         selection=typeset(selection.describe()),
-        metrics=_metric_rows(result, pairs), errors=_error_rows(result, pairs),
-        classes=result.classes, confusion=_confusion_rows(result, pairs),
+        metrics=_metric_rows(result, kept, metrics), errors=_error_rows(result, kept),
+        classes=result.classes, confusion=_confusion_rows(result, kept),
     )  # fmt: skip
 
 
-def _metric_rows(result: DatasetResult, pairs: Sequence[measures.Pair]) -> list[list[str]]:
+def _metric_rows(
+    result: DatasetResult, kept: Comparisons, metrics: Sequence[str]
+) -> list[list[str]]:
     """Head and rows of the table of metrics; with several classes a column for each."""
-    names = [name for name in _EXPLAINED if name != "ap_coco_mask"]
-    everything = result.all_pairs()
-    intervals = confidence_intervals(
-        *measures.split_sides(pairs), names, samples=_BOOTSTRAP_SAMPLES
-    )
+    own = {name: find_metric(name)[0].sentence for name in metrics if name not in _EXPLAINED}
+    sentences = _EXPLAINED | own
+    names, ranked = split_ranked(list(sentences))
+    intervals = kept.intervals(names, samples=_BOOTSTRAP_SAMPLES)
     several = result.classes if len(result.classes) > 1 else ()
-    columns = [_scores(pairs, everything, names)]
-    for number in range(len(several)):
-        columns.append(_scores(_of_class(pairs, number), _of_class(everything, number), names))
+    sides = [(kept, result.compared)]
+    sides += [(kept.of_class(k), result.compared.of_class(k)) for k in range(len(several))]
+    columns = [shown.metrics(names) | everything.metrics(ranked) for shown, everything in sides]
     rows = [["metric", "all" if several else "value", "95 % interval", *several, "what it says"]]
-    for name, explanation in _EXPLAINED.items():
+    for name, sentence in sentences.items():
         interval = " – ".join(map(_format, intervals[name])) if name in intervals else ""
         value, *by_class = [_format(column[name]) for column in columns]
-        rows.append([name, value, interval, *by_class, explanation])
+        rows.append([name, value, interval, *by_class, sentence])
     return rows
 
 
@@ -67,20 +82,8 @@ def _format(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "–"
 
 
-def _of_class(pairs: Sequence[measures.Pair], number: int) -> list[measures.Pair]:
-    return [(t[t.classes == number], p[p.classes == number]) for t, p in pairs]
-
-
-def _scores(
-    pairs: Sequence[measures.Pair], everything: Sequence[measures.Pair], names: Sequence[str]
-) -> dict[str, float]:
-    return score(*measures.split_sides(pairs), names) | score(
-        *measures.split_sides(everything), ["ap_coco_mask"]
-    )
-
-
-def _error_rows(result: DatasetResult, pairs: Sequence[measures.Pair]) -> Iterator[list[str]]:
-    found = [measures.find_kinds(true, pred).counts for true, pred in pairs]
+def _error_rows(result: DatasetResult, kept: Comparisons) -> Iterator[list[str]]:
+    found = [measures.find_kinds(image.counted).counts for image in kept.images]
     for kind in shown_kinds(result.classes):
         counts = [image[kind] for image in found]
         images = sum(count > 0 for count in counts)
@@ -88,7 +91,7 @@ def _error_rows(result: DatasetResult, pairs: Sequence[measures.Pair]) -> Iterat
 
 
 def _confusion_rows(
-    result: DatasetResult, pairs: Sequence[measures.Pair]
+    result: DatasetResult, kept: Comparisons
 ) -> list[tuple[str, list[tuple[int, float]]]]:
     """(true class, [(cells, share of the row) by predicted class]); none where there is one class.
 
@@ -98,7 +101,7 @@ def _confusion_rows(
     classes = result.classes
     if len(classes) < 2:
         return []
-    counts = measures.confusion_matrix(pairs, len(classes))
+    counts = kept.confusion(len(classes))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rows = [list(zip(*row)) for row in zip(counts.tolist(), shares.tolist())]
     rows[-1].pop()

@@ -9,7 +9,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.matching import match_cells, match_overlaps
 from cellseg.cells.overlaps import cell_windows, find_overlaps, pairs_of_touching_windows
 from cellseg.errors import LabelError
-from cellseg.evaluation import iou_matrix, iou_matrix_labels
+from cellseg.evaluation import iou_matrix
 
 
 def bitmap_iou(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
@@ -52,22 +52,22 @@ def test_iou_of_label_images_equals_iou_of_bitmaps(seed):
         np.array([labels == k for k in np.unique(labels) if k]).reshape(-1, 13, 17)
         for labels in pair
     ]
-    np.testing.assert_array_equal(iou_matrix_labels(*pair), bitmap_iou(*bitmaps))
+    np.testing.assert_array_equal(iou_matrix(*pair), bitmap_iou(*bitmaps))
 
 
 def test_iou_of_empty_label_images():
     empty = np.zeros((4, 5), np.uint16)
     one = empty.copy()
     one[1, 1] = 3
-    assert iou_matrix_labels(empty, one).shape == (0, 1)
-    assert iou_matrix_labels(one, empty).shape == (1, 0)
-    assert iou_matrix_labels(one, one).tolist() == [[1.0]]
-    assert iou_matrix_labels(np.ones((2, 2), int), np.ones((2, 2), int)).tolist() == [[1.0]]
+    assert iou_matrix(empty, one).shape == (0, 1)
+    assert iou_matrix(one, empty).shape == (1, 0)
+    assert iou_matrix(one, one).tolist() == [[1.0]]
+    assert iou_matrix(np.ones((2, 2), int), np.ones((2, 2), int)).tolist() == [[1.0]]
 
 
 def test_label_images_of_different_shape():
     with pytest.raises(LabelError, match="do not compare"):
-        iou_matrix_labels(np.zeros((2, 2), int), np.zeros((2, 3), int))
+        iou_matrix(np.zeros((2, 2), int), np.zeros((2, 3), int))
 
 
 def test_cells_of_different_image_sizes():

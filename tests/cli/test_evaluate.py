@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from cellseg.cells.instances import CellInstances
-from cellseg.evaluation import DEFAULT_METRICS, score
-from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.scoring import COCO_NAMES
+from cellseg.evaluation import DEFAULT_METRICS, METRICS, score
 from cellseg.io import FORMATS, read_records
 from cellseg.io.coco_results import write_coco_results
 from commands import REPOSITORY, Command, run_program
@@ -55,7 +53,7 @@ def folders(tmp_path: Path) -> list[str]:
     return ["--ground-truth", f"{tmp_path}/truth", "--predictions", f"{tmp_path}/found"]
 
 
-def figures_of(tool: Command, path: Path, *words: str) -> dict:
+def metrics_of(tool: Command, path: Path, *words: str) -> dict:
     assert tool.main([*words, "--json", str(path / "out.json")]) == 0
     return json.loads((path / "out.json").read_text())
 
@@ -81,9 +79,9 @@ def test_as_a_command_without_torch(folders: list[str], tmp_path: Path) -> None:
 
 
 def test_all_metrics(tool: Command, folders: list[str], tmp_path: Path) -> None:
-    found = figures_of(tool, tmp_path, *folders, "--metrics", "all")
-    assert list(found["metrics"]) == [*FIGURES, *COCO_NAMES]
-    names = tuple(FIGURES)
+    found = metrics_of(tool, tmp_path, *folders, "--metrics", "all")
+    assert list(found["metrics"]) == list(METRICS)
+    names = tuple(name for name, metric in METRICS.items() if not metric.ranked)
     assert {name: found["metrics"][name] for name in names} == pytest.approx(expected(names))
     assert found["metrics"]["ap_coco_mask_large"] is None  # no such cell
     assert "per_class" not in found
@@ -93,7 +91,7 @@ def test_intervals_and_per_image(
     tool: Command, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = ["--metrics", "recall@0.50", "ar_coco_mask", "--intervals"]
-    found = figures_of(tool, tmp_path, *folders, *metrics, "--per-image", f"{tmp_path}/x/rows.csv")
+    found = metrics_of(tool, tmp_path, *folders, *metrics, "--per-image", f"{tmp_path}/x/rows.csv")
     low, high = found["intervals"]["recall@0.50"]
     assert low < found["metrics"]["recall@0.50"] < high
     assert list(found["intervals"]) == ["recall@0.50"]
@@ -128,7 +126,7 @@ def test_dataset_against_results(
     root = builders.write_label_images(tmp_path / "set", "val", scenes_of(true_labels()))
     results = results_file(tmp_path / "coco_results.json")
     words = ["--ground-truth", str(root), "--format-ground-truth", "label_images", "--split", "val"]
-    found = figures_of(tool, tmp_path, *words, "--predictions", str(results))
+    found = metrics_of(tool, tmp_path, *words, "--predictions", str(results))
     assert found["metrics"] == pytest.approx(expected())
     assert "1 of 3 images have no prediction" in capsys.readouterr().err
 
@@ -137,7 +135,7 @@ def test_two_datasets_of_different_formats(tool: Command, tmp_path: Path) -> Non
     truth = builders.write_instance_masks(tmp_path / "true", "val", scenes_of(true_labels()))
     found_root = builders.write_label_images(tmp_path / "found", "mine", scenes_of(pred_labels()))
     assert len(read_records("instance_masks", truth, "val")) == 3
-    found = figures_of(
+    found = metrics_of(
         tool,
         tmp_path,
         *("--ground-truth", str(truth), "--format-ground-truth", "instance_masks"),
@@ -154,7 +152,7 @@ def test_classes(tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[st
     results = results_file(tmp_path / "r.json", {"a": [1, 1], "b": [0]})
     words = ["--ground-truth", str(root), "--format-ground-truth", "label_images", "--split", "val"]
     words += ["--predictions", str(results), "--metrics", "tp@0.50", "fp@0.50", "fn@0.50"]
-    found = figures_of(tool, tmp_path, *words)
+    found = metrics_of(tool, tmp_path, *words)
     assert found["classes"] == ["glia", "neuron"]
     assert found["metrics"] == {"tp@0.50": 2, "fp@0.50": 1, "fn@0.50": 2}
     assert found["per_class"]["neuron"] == {"tp@0.50": 1, "fp@0.50": 1, "fn@0.50": 0}
@@ -162,7 +160,7 @@ def test_classes(tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines()[1].split() == ["metric", "all", "glia", "neuron"]
     plain = write_folder(tmp_path / "plain", pred_labels())
     words[words.index(str(results))] = str(plain)
-    found = figures_of(tool, tmp_path, *words)
+    found = metrics_of(tool, tmp_path, *words)
     assert found["metrics"] == {"tp@0.50": 3, "fp@0.50": 0, "fn@0.50": 1}
     assert "per_class" not in found
 
@@ -172,16 +170,16 @@ def test_regions_of_uncounted_cells(
 ) -> None:
     root = builders.write_label_images(tmp_path / "set", "val", scenes_of(true_labels()))
     records = read_records("label_images", root, "val")
-    first, *others = records[0].cells
-    records[0] = replace(records[0], cells=(replace(first, is_crowd=True), *others))
+    is_crowd = np.arange(len(records[0].cells)) == 0
+    records[0] = replace(records[0], cells=records[0].cells.replace(is_crowd=is_crowd))
     coco = FORMATS["coco_json"]
     assert coco.write is not None
     coco.write(records, tmp_path / "coco", "val", ("cell",), {})
     words = ["--ground-truth", f"{tmp_path}/coco", "--format-ground-truth", "coco_json"]
     words += ["--split", "val", "--predictions", str(root), "--format-predictions", "label_images"]
-    found = figures_of(tool, tmp_path, *words, "--metrics", "tp@0.50", "fp@0.50", "fn@0.50")
-    assert found["metrics"] == {"tp@0.50": 3, "fp@0.50": 1, "fn@0.50": 0}
-    assert "1 regions of uncounted cells left out" in capsys.readouterr().err
+    found = metrics_of(tool, tmp_path, *words, "--metrics", "tp@0.50", "fp@0.50", "fn@0.50")
+    assert found["metrics"] == {"tp@0.50": 3, "fp@0.50": 0, "fn@0.50": 0}
+    assert "1 regions of uncounted cells: cells there are not false" in capsys.readouterr().err
 
 
 def test_sides_that_do_not_match(
@@ -208,7 +206,7 @@ def test_endings_and_other_files_beside(tool: Command, tmp_path: Path, ending: s
         builders.write_png(truth / f"{name}.png", np.zeros((20, 30, 3), np.uint8))
     found = write_folder(tmp_path / "found", pred_labels())
     words = ["--ground-truth", str(truth), "--predictions", str(found)]
-    assert figures_of(tool, tmp_path, *words)["metrics"] == pytest.approx(expected())
+    assert metrics_of(tool, tmp_path, *words)["metrics"] == pytest.approx(expected())
 
 
 def one_result(**changes: object) -> str:

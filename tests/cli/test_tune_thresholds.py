@@ -19,8 +19,8 @@ from cellseg.errors import LabelError
 from cellseg.evaluation import CellIoUEvaluator
 from cellseg.evaluation.tuning import Tuning
 from cellseg.inference.predictor import CellPredictor
+from cellseg.io import ImageRecord, write_predictions
 from cellseg.io.coco_results import write_coco_results
-from cellseg.io.submission import write_submission
 from commands import REPOSITORY, Command, run_program
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
@@ -138,10 +138,9 @@ def test_predict_takes_the_thresholds_and_writes_a_submission(
     assert [result["score"] for result in results] == [
         pytest.approx(float(score)) for cells in chosen for score in cells.scores
     ]
-    expected = tmp_path / "expected.csv"
-    write_submission(
-        [(f"image_{k}", cells) for k, cells in enumerate(chosen)], expected, "sartorius"
-    )
+    expected = tmp_path / "expected" / "submission.csv"
+    records = [ImageRecord(f"image_{k}", cells) for k, cells in enumerate(chosen)]
+    write_predictions(records, expected.parent, "sartorius_table")
     assert (tmp_path / "out" / "submission.csv").read_text() == expected.read_text()
 
 
@@ -243,16 +242,3 @@ def test_ids_of_a_coco_dataset(tool: Command) -> None:
     result: dict[str, Any] = {"category_id": 9}
     with pytest.raises(LabelError, match="category_id 9 is none of"):
         tool.results_to_cells([result], HW, {7: 0})
-
-
-def test_detections_in_a_crowd_do_not_count(tool: Command) -> None:
-    """In the crowd, in it but a true cell, mostly outside, elsewhere; one without a pixel."""
-    spans = [(0, 8), (10, 20), (17, 26), (40, 50), (0, 0)]
-    bitmaps = np.zeros((5, 1, 60), bool)
-    for bitmap, span in zip(bitmaps, spans):
-        bitmap[0, slice(*span)] = True
-    found = CellInstances.from_bitmaps(bitmaps)
-    crowds = CellInstances.from_label_image(np.arange(60)[None] < 21)
-    kept = tool.outside_crowds(found, found[1:2], crowds)
-    assert kept.offsets_rc[:, 1].tolist() == [10, 17, 40, 0]
-    assert tool.outside_crowds(found, found, CellInstances.empty((1, 60))) is found

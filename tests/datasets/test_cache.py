@@ -18,13 +18,16 @@ import builders
 import numpy as np
 import pytest
 import tifffile
+from cell_records import contents_of, make_record
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import bitmap_to_rle
+from cellseg.cells.records import ImageRecord
 from cellseg.datasets import cache
 from cellseg.datasets.annotation_files import read_annotations, write_annotations
 from cellseg.datasets.cache import Reading, cached_records, find_files
 from cellseg.errors import DatasetError
 from cellseg.files import cache_root, is_cache_on
 from cellseg.io import FORMATS, read_records
-from cellseg.io.records import CellAnnotation, CellRecord
 
 SCENES = builders.all_scenes()
 OLD_NS = 1_600_000_000_000_000_000
@@ -61,12 +64,12 @@ class Reader:
             | how
         )
 
-    def read(self) -> list[CellRecord]:
+    def read(self) -> list[ImageRecord]:
         self.calls += 1
         of = self.reading
         return read_records(of.format_name, of.root, of.split, classes=of.classes, **of.options)
 
-    def get(self) -> list[CellRecord]:
+    def get(self) -> list[ImageRecord]:
         return cached_records(self.reading, self.read)
 
 
@@ -99,30 +102,33 @@ def test_every_format_comes_back_the_same(root: Path, name: str) -> None:
 
 
 def test_records_of_every_kind_come_back_the_same(tmp_path: Path) -> None:
-    def cell(name: str, counts: str, crowd: bool = False) -> CellAnnotation:
-        return CellAnnotation({"size": [7, 9], "counts": counts}, (0.5, 1, 2, 3), name, crowd)
-
+    masks = np.random.default_rng(0).random((4, 7, 9)) < 0.4
+    masks[1] = False
+    full = np.ones((1, 7, 9), bool)
+    boxes = CellInstances.from_rles([bitmap_to_rle(full[0])], (7, 9), boxes_xyxy=[[0.5, 1, 2, 3]])
+    how = {"classes": [0, 3, 1, 1], "is_crowd": [False, False, True, False]}
     records = [
-        CellRecord(
-            "größe", tmp_path / "a/größe.png", (7, 9), (cell("é", "12"), cell("b", "", True))
-        ),
-        CellRecord("none", tmp_path.parent / "elsewhere.png", (7, 9), ()),
-        CellRecord("c", tmp_path / "c.png", (7, 9), (cell("b", "`0\\"),)),
+        make_record("größe", tmp_path / "a/größe.png", masks, scores=[1, 0.1, 0.25, 1], **how),
+        make_record("none", tmp_path.parent / "elsewhere.png", [], (7, 9)),
+        ImageRecord("c", boxes, tmp_path / "c.png"),
     ]
     for chosen in (records, records[1:2], []):
         write_annotations(tmp_path / "x.npz", chosen, tmp_path, {"note": [1]})
-        assert read_annotations(tmp_path / "x.npz", tmp_path) == ({"note": [1]}, chosen)
+        note, back = read_annotations(tmp_path / "x.npz", tmp_path)
+        assert (note, contents_of(back)) == ({"note": [1]}, contents_of(chosen))
+        assert [one.image_path for one in back] == [one.image_path for one in chosen]
+        assert back == chosen
+    assert records != records[::-1]
 
 
 def test_records_that_would_come_back_otherwise_are_not_kept(
     root: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bytes_rle = CellAnnotation({"size": [7, 9], "counts": b"12"}, (0, 0, 1, 1), "cell")
-    other_size = CellAnnotation({"size": [1, 1], "counts": "12"}, (0, 0, 1, 1), "cell")
-    for cell in (bytes_rle, other_size):
-        records = [CellRecord("a", root / "a.png", (7, 9), (cell,))]
+    without_image = make_record("a", None, [], (7, 9))
+    too_large = ImageRecord("a", CellInstances.empty((2**16, 2**15)), root / "a.png")
+    for record in (without_image, too_large):
         with caplog.at_level(logging.INFO):
-            assert cached_records(Reader(root).reading, records.copy) == records
+            assert cached_records(Reader(root).reading, [record].copy) == [record]
         assert cache_files(folder) == []
         assert "annotations are not cached" in caplog.messages[-1]
 
@@ -236,7 +242,7 @@ def test_files_that_change_while_they_are_read_are_not_kept(
 ) -> None:
     reader = Reader(root)
 
-    def read_and_change() -> list[CellRecord]:
+    def read_and_change() -> list[ImageRecord]:
         records = reader.read()
         _touch(root)
         return records
@@ -306,10 +312,10 @@ def _short_columns(path: Path) -> None:
         np.savez(stream, **columns)
 
 
-def _short_text(path: Path) -> None:
+def _short_runs(path: Path) -> None:
     with np.load(path) as archive:
         columns = dict(archive)
-    columns["counts"] = columns["counts"][1:]
+    columns["starts"] = columns["starts"][1:]
     with path.open("wb") as stream:
         np.savez(stream, **columns)
 
@@ -318,7 +324,7 @@ def _short_text(path: Path) -> None:
     "damage",
     [
         *(_cut, _empty, _nonsense, _flip, _pickle),
-        *(_other_archive, _other_version, _short_columns, _short_text),
+        *(_other_archive, _other_version, _short_columns, _short_runs),
     ],
 )
 def test_damaged_files_are_made_again(
@@ -340,7 +346,7 @@ def test_file_of_another_key_is_not_used(root: Path, tmp_path: Path) -> None:
     reader, other = Reader(root), Reader(root, classes=("nucleus",))
     reader.get()
     os.replace(reader.reading.cache_file(), other.reading.cache_file())
-    assert {c.class_name for record in other.get() for c in record.cells} == {"nucleus"}
+    assert {k for record in other.get() for k in record.cells.classes.tolist()} == {0}
     assert other.calls == 1
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import builders
 import numpy as np
 import pytest
+from cell_records import make_record
 from cellseg.cells.labels import rle_to_bitmap
 from cellseg.datasets import registration
+from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.datasets.registration import (
     builtin_declarations,
     read_declarations,
@@ -21,7 +23,6 @@ from cellseg.datasets.registration import (
     register_declarations,
 )
 from cellseg.errors import DatasetError
-from cellseg.io.records import CellAnnotation, CellRecord, record_to_detectron2_dict
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
@@ -373,10 +374,9 @@ def test_annotations_are_parsed_once(
 
 
 def test_record_of_a_class_that_is_not_declared() -> None:
-    cell = CellAnnotation({"size": [1, 1], "counts": "01"}, (0, 0, 1, 1), "odd")
-    record = CellRecord("a", Path("a.png"), (1, 1), (cell,))
-    with pytest.raises(DatasetError, match=r"a\.png: cells of class odd; the dataset has cell"):
-        record_to_detectron2_dict(record, ["cell"])
+    record = make_record("a", Path("a.png"), np.ones((1, 1, 1), bool), classes=[1])
+    with pytest.raises(DatasetError, match=r"a\.png: a cell of class 1 .*the dataset has 1: cell"):
+        record_to_dict(record, ["cell"])
 
 
 def test_coco_conversion_takes_ids_that_are_names(

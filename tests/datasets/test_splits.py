@@ -10,8 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from cell_records import make_record
+from cellseg.cells.records import ImageRecord
 from cellseg.datasets.split_plans import (
     Grouping,
     SplitPlan,
@@ -28,18 +31,17 @@ from cellseg.datasets.splits import (
     split_of_group,
 )
 from cellseg.errors import DatasetError
-from cellseg.io.records import CellAnnotation, CellRecord
 
 NOWHERE = Path("nowhere")
+CLASSES = ("long", "round")
 SHARES = (("train", Fraction("0.8")), ("val", Fraction("0.1")), ("test", Fraction("0.1")))
 PLATES = Grouping(pattern=r"^(plate\d+_well\w)")
 
 
-def record(image_id: str, *classes: str) -> CellRecord:
-    cells = tuple(
-        CellAnnotation({"size": [1, 1], "counts": "01"}, (0, 0, 1, 1), name) for name in classes
-    )
-    return CellRecord(image_id, Path(f"{image_id}.png"), (1, 1), cells)
+def record(image_id: str, *classes: str) -> ImageRecord:
+    numbers = [CLASSES.index(name) for name in classes]
+    masks = np.ones((len(classes), 1, 1), bool)
+    return make_record(image_id, Path(f"{image_id}.png"), masks, (1, 1), classes=numbers)
 
 
 def plate_ids(rng: random.Random, count: int) -> list[str]:
@@ -113,7 +115,7 @@ def test_order_of_images_and_another_split_behind_change_nothing(seed: int) -> N
 def test_every_image_is_in_one_split_and_shares_are_met_on_average() -> None:
     records = [record(f"image_{number}") for number in range(4000)]
     plan = SplitPlan("all", SHARES)
-    parts = {split: select_split(records, plan, split, NOWHERE) for split, _ in SHARES}
+    parts = {split: select_split(records, plan, split, NOWHERE, CLASSES) for split, _ in SHARES}
     ids = [one.image_id for part in parts.values() for one in part]
     assert sorted(ids) == sorted(one.image_id for one in records)
     for split, share in SHARES:
@@ -351,7 +353,7 @@ def test_files_of_ids_that_do_not_fit(
 def test_split_that_nothing_falls_into() -> None:
     plan = SplitPlan("all", (("train", Fraction(1, 2**40)),))
     with pytest.raises(DatasetError) as caught:
-        select_split([record("a"), record("b")], plan, "train", Path("cells"))
+        select_split([record("a"), record("b")], plan, "train", Path("cells"), CLASSES)
     for part in ("cells: no image falls into train", "2 images in 2 groups", "split_seed"):
         assert part in str(caught.value)
 
@@ -362,7 +364,7 @@ def test_images_in_no_list_and_classes_that_a_split_lacks_are_logged(
     records = [record("a", "round"), record("b", "long"), record("c")]
     plan = SplitPlan("all", lists=(("train", ("a",)), ("val", ("b",))))
     with caplog.at_level(logging.WARNING):
-        assert select_split(records, plan, "train", NOWHERE) == records[:1]
+        assert select_split(records, plan, "train", NOWHERE, CLASSES) == records[:1]
     assert caplog.messages == [
         "nowhere: 1 images are in no list",
         "nowhere: train has no cell of long",

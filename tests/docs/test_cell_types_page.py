@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellseg import load_config
-from cellseg.modeling.cell_types import add_cell_type_config
+from cellseg import add_cellseg_config, load_config
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pages import REPOSITORY, Page
@@ -36,8 +35,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_keys_and_defaults() -> None:
-    node = CfgNode()
-    add_cell_type_config(node)
+    cfg = CfgNode()
+    add_cellseg_config(cfg)
+    node = cfg.CELLSEG.CELL_TYPE
     text = (REPOSITORY / "docs/cell_types.md").read_text("utf-8")
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
     told = {
@@ -54,7 +54,7 @@ def test_commands_name_files_that_are_there_and_keys_that_load(project: Path) ->
     assert len(PAGE.commands) == 4
     for command in PAGE.commands:
         words = command.replace('"', "").split()
-        assert words[:3] == ["python", "tools/train_net.py", "--config-file"]
+        assert words[:3] == ["cellseg", "train", "--config-file"]
         load_config(project / words[3], words[4:])
 
 

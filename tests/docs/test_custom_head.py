@@ -31,8 +31,8 @@ def test_the_page_has_its_parts() -> None:
     ]
     assert [shlex.split(command)[1] for command in PAGE.commands] == [
         "my_head/try_it.py",
-        "tools/train_net.py",
-        "tools/predict.py",
+        "train",
+        "predict",
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import multiprocessing
-import runpy
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 import torch
 from cellseg import add_cellseg_config, load_config
 from cellseg.cells.synthetic import make_cells
+from cellseg.cli import run_command
 from cellseg.engine import CellTrainer
 from cellseg.errors import ConfigError
 from cellseg.evaluation import EVALUATOR_REGISTRY
@@ -100,12 +100,7 @@ def config_of(part: str, small: list[str]) -> CfgNode:
     """What the command of the page that names this file loads, made small."""
     (command,) = [each for each in PAGE.commands if f"['{part}']" in each]
     words = shlex.split(command)
-    assert words[:4] == [
-        "python",
-        "tools/train_net.py",
-        "--config-file",
-        "configs/quick_start.yaml",
-    ]
+    assert words[:4] == ["cellseg", "train", "--config-file", "configs/quick_start.yaml"]
     return load_config(words[3], [*words[4:], *small])
 
 
@@ -292,7 +287,7 @@ def test_evaluator(small: list[str]) -> None:
     evaluator = EVALUATOR_REGISTRY.get("CultureEvaluator")(cfg, "few_val", "")
     evaluator.reset()
     for key in evaluator.truth.images:
-        true, _ = evaluator.truth.cells(key)
+        true = evaluator.truth.cells(key).counted
         masks = torch.from_numpy(true.to_bitmaps())[1:]  # all but the first
         found = Instances(true.image_hw, pred_masks=masks, scores=torch.ones(len(masks)))
         found.pred_boxes = Boxes(torch.from_numpy(true.boxes_xyxy)[1:])
@@ -300,39 +295,35 @@ def test_evaluator(small: list[str]) -> None:
         evaluator.process([{"image_id": key}], [{"instances": found}])
     culture = evaluator.evaluate()["culture"]
     assert (culture["count_error"], culture["count_bias"]) == (1, -1)
-    lost = [evaluator.truth.cells(key)[0].areas_px[0] / 64**2 for key in evaluator.truth.images]
+    lost = [
+        evaluator.truth.cells(key).counted.areas_px[0] / 64**2 for key in evaluator.truth.images
+    ]
     assert culture["confluence_error"] == pytest.approx(np.mean(lost))
 
 
-def run_tool(command: str, *more: str) -> str | int | None:
-    """Run a `python tools/...` command of the page in this process."""
-    words = shlex.split(command)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*words[1:], *more])
-        try:
-            runpy.run_path(words[1], run_name="__main__")
-        except SystemExit as end:
-            return end.code
-    return None
+def run(command: str, *more: str) -> int:
+    """Run a `cellseg ...` command of the page in this process."""
+    _, name, *words = shlex.split(command)
+    return run_command(name, [*words, *more])
 
 
 @pytest.mark.slow
-def test_all_together_through_the_tools(small: list[str], project: Path, tmp_path: Path) -> None:
+def test_all_together_through_the_commands(small: list[str], project: Path, tmp_path: Path) -> None:
     train, evaluate, predict = PAGE.commands[-3:]
-    assert run_tool(train, *small) == 0
+    assert run(train, *small) == 0
     weights = tmp_path / "model_final.pth"
     state = torch.load(weights, weights_only=True)["model"]
     assert "roi_heads.embedding.weight" in state
     assert any(name.startswith("backbone.bottom_up.stages.res5.") for name in state)
     again = ["MODEL.WEIGHTS", str(weights)]
-    assert run_tool(evaluate, *small, *again) == 0
+    assert run(evaluate, *small, *again) == 0
     lines = (tmp_path / "metrics.json").read_text().splitlines()
     figures = {key: value for line in lines for key, value in json.loads(line).items()}
     assert {"culture/count_error", "cell_iou/ap_dsb", "loss_embedding"} <= set(figures)
 
     (project / "my_images").mkdir()
     cv2.imwrite(str(project / "my_images/field.png"), make_cells(3, (64, 64)).image)
-    assert run_tool(predict, *small, *again) == 0
+    assert run(predict, *small, *again) == 0
     assert (project / "predictions/field_labels.tif").is_file()
 
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 from cellseg import load_config
-from cellseg.config.training import check_training_config
 from cellseg.engine import CellTrainer
 from cellseg.engine.hooks import ProgressBar, RunRecord, ValidationLoss, cell_hooks
 from cellseg.engine.hooks.run_record import describe_dataset, describe_working_trees, hash_config
 from cellseg.engine.hooks.samples import draw_sample, find_indexed
 from cellseg.engine.hooks.validation import average_losses
+from cellseg.engine.setup import check_config
 from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -241,23 +241,23 @@ def test_a_setting_that_cannot_work_is_an_error(
 ) -> None:
     cfg.CELLSEG.TRAIN.update(options)
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        check_training_config(cfg)
+        check_config(cfg)
 
 
 def test_what_the_test_sets_allow(cfg: CfgNode) -> None:
     cfg.DATASETS.TEST = ("hooked_val",)
     for metric in ("cell_iou/pq@0.75", "cell_iou/ap_dsb/cell", "segm/AP-cell", "mine/figure"):
         cfg.CELLSEG.TRAIN.BEST_METRIC = metric
-        check_training_config(cfg)
+        check_config(cfg)
     cfg.CELLSEG.TRAIN.BEST_METRIC = "hooked_val/cell_iou/ap_dsb"
     with pytest.raises(ConfigError, match="without it: cell_iou/ap_dsb"):
-        check_training_config(cfg)
+        check_config(cfg)
     cfg.DATASETS.TEST = ()
     with pytest.raises(ConfigError, match=r"expected a set in DATASETS\.TEST to compute"):
-        check_training_config(cfg)
+        check_config(cfg)
     cfg.CELLSEG.TRAIN.VALIDATION_LOSS = True
     with pytest.raises(ConfigError, match="VALIDATION_LOSS is True"):
-        check_training_config(cfg)
+        check_config(cfg)
 
 
 class TwoLosses(torch.nn.Module):

@@ -361,7 +361,7 @@ def test_chosen_metrics_over_all_cells_and_per_class(register, caplog) -> None:
     assert figures["ap_coco_mask"] == pytest.approx(1)
     assert figures["ap_coco_mask/long"] == pytest.approx(1)
     assert figures["ap_dsb@0.50"] == pytest.approx(0.5)
-    assert "| figure" in caplog.text
+    assert "| metric" in caplog.text
 
 
 def test_unknown_metric_fails_before_the_first_image(register) -> None:

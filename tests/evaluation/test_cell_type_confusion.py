@@ -14,10 +14,10 @@ import torch
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.evaluation import CellIoUEvaluator, class_confusion
-from cellseg.evaluation.cell_types import (
-    cell_type_confusion,
+from cellseg.evaluation import CellIoUEvaluator, class_confusion, compare
+from cellseg.evaluation.confusion import (
     confusion_table,
+    count_confusion,
     draw_confusion,
     write_confusion,
 )
@@ -46,21 +46,25 @@ EXPECTED = [
 
 
 def test_by_hand() -> None:
-    assert cell_type_confusion(TRUE, PRED, 3).tolist() == EXPECTED
+    assert count_confusion(compare(TRUE, PRED), 3).tolist() == EXPECTED
     assert class_confusion([TRUE], [PRED], num_classes=3).tolist() == EXPECTED
-    assert cell_type_confusion(TRUE, PRED, 3, threshold=0.8)[0].tolist() == [1, 0, 0, 1]
+    assert count_confusion(compare(TRUE, PRED), 3, 0.8)[0].tolist() == [1, 0, 0, 1]
 
 
 def test_nothing_to_find_and_nothing_found() -> None:
     none = CellInstances.empty(HW)
-    assert not cell_type_confusion(none, none, 2).any()
-    assert cell_type_confusion(TRUE, none, 3)[:, -1].tolist() == [2, 1, 2, 0]
-    assert cell_type_confusion(none, PRED, 3)[-1].tolist() == [2, 2, 1, 0]
+    assert not count_confusion(compare(none, none), 2).any()
+    assert count_confusion(compare(TRUE, none), 3)[:, -1].tolist() == [2, 1, 2, 0]
+    assert count_confusion(compare(none, PRED), 3)[-1].tolist() == [2, 2, 1, 0]
 
 
 def test_a_crowd_forgives_what_is_left_over() -> None:
     crowd = bars((23, 40), (0, 10), classes=[0, 0])
-    table = cell_type_confusion(TRUE, PRED, 3, crowd=crowd)
+    bitmaps = np.concatenate([TRUE.to_bitmaps(), crowd.to_bitmaps()])
+    classes = [*TRUE.classes, *crowd.classes]
+    true = CellInstances.from_bitmaps(bitmaps, classes=classes)
+    true = true.replace(is_crowd=[False] * len(TRUE) + [True] * len(crowd))
+    table = count_confusion(compare(true, PRED), 3)
     assert table[-1].tolist() == [0, 0, 1, 0]  # of the two left over one lies in the crowd
     assert table[:-1].tolist() == EXPECTED[:-1]
 
@@ -91,7 +95,7 @@ def test_equal_to_brute_force() -> None:
             spans = [(a, b) for a, b in pairwise(cuts) if rng.random() < 0.8]
             classes = rng.integers(0, 3, len(spans)).tolist()
             sides.append(bars(*spans, classes=classes))
-        table = cell_type_confusion(*sides, 3, threshold=0.5000001)
+        table = count_confusion(compare(*sides), 3, 0.5000001)
         assert table.tolist() == brute_force(*sides).tolist()
         assert table[:3].sum() == len(sides[0])
         assert table[:, :3].sum() == len(sides[1])

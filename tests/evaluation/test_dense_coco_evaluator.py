@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from cellseg.cells.labels import bitmap_to_rle
+from cellseg.errors import DatasetError
 from cellseg.evaluation import build_coco_evaluator
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 
 NAME = "cells_for_the_coco_evaluator"
-FIGURES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 
 
 def grid(count: int) -> np.ndarray:
@@ -116,9 +118,9 @@ def test_no_predictions(register, cfg, tmp_path):
     register(image("a", bitmaps, bitmaps.shape[1:]))
     results = evaluate(cfg, tmp_path, "a", bitmaps[:0])
     assert list(results) == ["bbox", "segm"]
-    for figures in results.values():
-        assert list(figures) == FIGURES
-        assert all(math.isnan(value) for value in figures.values())
+    for metrics in results.values():
+        assert list(metrics) == METRICS
+        assert all(math.isnan(value) for value in metrics.values())
 
 
 def test_no_annotations_in_the_whole_dataset(register, cfg, tmp_path):
@@ -126,7 +128,7 @@ def test_no_annotations_in_the_whole_dataset(register, cfg, tmp_path):
     register(image("a", bitmaps[:0], bitmaps.shape[1:]), classes=("round", "long"))
     results = evaluate(cfg, tmp_path, "a", bitmaps)
     for task in ("bbox", "segm"):
-        assert list(results[task]) == [*FIGURES, "AP-round", "AP-long"]
+        assert list(results[task]) == [*METRICS, "AP-round", "AP-long"]
         assert all(math.isnan(value) for value in results[task].values())
 
 
@@ -134,13 +136,13 @@ def test_no_image_came(register, cfg, tmp_path):
     register(image("a", grid(1), (5, 100)))
     evaluator = build_coco_evaluator(cfg, NAME, tmp_path)
     evaluator.reset()
-    assert {task: list(figures) for task, figures in evaluator.evaluate().items()} == {
-        "bbox": FIGURES,
-        "segm": FIGURES,
+    assert {task: list(metrics) for task, metrics in evaluator.evaluate().items()} == {
+        "bbox": METRICS,
+        "segm": METRICS,
     }
 
 
-def test_figures_per_class(register, cfg, tmp_path):
+def test_metrics_per_class(register, cfg, tmp_path):
     bitmaps = grid(3)
     register(image("a", bitmaps, bitmaps.shape[1:]), classes=("round", "long"))
     results = evaluate(cfg, tmp_path, "a", bitmaps)
@@ -170,7 +172,71 @@ def test_a_json_file_of_the_dataset_is_used(register, cfg, tmp_path):
     evaluate(cfg, tmp_path, "a", grid(3))
     own = tmp_path / "own.json"
     (tmp_path / f"{NAME}_coco_format.json").rename(own)
-    del MetadataCatalog.get(NAME).json_file
     MetadataCatalog.get(NAME).json_file = str(own)
     assert evaluate(cfg, tmp_path, "a", grid(3))["segm"]["AP"] == pytest.approx(100)
     assert MetadataCatalog.get(NAME).json_file == str(own)
+
+
+def scene(rng: np.random.Generator, image_id: str) -> tuple[dict, dict]:
+    """An image with crowd regions, and detections with scores of which several are the same."""
+    sides = []
+    for count in rng.integers(0, 12, 2):
+        bitmaps = np.zeros((count, 130, 150), bool)
+        for bitmap in bitmaps:
+            row, col = rng.integers(0, 120, 2)
+            high, wide = rng.choice([5, 12, 40, 110], 2)
+            bitmap[row : row + high, col : col + wide] = True
+        sides.append(bitmaps)
+    near = np.roll(sides[0], rng.integers(-2, 3, 2), axis=(1, 2))
+    found = np.concatenate([near[near.any(axis=(1, 2))], sides[1]])
+    truth = image(image_id, sides[0], (130, 150))
+    for one in truth["annotations"]:
+        one |= {"category_id": int(rng.integers(0, 3)), "iscrowd": int(rng.random() < 0.2)}
+    given = output(found)
+    given["instances"].scores = torch.tensor(np.round(rng.random(len(found)), 1)).float()
+    given["instances"].pred_classes = torch.tensor(rng.integers(0, 3, len(found)))
+    boxes = given["instances"].pred_boxes.tensor
+    given["instances"].pred_boxes = Boxes(boxes + torch.rand(boxes.shape) / 3)
+    return truth, given
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equal_to_the_evaluator_of_detectron2(register, cfg, tmp_path, seed):
+    """All metrics of both tasks, also with a limit that bites and an image that never comes."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    cfg.TEST.DETECTIONS_PER_IMAGE = [300, 10][seed % 2]
+    scenes = [scene(rng, name) for name in ("b", "a", "c", "d")]
+    register(*(truth for truth, _ in scenes), classes=("round", "long", "flat"))
+    if seed % 3 == 0:
+        ids = {7: 0, 9: 1, 12: 2}
+        MetadataCatalog.get(NAME).set(thing_dataset_id_to_contiguous_id=ids)
+    theirs = COCOEvaluator(
+        NAME,
+        ("bbox", "segm"),
+        output_dir=str(tmp_path / "theirs"),
+        max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+    found = []
+    for evaluator in (build_coco_evaluator(cfg, NAME, tmp_path / "mine"), theirs):
+        evaluator.reset()
+        for truth, given in scenes[:3]:
+            evaluator.process([{"image_id": truth["image_id"]}], [given])
+        found.append(evaluator.evaluate())
+    assert list(found[0]) == list(found[1]) == ["bbox", "segm"]
+    for task, expected in found[1].items():
+        assert list(found[0][task]) == list(expected)
+        assert found[0][task] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    written = [
+        json.loads((tmp_path / who / "coco_instances_results.json").read_text())
+        for who in ("mine", "theirs")
+    ]
+    for mine, other in zip(*written, strict=True):
+        assert mine.pop("bbox") == pytest.approx(other.pop("bbox"), abs=1e-4)  # theirs: float32
+        assert mine == other
+
+
+def test_an_image_of_another_dataset(register, cfg, tmp_path):
+    register(image("a", grid(1), (5, 100)))
+    with pytest.raises(DatasetError, match="no image with id 'b'"):
+        evaluate(cfg, tmp_path, "b", grid(1))

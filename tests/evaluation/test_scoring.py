@@ -11,23 +11,23 @@ import pytest
 import scoring_scenes as scenes
 from cell_scenes import bars
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.label_overlaps import find_label_overlaps
+from cellseg.cells.overlaps import find_label_overlaps
 from cellseg.errors import LabelError
 from cellseg.evaluation import (
     class_confusion,
     confidence_intervals,
     iou_matrix,
-    iou_matrix_labels,
     score,
 )
-from cellseg.evaluation.figures import FIGURES
-from cellseg.evaluation.scoring import COCO_NAMES
+from cellseg.evaluation.metrics import METRICS
 from scipy.optimize import linear_sum_assignment
 
 THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+BY_IMAGE = [name for name, metric in METRICS.items() if not metric.ranked]
+COCO_NAMES = [name for name, metric in METRICS.items() if metric.ranked]
 SHARES = [
     name
-    for name in FIGURES
+    for name in BY_IMAGE
     if name not in ("tp", "fp", "fn", "count_error") and not name.startswith("errors_")
 ]
 
@@ -109,6 +109,7 @@ class Scored:
         return {
             **{name: self.pooled(name, threshold) for name in names},
             **{f"{name}_by_image": self.by_image(name, threshold) for name in names},
+            "mean_iou": self.pooled("mean_matched_score", threshold),
             "ap_dsb": self.by_image("accuracy", threshold),
             "ap_cellpose": self.by_image("accuracy", threshold),
             "ap_dsb_greedy": self.by_image("accuracy", threshold, "greedy"),
@@ -128,7 +129,7 @@ def check_thresholds(true: list, pred: list, scored: Scored) -> None:
         assert score(true, pred, list(expected)) == pytest.approx(expected, abs=1e-9)
     mean = {name: sum(each[name] for each in at_each) / 10 for name in at_each[0]}
     assert score(true, pred, list(mean)) == pytest.approx(mean, abs=1e-9)
-    assert set(mean) == {name for name, figure in FIGURES.items() if figure.at_threshold}
+    assert set(mean) == {name for name in BY_IMAGE if METRICS[name].at_threshold}
 
 
 @pytest.mark.parametrize("first", range(0, scenes.SCENES, 10))
@@ -314,11 +315,11 @@ def test_predictions_without_cells() -> None:
 
 
 def test_no_images() -> None:
-    figures = score([], [], [*FIGURES, *COCO_NAMES])
+    figures = score([], [], [*BY_IMAGE, *COCO_NAMES])
     for name, value in figures.items():
         if name in SHARES:
             assert value == 1, name
-        elif name in FIGURES:
+        elif name in BY_IMAGE:
             assert value == 0, name
         else:
             assert math.isnan(value), name
@@ -332,8 +333,8 @@ def test_order_and_labels_play_no_part(seed: int) -> None:
     true, pred = map(list, zip(*pairs))
     order = rng.permutation(4)
     renumbered = [[scenes.renumber(rng, side[k]) for k in order] for side in (true, pred)]
-    before = score(true, pred, [*FIGURES, "f1@0.50"])
-    assert score(*renumbered, [*FIGURES, "f1@0.50"]) == pytest.approx(before, abs=1e-12)
+    before = score(true, pred, [*BY_IMAGE, "f1@0.50"])
+    assert score(*renumbered, [*BY_IMAGE, "f1@0.50"]) == pytest.approx(before, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -341,7 +342,7 @@ def test_order_of_instances_plays_no_part(seed: int) -> None:
     rng = np.random.default_rng(seed)
     true, pred = scenes.instance_scene(seed + 300, num_classes=2)
     shuffled = [each[rng.permutation(len(each))] for each in (true, pred)]
-    names = [name for name in FIGURES if "greedy" not in name and "boundary" not in name]
+    names = [name for name in BY_IMAGE if "greedy" not in name and "boundary" not in name]
     before = score([true], [pred], names)
     assert score([shuffled[0]], [shuffled[1]], names) == pytest.approx(
         before, abs=1e-12, nan_ok=True
@@ -373,7 +374,6 @@ def test_iou_matrix_of_both_kinds() -> None:
     np.testing.assert_array_equal(iou_matrix(true, pred), expected)
     cells = [CellInstances.from_label_image(labels) for labels in (true, pred)]
     np.testing.assert_array_equal(iou_matrix(*cells), expected)
-    assert iou_matrix_labels is iou_matrix
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint32, np.int64, np.uint64])

@@ -112,7 +112,7 @@ def test_constant_and_saturated_channels() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("mode", images.NORMALIZATION_MODES)
+@pytest.mark.parametrize("mode", ["auto", "none", "minmax", "percentile", "range"])
 def test_values_that_are_not_finite_are_refused(bad: float, mode: str) -> None:
     image = FLOAT.copy()
     image[1, 2] = bad

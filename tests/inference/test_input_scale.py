@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from cellseg import load_config
+from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.errors import ConfigError
 from cellseg.inference.predictor import CellPredictor
 from cellseg.io import read_records
-from cellseg.io.records import record_to_detectron2_dict
 from cellseg.modeling import MaskRCNN
 from cellseg.training_data.augmentations import ResizeByFactor, input_scale, scale_resizing
 from cellseg.training_data.mapper import CellDatasetMapper
@@ -89,7 +89,7 @@ def entry(tmp_path: Path) -> dict[str, Any]:
     """Two touching rectangles, of 30 and 24 px, in an image of 20 x 30 px."""
     root = builders.write_label_images(tmp_path, "s", {"a": builders.touching()})
     (record,) = read_records("label_images", root, "s")
-    return record_to_detectron2_dict(record, ["cell"])
+    return record_to_dict(record, ["cell"])
 
 
 def test_training_doubles_image_boxes_and_masks(cfg: CfgNode, entry: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def make_split(tmp_path: Path) -> Callable[..., Split]:
         for image_id, (image, masks) in content.items():
             path = write_png(tmp_path / name / f"{image_id}.png", image)
             hw = (image.shape[0], image.shape[1])
-            records.append(make_record(image_id, path, hw, masks, classes[0]))
+            records.append(make_record(image_id, path, hw, masks))
         return Split(name, classes, tuple(records))
 
     return make

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellseg.cells.labels import bitmap_to_rle, rle_to_box
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
 from cellseg.inspection.report import Inspection
-from cellseg.io.records import CellAnnotation, CellRecord
 from numpy.typing import NDArray
 
 Image = NDArray[Any]
@@ -23,12 +23,9 @@ def texture(seed: int, image_hw: tuple[int, int] = (48, 64), dtype: type = np.ui
     return (np.kron(coarse, np.ones((4, 4))) + rng.integers(0, 20, image_hw)).astype(dtype)
 
 
-def make_record(
-    image_id: str, path: Path, image_hw: tuple[int, int], masks: Masks, name: str = "cell"
-) -> CellRecord:
-    rles = [bitmap_to_rle(mask) for mask in masks]
-    cells = [CellAnnotation(rle, tuple(map(float, rle_to_box(rle))), name) for rle in rles]
-    return CellRecord(image_id, path, image_hw, tuple(cells))
+def make_record(image_id: str, path: Path, image_hw: tuple[int, int], masks: Masks) -> ImageRecord:
+    bitmaps = np.array(masks, bool).reshape(-1, *image_hw)
+    return ImageRecord(image_id, CellInstances.from_bitmaps(bitmaps), path)
 
 
 def kinds(inspection: Inspection) -> list[tuple[str, str]]:

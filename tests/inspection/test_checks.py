@@ -13,8 +13,8 @@ from builders import disc, rectangle, scene_of_masks, write_png
 from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.synthetic import make_cells
 from cellseg.inspection.report import Inspection, inspect_splits
-from cellseg.inspection.sources import Split
-from cellseg.io.records import CellAnnotation, CellRecord
+from cellseg.inspection.sources import Split, dict_to_record
+from detectron2.structures import BoxMode
 from inspection_scenes import kinds, make_record, texture
 
 HW = (48, 64)
@@ -102,12 +102,20 @@ def test_missing_unreadable_and_other_size(tmp_path: Path) -> None:
 def test_box_outside_and_masks_that_do_not_fit(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", texture(1))
     good = bitmap_to_rle(CELL)
-    cells = (
-        CellAnnotation(good, (10.0, 11.0, 70.0, 24.0), "cell"),
-        CellAnnotation(bitmap_to_rle(np.ones((5, 5), bool)), (0.0, 0.0, 5.0, 5.0), "cell"),
-        CellAnnotation({"size": list(HW), "counts": [1, 2]}, (0.0, 0.0, 5.0, 5.0), "cell"),
-    )
-    inspection = inspect_splits([Split("s", ("cell",), (CellRecord("a", path, HW, cells),))])
+    shapes = [
+        (good, [10.0, 11.0, 70.0, 24.0]),
+        (bitmap_to_rle(np.ones((5, 5), bool)), [0.0, 0.0, 5.0, 5.0]),
+        ({"size": list(HW), "counts": [1, 2]}, [0.0, 0.0, 5.0, 5.0]),
+    ]
+    entry = {
+        "file_name": str(path), "height": HW[0], "width": HW[1], "image_id": "a",
+        "annotations": [
+            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "segmentation": shape}
+            for shape, box in shapes
+        ],
+    }  # fmt: skip
+    record, bad = dict_to_record(entry, ["cell"])
+    inspection = inspect_splits([Split("s", ("cell",), (record,), bad_masks={0: bad})])
     assert kinds(inspection) == [("error", "bad_mask"), ("error", "box_outside")]
     assert inspection.findings[0].cells == (1, 2)
     assert inspection.findings[1].cells == (0,)
@@ -163,6 +171,8 @@ CHANGES = {
     "noise": lambda a: np.clip(a + np.random.default_rng(0).normal(0, 8, a.shape), 0, 255),
     "contrast": lambda a: a * 0.5 + 30,
     "smaller": lambda a: cv2.resize(a, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA),
+    "uneven light": lambda a: a * np.linspace(0.5, 1.2, a.shape[1]),
+    "moved by two pixels": lambda a: np.roll(a, 2, axis=1),
     "noise and turned": lambda a: np.rot90(a + np.random.default_rng(0).normal(0, 4, a.shape)),
 }
 
@@ -183,18 +193,28 @@ def test_overlapping_views(make_split: MakeSplit) -> None:
     field = texture(3, (200, 300))
     mask = rectangle((200, 200), 3, 3, 20, 21)
     views = {"a": (field[:, :200], [mask]), "b": (field[:, 100:], [mask])}
-    twin = inspect_splits([make_split("s", views)]).twins
-    assert [(t.kind, round(t.shared, 2)) for t in twin] == [("view", 0.5)]
+    found = inspect_splits([make_split("s", views)]).duplicates
+    assert [(pair.kind, round(pair.shared, 2)) for pair in found] == [("view", 0.5)]
 
 
-def test_different_images_are_no_twins(make_split: MakeSplit) -> None:
+@pytest.mark.parametrize("shift_px", [100, 140, 160])
+def test_overlapping_views_of_cells(make_split: MakeSplit, shift_px: int) -> None:
+    field = make_cells(3, (400, 200), num_cells=150).image
+    mask = rectangle((200, 200), 3, 3, 20, 21)
+    views = {"a": (field[:200], [mask]), "b": (field[shift_px : shift_px + 200], [mask])}
+    found = inspect_splits([make_split("s", views)]).duplicates
+    assert [pair.kind for pair in found] == ["view"]
+    assert found[0].shared == pytest.approx(1 - shift_px / 200, abs=0.01)
+
+
+def test_different_images_are_no_duplicates(make_split: MakeSplit) -> None:
     content = {str(seed): (texture(seed), [CELL]) for seed in range(12)}
-    assert inspect_splits([make_split("s", content)]).twins == ()
+    assert inspect_splits([make_split("s", content)]).duplicates == ()
 
 
-def test_fields_of_the_same_kind_are_no_twins(make_split: MakeSplit) -> None:
+def test_fields_of_the_same_kind_are_no_duplicates(make_split: MakeSplit) -> None:
     content = {str(seed): (make_cells(seed).image, []) for seed in range(40)}
-    assert inspect_splits([make_split("s", content)]).twins == ()
+    assert inspect_splits([make_split("s", content)]).duplicates == ()
 
 
 def test_ids_in_two_splits(make_split: MakeSplit) -> None:

@@ -1,16 +1,17 @@
-"""Figures of cells and images against numbers counted by hand."""
+"""Measures of cells and images against numbers counted by hand."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import builders
 import numpy as np
 import pytest
 from builders import rectangle, write_png
+from cell_records import boxes_of
 from cellseg.inspection.measures import ImageMeasures, measure_image
 from cellseg.inspection.sources import dict_to_record
-from cellseg.io.records import CellAnnotation, CellRecord
 from detectron2.structures import BoxMode
 from inspection_scenes import make_record
 
@@ -18,7 +19,7 @@ from inspection_scenes import make_record
 def measure_scene(scene: builders.Scene, folder: Path) -> ImageMeasures:
     path = write_png(folder / "a.png", scene.image)
     hw = (scene.image.shape[0], scene.image.shape[1])
-    return measure_image(make_record("a", path, hw, list(scene.masks)), "s")
+    return measure_image(make_record("a", path, hw, list(scene.masks)), "s", ["cell"])
 
 
 def test_touching_cells(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_sixteen_bit_values(tmp_path: Path) -> None:
 def test_grey_written_three_times_is_grey(tmp_path: Path) -> None:
     image = np.repeat(builders.touching().image[..., None], 3, axis=2)
     path = write_png(tmp_path / "a.png", image)
-    found = measure_image(make_record("a", path, (20, 30), []), "s")
+    found = measure_image(make_record("a", path, (20, 30), []), "s", ["cell"])
     assert found.intensities is not None
     assert found.intensities.channels == 1
 
@@ -106,9 +107,8 @@ def test_many_cells_equal_one_by_one(tmp_path: Path) -> None:
 def test_crowd_regions_are_left_out(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", builders.touching().image)
     record = make_record("a", path, (20, 30), list(builders.touching().masks))
-    first, second = record.cells
-    crowd = CellAnnotation(first.rle, first.box_xyxy, "cell", is_crowd=True)
-    found = measure_image(CellRecord("a", path, (20, 30), (crowd, second)), "s")
+    record = replace(record, cells=record.cells.replace(is_crowd=[True, False]))
+    found = measure_image(record, "s", ["cell"])
     assert found.cells.index.tolist() == [1]
 
 
@@ -123,10 +123,11 @@ def test_polygons_boxes_and_bitmaps_of_other_datasets() -> None:
             for shape in ([[3, 4, 8, 4, 8, 10, 3, 10]], None, rectangle((20, 30), 3, 4, 8, 10))
         ],
     }  # fmt: skip
-    record = dict_to_record(entry, ["a", "b"])
+    record, bad = dict_to_record(entry, ["a", "b"])
+    assert bad == {}
     assert record.image_id == "7"
-    assert [cell.box_xyxy for cell in record.cells] == [(3.0, 4.0, 8.0, 10.0)] * 3
-    assert {cell.class_name for cell in record.cells} == {"b"}
-    found = measure_image(record, "s")
+    assert boxes_of(record) == [(3.0, 4.0, 8.0, 10.0)] * 3
+    assert record.cells.classes.tolist() == [1, 1, 1]
+    found = measure_image(record, "s", ["a", "b"])
     assert found.cells.area_px.tolist() == [30, 30, 30]
     assert found.intensities is None

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import builders
+import numpy as np
 import pytest
+from cell_records import contents_of
+from cellseg.cells.records import ImageRecord
 from cellseg.io import read_records
-from cellseg.io.records import CellRecord
-
-CLASSES = ("round", "long")
-
-
-def content(records: Sequence[CellRecord]) -> list[tuple[Any, ...]]:
-    """Everything but the place of the images: ids, sizes, cells in their order, images' bytes."""
-    return [(r.image_id, r.image_hw, r.cells, r.image_path.read_bytes()) for r in records]
 
 
 @pytest.fixture(scope="session")
-def scene_records(tmp_path_factory: pytest.TempPathFactory) -> list[CellRecord]:
+def scene_records(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRecord]:
     """All scenes of `builders`, of one class."""
     root = tmp_path_factory.mktemp("scenes")
     builders.write_instance_masks(root, "train", builders.all_scenes())
@@ -28,33 +22,32 @@ def scene_records(tmp_path_factory: pytest.TempPathFactory) -> list[CellRecord]:
 
 
 @pytest.fixture(scope="session")
-def two_class_records(scene_records: list[CellRecord]) -> list[CellRecord]:
-    """The same with classes round and long by turns."""
+def two_class_records(scene_records: list[ImageRecord]) -> list[ImageRecord]:
+    """The same with two classes by turns."""
     return [
-        replace(
-            record,
-            cells=tuple(
-                replace(cell, class_name=CLASSES[number % 2])
-                for number, cell in enumerate(record.cells)
-            ),
-        )
+        replace(record, cells=record.cells.replace(classes=np.arange(len(record.cells)) % 2))
         for record in scene_records
     ]
 
 
 @pytest.fixture(scope="session")
-def crowd_record(scene_records: list[CellRecord]) -> CellRecord:
+def crowd_record(scene_records: list[ImageRecord]) -> ImageRecord:
     """An image with a cell and a region of uncounted cells."""
     (record,) = (record for record in scene_records if record.image_id == "touching")
-    cell, region = record.cells
-    return replace(record, cells=(cell, replace(region, is_crowd=True)))
+    return replace(record, cells=record.cells.replace(is_crowd=[False, True]))
 
 
 @pytest.fixture(scope="session")
-def same() -> Callable[[Sequence[CellRecord], Sequence[CellRecord]], None]:
-    def check(found: Sequence[CellRecord], expected: Sequence[CellRecord]) -> None:
+def same() -> Callable[[Sequence[ImageRecord], Sequence[ImageRecord]], None]:
+    """Everything but the place of the images: ids, sizes, cells in their order, images' bytes."""
+
+    def check(found: Sequence[ImageRecord], expected: Sequence[ImageRecord]) -> None:
         assert [record.image_id for record in found] == [record.image_id for record in expected]
-        for one, other in zip(content(found), content(expected), strict=True):
+        for one, other in zip(contents_of(found), contents_of(expected), strict=True):
             assert one == other
+        for record, wanted in zip(found, expected):
+            assert record.image_path is not None
+            assert wanted.image_path is not None
+            assert record.image_path.read_bytes() == wanted.image_path.read_bytes()
 
     return check

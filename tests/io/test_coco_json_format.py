@@ -10,11 +10,13 @@ from typing import Any
 import builders
 import numpy as np
 import pytest
-from cellseg.cells.labels import bitmap_to_rle, rle_to_bitmap
+from cell_records import bitmaps_of, boxes_of, content_of, make_record, names_of
+from cellseg.cells.labels import bitmap_to_rle
+from cellseg.cells.records import ImageRecord
+from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.errors import DatasetError
 from cellseg.io import read_records
 from cellseg.io.coco_json import FORMAT
-from cellseg.io.records import CellAnnotation, CellRecord, record_to_detectron2_dict
 from pycocotools.coco import COCO
 
 IMAGE_HW = (20, 30)
@@ -67,14 +69,10 @@ def put(tmp_path: Path) -> Callable[[Any], Path]:
     return write
 
 
-def read_cells(root: Path, **options: Any) -> tuple[CellAnnotation, ...]:
+def read_one(root: Path, **options: Any) -> ImageRecord:
     (record,) = read_records("coco_json", root, "train", **options)
     assert (record.image_id, record.image_hw) == ("a", IMAGE_HW)
-    return record.cells
-
-
-def bitmaps(cells: tuple[CellAnnotation, ...]) -> np.ndarray:
-    return np.array([rle_to_bitmap(cell.rle) for cell in cells])
+    return record
 
 
 def test_every_kind_of_segmentation_in_the_order_of_the_file(
@@ -97,11 +95,11 @@ def test_every_kind_of_segmentation_in_the_order_of_the_file(
             annotation(0, [square(28, 18, 40, 25)], bbox=None),
         )
     )
-    cells = read_cells(root)
+    record = read_one(root)
     expected = [masks[0], masks[0], masks[1], masks[2], masks[3], masks[4]]
-    assert np.array_equal(bitmaps(cells), expected)
-    assert [cell.is_crowd for cell in cells] == [False, False, False, True, False, False]
-    assert [cell.box_xyxy for cell in cells] == [
+    assert np.array_equal(bitmaps_of(record), expected)
+    assert record.cells.is_crowd.tolist() == [False, False, False, True, False, False]
+    assert boxes_of(record) == [
         (2, 3, 7, 9),
         (2, 3, 7, 9),
         (4, 4, 13, 13),
@@ -112,12 +110,10 @@ def test_every_kind_of_segmentation_in_the_order_of_the_file(
 
 
 def test_run_lengths_with_zeros_between_become_the_usual_ones(put: Callable[[Any], Path]) -> None:
-    (cell,) = read_cells(
-        put(content(annotation(1, {"size": [20, 30], "counts": [20, 3, 0, 2, 575]})))
-    )
+    record = read_one(put(content(annotation(1, {"size": [20, 30], "counts": [20, 3, 0, 2, 575]}))))
     mask = builders.rectangle(IMAGE_HW, 1, 0, 2, 5)
-    assert cell.rle == bitmap_to_rle(mask)
-    assert cell.box_xyxy == (1, 0, 2, 5)
+    assert record.cells.to_rles() == [bitmap_to_rle(mask)]
+    assert boxes_of(record) == [(1, 0, 2, 5)]
 
 
 def test_crowds_reach_detectron2(put: Callable[[Any], Path]) -> None:
@@ -125,7 +121,7 @@ def test_crowds_reach_detectron2(put: Callable[[Any], Path]) -> None:
         content(annotation(1, [square(2, 3, 7, 9)], iscrowd=1), annotation(2, [square(2, 3, 7, 9)]))
     )
     (record,) = read_records("coco_json", root, "train")
-    entry = record_to_detectron2_dict(record, ["cell"])
+    entry = record_to_dict(record, ["cell"])
     assert [cell["iscrowd"] for cell in entry["annotations"]] == [1, 0]
 
 
@@ -144,9 +140,9 @@ def test_images_without_annotations_and_without_sizes(tmp_path: Path) -> None:
     records = read_records("coco_json", tmp_path, "s.json", images="s", classes=["x", "y"])
     assert [record.image_id for record in records] == ["a", "b"]
     assert [record.image_hw for record in records] == [IMAGE_HW] * 2
-    assert [[cell.class_name for cell in record.cells] for record in records] == [[], ["y", "x"]]
+    assert [names_of(record, ["x", "y"]) for record in records] == [[], ["y", "x"]]
     merged = read_records("coco_json", tmp_path, "s.json", images="s")
-    assert [cell.class_name for cell in merged[1].cells] == ["cell", "cell"]
+    assert merged[1].cells.classes.tolist() == [0, 0]
     assert FORMAT.find_classes is not None
     assert FORMAT.find_classes(tmp_path, "s.json", {}) == ("x", "y", "z")
 
@@ -196,7 +192,7 @@ def test_polygons_without_a_pixel_are_left_out_with_a_warning(
             annotation(8, [[5.1, 5.1, 5.2, 5.1, 5.2, 5.2]]), annotation(9, [square(1, 1, 3, 3)])
         )
     )
-    assert len(read_cells(root)) == 1
+    assert len(read_one(root).cells) == 1
     assert "annotation 8: polygons without a pixel" in caplog.text
 
 
@@ -287,7 +283,7 @@ def test_classes_have_to_be_declared(put: Callable[[Any], Path]) -> None:
         read_records("coco_json", put(content(annotation(1, SQUARE))), "train", classes=["cells"])
 
 
-def scene_record(folder: Path) -> CellRecord:
+def scene_record(folder: Path) -> ImageRecord:
     """Overlaps, a hole, two pieces, a crowd and two classes, in a 16-bit image."""
     scene = builders.sixteen_bit(IMAGE_HW)
     path = builders.write_png(folder / "b.png", scene.image)
@@ -296,22 +292,20 @@ def scene_record(folder: Path) -> CellRecord:
         builders.with_hole(IMAGE_HW).masks[0],
         builders.two_pieces(IMAGE_HW).masks[0],
     ]
-    boxes = [(2, 2, 10, 10), (6, 6, 14, 14), (4, 4, 13, 13), (2, 2, 24, 15)]
-    cells = tuple(
-        CellAnnotation(bitmap_to_rle(mask), tuple(map(float, box)), name, crowd)
-        for mask, box, name, crowd in zip(masks, boxes, "yxyx", [False, True, False, False])
-    )
-    return CellRecord("b", path, IMAGE_HW, cells)
+    flags = [False, True, False, False]
+    return make_record("b", path, masks, classes=[1, 0, 1, 0], is_crowd=flags)
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
     record = scene_record(tmp_path)
-    empty = CellRecord("a", record.image_path, IMAGE_HW, ())
+    empty = make_record("a", record.image_path, [], IMAGE_HW)
     assert FORMAT.write is not None
     FORMAT.write([empty, record], tmp_path, "new", ("x", "y"), {})
     back = read_records("coco_json", tmp_path, "new", classes=["x", "y"])
     assert [one.image_id for one in back] == ["a", "b"]
-    assert [one.cells for one in back] == [(), record.cells]
+    assert content_of(back[0]) == content_of(empty)
+    assert content_of(back[1]) == content_of(record)
+    assert boxes_of(back[1]) == [(2, 2, 10, 10), (6, 6, 14, 14), (4, 4, 13, 13), (2, 2, 24, 15)]
     assert back[1].image_path == tmp_path / "new" / "images" / "b.png"
     assert back[1].image_path.read_bytes() == record.image_path.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "new"]
@@ -324,7 +318,7 @@ def test_written_files_are_good_for_pycocotools(tmp_path: Path) -> None:
     coco = COCO(str(tmp_path / "new" / "annotations.json"))
     assert [coco.cats[k]["name"] for k in coco.getCatIds()] == ["x", "y"]
     found = coco.loadAnns(coco.getAnnIds())
-    masks = bitmaps(record.cells)
+    masks = bitmaps_of(record)
     assert np.array_equal([coco.annToMask(one) for one in found], masks)
     assert [one["area"] for one in found] == [64, 64, 72, 18]
     assert found[0]["bbox"] == [2, 2, 8, 8]
@@ -335,15 +329,15 @@ def test_written_files_are_good_for_pycocotools(tmp_path: Path) -> None:
 def test_nothing_half_written(tmp_path: Path) -> None:
     record = scene_record(tmp_path)
     assert FORMAT.write is not None
-    with pytest.raises(DatasetError, match="a cell of class 'y'; declared are x"):
+    with pytest.raises(DatasetError, match=r"a cell of class 1 \(from 0\); there are 1: x"):
         FORMAT.write([record], tmp_path, "new", ("x",), {})
-    gone = CellRecord("c", tmp_path / "missing.png", IMAGE_HW, ())
+    gone = make_record("c", tmp_path / "missing.png", [], IMAGE_HW)
     with pytest.raises(DatasetError, match=r"missing\.png: cannot be copied"):
         FORMAT.write([record, gone], tmp_path, "new", ("x", "y"), {})
     with pytest.raises(DatasetError, match="image ids that occur twice: b"):
         FORMAT.write([record, record], tmp_path, "new", ("x", "y"), {})
     for name in ("", "d/e", ".."):
-        strange = CellRecord(name, record.image_path, IMAGE_HW, ())
+        strange = make_record(name, record.image_path, [], IMAGE_HW)
         with pytest.raises(DatasetError, match="cannot be a file's name"):
             FORMAT.write([strange], tmp_path, "new", ("x",), {})
     with pytest.raises(DatasetError, match=r"without \.json"):

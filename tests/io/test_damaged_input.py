@@ -26,13 +26,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from cellseg.cells.records import ImageRecord
 from cellseg.datasets import registration
 from cellseg.datasets.cache import Reading, cached_records
 from cellseg.datasets.registration import read_declarations, read_declared_records
 from cellseg.errors import CellsegError, DatasetError, ImageReadError
 from cellseg.images import read_image, read_label_image
 from cellseg.io import FORMATS, read_records
-from cellseg.io.records import CellRecord
 
 CLASSES = ("round", "long")
 ONE_CLASS = ("instance_masks", "dsb2018_table", "cellpose", "stardist")
@@ -638,7 +638,7 @@ DECLARATION = """cells:
 """
 
 
-def good_records(folder: Path, classes: tuple[str, ...]) -> list[CellRecord]:
+def good_records(folder: Path, classes: tuple[str, ...]) -> list[ImageRecord]:
     """Image `a` with two touching cells, image `b` with one of a pixel."""
     scenes = {"a": builders.touching(), "b": builders.one_pixel()}
     builders.write_label_images(folder, "s", scenes)

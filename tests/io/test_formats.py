@@ -9,25 +9,16 @@ import builders
 import numpy as np
 import pytest
 import tifffile
-from cellseg.cells.labels import rle_to_bitmap
+from cell_records import bitmaps_of, boxes_of, names_of
+from cellseg.cells.records import ImageRecord
 from cellseg.cells.synthetic import make_cells
 from cellseg.errors import DatasetError
 from cellseg.files import cache_root
 from cellseg.io import FORMATS, read_records
 from cellseg.io import synthetic as synthetic_format
-from cellseg.io.records import CellRecord
 from PIL import Image
 
 SCENES = builders.all_scenes()
-
-
-def bitmaps(record: CellRecord) -> np.ndarray:
-    masks = [rle_to_bitmap(cell.rle) for cell in record.cells]
-    return np.array(masks, bool).reshape(-1, *record.image_hw)
-
-
-def boxes(record: CellRecord) -> list[tuple[float, ...]]:
-    return [cell.box_xyxy for cell in record.cells]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +41,8 @@ def test_instance_masks_of_all_scenes(masks_root: Path) -> None:
         )
         assert record.image_hw == scene.labels.shape
         # overlaps stay, holes stay, two pieces stay one cell
-        assert np.array_equal(bitmaps(record), scene.masks)
-        assert {cell.class_name for cell in record.cells} <= {"nucleus"}
+        assert np.array_equal(bitmaps_of(record), scene.masks)
+        assert set(record.cells.classes.tolist()) <= {0}
 
 
 def test_label_images_of_all_scenes(labels_root: Path) -> None:
@@ -61,15 +52,15 @@ def test_label_images_of_all_scenes(labels_root: Path) -> None:
         labels = SCENES[record.image_id].labels
         expected = [labels == label for label in range(1, labels.max() + 1)]
         assert record.image_hw == labels.shape
-        assert np.array_equal(bitmaps(record), np.array(expected).reshape(-1, *labels.shape))
-        assert {cell.class_name for cell in record.cells} <= {"cell"}
+        assert np.array_equal(bitmaps_of(record), np.array(expected).reshape(-1, *labels.shape))
+        assert set(record.cells.classes.tolist()) <= {0}
 
 
 def test_boxes_by_hand(labels_root: Path) -> None:
     by_id = {r.image_id: r for r in read_records("label_images", labels_root, "train")}
-    assert boxes(by_id["touching"]) == [(3, 4, 8, 10), (8, 4, 12, 10)]
-    assert boxes(by_id["one_pixel"]) == [(7, 5, 8, 6)]
-    assert boxes(by_id["no_cells"]) == []
+    assert boxes_of(by_id["touching"]) == [(3, 4, 8, 10), (8, 4, 12, 10)]
+    assert boxes_of(by_id["one_pixel"]) == [(7, 5, 8, 6)]
+    assert boxes_of(by_id["no_cells"]) == []
 
 
 def test_label_images_as_tiff_with_gaps_and_many_cells(tmp_path: Path) -> None:
@@ -80,7 +71,7 @@ def test_label_images_as_tiff_with_gaps_and_many_cells(tmp_path: Path) -> None:
     Image.fromarray(np.zeros(labels.shape, np.uint8)).save(tmp_path / "all/images/a.jpg")
     (record,) = read_records("label_images", tmp_path, "all")
     assert len(record.cells) == 33_000
-    assert record.cells[1].box_xyxy == (1, 0, 2, 1)
+    assert boxes_of(record)[1] == (1, 0, 2, 1)
 
 
 def test_other_names_of_folders_and_files_that_do_not_matter(tmp_path: Path) -> None:
@@ -110,7 +101,7 @@ def test_masks_with_other_values_and_channels(tmp_path: Path) -> None:
     rgba = np.dstack([second * 0, second * 7, second * 0, np.full_like(second, 255)])
     builders.write_png(folder / "001.png", rgba)
     (record,) = read_records("instance_masks", tmp_path, "s")
-    assert np.array_equal(bitmaps(record), scene.masks)
+    assert np.array_equal(bitmaps_of(record), scene.masks)
 
 
 def test_everything_wrong_with_instance_masks_in_one_message(tmp_path: Path) -> None:
@@ -223,8 +214,8 @@ def test_classes_of_instance_masks(tmp_path: Path) -> None:
         (masks / name).mkdir()
         (masks / f"00{number}.png").rename(masks / name / f"00{number}.png")
     (record,) = read_records("instance_masks", tmp_path, "s", classes=["round", "long"])
-    assert [cell.class_name for cell in record.cells] == ["round", "long"]
-    assert np.array_equal(bitmaps(record), scene.masks[::-1])
+    assert names_of(record, ["round", "long"]) == ["round", "long"]
+    assert np.array_equal(bitmaps_of(record), scene.masks[::-1])
     with pytest.raises(DatasetError, match="masks/long: masks of an unknown class"):
         read_records("instance_masks", tmp_path, "s", classes=["round"])
     builders.write_png(masks / "stray.png", scene.masks[0].astype(np.uint8))
@@ -243,11 +234,11 @@ def two_classes(tmp_path: Path) -> Path:
 
 def test_classes_of_label_images(two_classes: Path) -> None:
     record, empty = read_records("label_images", two_classes, "s", classes=["long", "round"])
-    assert [cell.class_name for cell in record.cells] == ["round", "long"]
-    assert empty.cells == ()
+    assert names_of(record, ["long", "round"]) == ["round", "long"]
+    assert len(empty.cells) == 0
     # with one class there is nothing to look up
     record, _ = read_records("label_images", two_classes, "s", classes=["any"])
-    assert [cell.class_name for cell in record.cells] == ["any", "any"]
+    assert record.cells.classes.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +288,7 @@ def test_synthetic_images_are_drawn_once_and_exact(cache: Path) -> None:
     for number, record in enumerate(records):
         expected = make_cells(np.random.default_rng([7, number]), (40, 60))
         assert np.array_equal(np.asarray(Image.open(record.image_path)), expected.image)
-        for label, mask in enumerate(bitmaps(record), 1):
+        for label, mask in enumerate(bitmaps_of(record), 1):
             assert np.array_equal(mask, expected.labels == label)
     written = records[0].image_path.stat().st_mtime_ns
     assert read_records("synthetic", "", SPLIT, image_hw=[40, 60]) == records
@@ -320,8 +311,10 @@ def test_synthetic_options_and_classes_by_size() -> None:
     )
     assert record.image_hw == (128, 128)
     areas = {
-        name: [mask.sum() for mask, c in zip(bitmaps(record), record.cells) if c.class_name == name]
-        for name in ("tiny", "huge")
+        name: [
+            mask.sum() for mask, k in zip(bitmaps_of(record), record.cells.classes) if k == number
+        ]
+        for number, name in enumerate(("tiny", "huge"))
     }
     assert np.median(areas["tiny"]) < np.median(areas["huge"])
     assert np.asarray(Image.open(record.image_path)).dtype == np.uint16
@@ -330,7 +323,7 @@ def test_synthetic_options_and_classes_by_size() -> None:
 
 
 def test_synthetic_asked_for_by_several_at_once(cache: Path) -> None:
-    results: list[list[CellRecord]] = []
+    results: list[list[ImageRecord]] = []
     start = threading.Barrier(4)
 
     def ask() -> None:
@@ -406,7 +399,7 @@ def test_dsb2018_folders_equal_the_competitions_run_lengths(real_datasets: Path)
         rows.setdefault(image_id, []).append(runs)
     for record in read_records("instance_masks", real_datasets / "dsb2018", "val"):
         height, width = record.image_hw
-        for mask, runs in zip(bitmaps(record), rows.pop(record.image_id), strict=True):
+        for mask, runs in zip(bitmaps_of(record), rows.pop(record.image_id), strict=True):
             expected = np.zeros(height * width, bool)
             numbers = [int(number) for number in runs.split()]
             for start, length in zip(numbers[::2], numbers[1::2]):

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import builders
 import numpy as np
 import pytest
-from cellseg.cells.labels import rle_to_bitmap
+from cell_records import bitmaps_of, boxes_of, names_of
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.io import geojson, read_records
-from cellseg.io.records import CellRecord
 
-Same = Callable[[list[CellRecord], list[CellRecord]], None]
+Same = Callable[[list[ImageRecord], list[ImageRecord]], None]
 CLASSES = ("round", "long")
 SQUARE = [[2, 3], [6, 3], [6, 5], [2, 5], [2, 3]]
 
 
-def read(root: Path, *classes: str, **options: Any) -> list[CellRecord]:
-    return geojson.read_split(root, "s", classes or ("cell",), options)
+def read(root: Path, *classes: str, **options: Any) -> list[ImageRecord]:
+    return geojson.FORMAT.read(root, "s", classes or ("cell",), options)
 
 
 def feature(coordinates: Any = None, kind: str = "Polygon", **properties: Any) -> dict[str, Any]:
@@ -49,28 +50,30 @@ def write(tmp_path: Path) -> Callable[[Any], Path]:
     return write_one
 
 
-def test_scenes_there_and_back(tmp_path: Path, scene_records: list[CellRecord], same: Same) -> None:
-    geojson.write_split(scene_records, tmp_path, "s", ("cell",), {})
+def test_scenes_there_and_back(
+    tmp_path: Path, scene_records: list[ImageRecord], same: Same
+) -> None:
+    geojson.FORMAT.write(scene_records, tmp_path, "s", ("cell",), {})
     same(read(tmp_path), scene_records)
 
 
 def test_classes_and_other_folders_there_and_back(
-    tmp_path: Path, two_class_records: list[CellRecord], same: Same
+    tmp_path: Path, two_class_records: list[ImageRecord], same: Same
 ) -> None:
     folders = {"images": "raw", "annotations": "qupath"}
-    geojson.write_split(two_class_records, tmp_path, "s", CLASSES, folders)
+    geojson.FORMAT.write(two_class_records, tmp_path, "s", CLASSES, folders)
     same(read(tmp_path, *CLASSES, **folders), two_class_records)
-    assert geojson.find_classes(tmp_path, "s", folders) == ("long", "round")
+    assert geojson.FORMAT.find_classes(tmp_path, "s", folders) == ("long", "round")
 
 
-def test_regions_of_uncounted_cells(tmp_path: Path, crowd_record: CellRecord, same: Same) -> None:
-    geojson.write_split([crowd_record], tmp_path, "s", ("cell",), {})
+def test_regions_of_uncounted_cells(tmp_path: Path, crowd_record: ImageRecord, same: Same) -> None:
+    geojson.FORMAT.write([crowd_record], tmp_path, "s", ("cell",), {})
     same(read(tmp_path), [crowd_record])
 
 
-def test_what_is_written(tmp_path: Path, scene_records: list[CellRecord]) -> None:
+def test_what_is_written(tmp_path: Path, scene_records: list[ImageRecord]) -> None:
     for split in ("s", "again"):
-        geojson.write_split(scene_records, tmp_path, split, ("cell",), {})
+        geojson.FORMAT.write(scene_records, tmp_path, split, ("cell",), {})
     texts = [(tmp_path / s / "annotations/with_hole.geojson").read_text() for s in ("s", "again")]
     assert texts[0] == texts[1]
     collection = json.loads(texts[0])
@@ -108,11 +111,10 @@ def test_what_is_written(tmp_path: Path, scene_records: list[CellRecord]) -> Non
 )
 def test_forms_of_a_file(write: Callable[[Any], Path], content: Any) -> None:
     (record,) = read(write(content))
-    (cell,) = record.cells
     expected = np.zeros((20, 30), bool)
     expected[3:5, 2:6] = True
-    assert np.array_equal(rle_to_bitmap(cell.rle), expected)
-    assert cell.box_xyxy == (2, 3, 6, 5)
+    assert np.array_equal(bitmaps_of(record), [expected])
+    assert boxes_of(record) == [(2, 3, 6, 5)]
 
 
 @pytest.mark.parametrize(
@@ -121,22 +123,22 @@ def test_forms_of_a_file(write: Callable[[Any], Path], content: Any) -> None:
 )
 def test_forms_of_a_classification(write: Callable[[Any], Path], classification: Any) -> None:
     root = write([feature(classification=classification)])
-    assert read(root, *CLASSES)[0].cells[0].class_name == "long"
-    assert read(root)[0].cells[0].class_name == "cell"  # no classes declared: any will do
+    assert names_of(read(root, *CLASSES)[0], CLASSES) == ["long"]
+    assert names_of(read(root)[0], ["cell"]) == ["cell"]  # no classes declared: any will do
 
 
 def test_derived_classes(write: Callable[[Any], Path]) -> None:
     root = write([feature(classification={"names": ["Tumor", "Positive"]})])
-    assert read(root, "Tumor: Positive", "other")[0].cells[0].class_name == "Tumor: Positive"
-    assert geojson.find_classes(root, "s", {}) == ("Tumor: Positive",)
+    assert read(root, "Tumor: Positive", "other")[0].cells.classes.tolist() == [0]
+    assert geojson.FORMAT.find_classes(root, "s", {}) == ("Tumor: Positive",)
 
 
 def test_nuclei_instead_of_cells(write: Callable[[Any], Path]) -> None:
     nucleus = [[3, 3], [4, 3], [4, 4], [3, 4]]
     cell = {**feature(), "nucleusGeometry": {"type": "Polygon", "coordinates": [nucleus]}}
     root = write([cell])
-    assert read(root)[0].cells[0].box_xyxy == (2, 3, 6, 5)
-    assert read(root, geometry="nucleusGeometry")[0].cells[0].box_xyxy == (3, 3, 4, 4)
+    assert boxes_of(read(root)[0])[0] == (2, 3, 6, 5)
+    assert boxes_of(read(root, geometry="nucleusGeometry")[0]) == [(3, 3, 4, 4)]
     root = write([cell, feature()])
     with pytest.raises(DatasetError, match="feature 2: no nucleusGeometry; leave out"):
         read(root, geometry="nucleusGeometry")
@@ -147,14 +149,14 @@ def test_objects_of_some_types_only(write: Callable[[Any], Path]) -> None:
     region["properties"]["childObjects"] = [feature(objectType="detection")]
     root = write([region, feature([[5, 5]], "Point", objectType="annotation")])
     (record,) = read(root, objects=["cell", "detection"])
-    assert [cell.box_xyxy for cell in record.cells] == [(2, 3, 6, 5)]
+    assert boxes_of(record) == [(2, 3, 6, 5)]
     with pytest.raises(DatasetError, match=r"feature 3: a Point is no area.*objects: \["):
         read(root)
 
 
 def test_outlines_by_hand_are_cut_at_the_image(write: Callable[[Any], Path]) -> None:
     (record,) = read(write([feature([[[-4.5, 17.6], [3.4, 17.6], [3.4, 99], [-4.5, 99]]])]))
-    assert [cell.box_xyxy for cell in record.cells] == [(0, 18, 3, 20)]
+    assert boxes_of(record) == [(0, 18, 3, 20)]
 
 
 @pytest.mark.parametrize(
@@ -211,26 +213,28 @@ def test_files_without_partner(write: Callable[[Any], Path]) -> None:
 
 
 def test_nothing_is_written_over_or_half_written(
-    tmp_path: Path, scene_records: list[CellRecord], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scene_records: list[ImageRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s/notes.txt").write_text("mine")
     with pytest.raises(DatasetError, match="is there already"):
-        geojson.write_split(scene_records, tmp_path, "s", ("cell",), {})
-    with pytest.raises(DatasetError, match="cells of class cell; the classes to write are other"):
-        geojson.write_split(scene_records, tmp_path, "t", ("other",), {})
+        geojson.FORMAT.write(scene_records, tmp_path, "s", ("cell",), {})
+    (record,) = (one for one in scene_records if one.image_id == "touching")
+    strange = replace(record, cells=record.cells.replace(classes=[0, 1]))
+    with pytest.raises(DatasetError, match=r"a cell of class 1 .*there are 1: other"):
+        geojson.FORMAT.write([strange], tmp_path, "t", ("other",), {})
     assert [path.name for path in tmp_path.rglob("*")] == ["s", "notes.txt"]
 
 
 def test_real_label_images_there_and_back(tmp_path: Path, real_datasets: Path, same: Same) -> None:
     records = read_records("label_images", real_datasets / "dsb2018/fluo", "val")
-    geojson.write_split(records, tmp_path, "s", ("cell",), {})
+    geojson.FORMAT.write(records, tmp_path, "s", ("cell",), {})
     assert sum(len(record.cells) for record in records) == 2_046
     same(read(tmp_path), records)
 
 
 def test_a_real_field_of_many_cells(tmp_path: Path, real_datasets: Path, same: Same) -> None:
     records = read_records("label_images", real_datasets / "dsb2018/dense", "train")
-    geojson.write_split(records, tmp_path, "s", ("cell",), {})
+    geojson.FORMAT.write(records, tmp_path, "s", ("cell",), {})
     assert sorted(len(record.cells) for record in records) == [699, 819, 935]
     same(read(tmp_path), records)

@@ -9,7 +9,9 @@ from pathlib import Path
 import builders
 import numpy as np
 import pytest
-from cellseg.cells.labels import bitmap_to_rle, rle_to_bitmap, rle_to_box
+from cell_records import bitmaps_of, boxes_of, contents_of, make_record, names_of
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.runs import (
     Runs,
     merge_touching,
@@ -19,16 +21,10 @@ from cellseg.cells.runs import (
 from cellseg.errors import DatasetError
 from cellseg.images import read_label_image
 from cellseg.io import find_format, read_records
-from cellseg.io.records import CellAnnotation, CellRecord, runs_to_cells
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
 
 HEADER = ["id", "annotation", "width", "height", "cell_type"]
 IMAGE_HW = (4, 6)
-
-
-def bitmaps(cells: Sequence[CellAnnotation], image_hw: tuple[int, int]) -> np.ndarray:
-    masks = [rle_to_bitmap(cell.rle) for cell in cells]
-    return np.array(masks, bool).reshape(-1, *image_hw)
 
 
 def write_table(path: Path, rows: Sequence[Sequence[object]]) -> Path:
@@ -75,15 +71,15 @@ def test_sartorius_pixels_count_row_by_row(put: Callable[..., Path]) -> None:
     records = read_records("sartorius_table", root, "train", classes=classes)
     assert [record.image_id for record in records] == ["a", "b", "c"]
     assert records[0].image_path == root / "train" / "a.png"
-    assert [cell.class_name for cell in records[1].cells] == ["astro", "astro", "cort"]
+    assert names_of(records[1], classes) == ["astro", "astro", "cort"]
     expected = np.zeros((3, *IMAGE_HW), bool)
     expected[0, 0, :2] = expected[0, 1, 1] = expected[1, 0, 5] = expected[1, 1, 0] = True
     expected[2] = True
-    assert np.array_equal(bitmaps(records[1].cells, IMAGE_HW), expected)
-    boxes = [cell.box_xyxy for cell in records[1].cells]
+    assert np.array_equal(bitmaps_of(records[1]), expected)
+    boxes = boxes_of(records[1])
     assert boxes == [(0, 0, 2, 2), (0, 0, 6, 2), (0, 0, 6, 4)]
-    assert records[0].cells[0].box_xyxy == (5, 3, 6, 4)
-    assert records[2].cells == ()  # an image without a row
+    assert boxes_of(records[0]) == [(5, 3, 6, 4)]
+    assert len(records[2].cells) == 0  # an image without a row
 
 
 def test_dsb2018_pixels_count_column_by_column(tmp_path: Path) -> None:
@@ -96,9 +92,9 @@ def test_dsb2018_pixels_count_column_by_column(tmp_path: Path) -> None:
     records = read_records("dsb2018_table", tmp_path, "s1", classes=["nucleus"])
     expected = np.zeros((1, *IMAGE_HW), bool)
     expected[0, :2, 0] = expected[0, 0, 1] = True
-    assert np.array_equal(bitmaps(records[0].cells, IMAGE_HW), expected)
-    assert records[0].cells[0].class_name == "nucleus"
-    assert (records[1].image_id, records[1].cells) == ("b", ())
+    assert np.array_equal(bitmaps_of(records[0]), expected)
+    assert records[0].cells.classes.tolist() == [0] * len(expected)
+    assert (records[1].image_id, len(records[1].cells)) == ("b", 0)
     with pytest.raises(DatasetError, match="has one class; declared are a, b"):
         read_records("dsb2018_table", tmp_path, "s1", classes=["a", "b"])
 
@@ -118,7 +114,7 @@ def test_classes_in_the_table(put: Callable[..., Path]) -> None:
     assert format_.find_classes is not None
     assert format_.find_classes(root, "train", {}) == ("astro", "cort")
     (record, *_) = read_records("sartorius_table", root, "train")
-    assert [cell.class_name for cell in record.cells] == ["cell", "cell"]
+    assert record.cells.classes.tolist() == [0, 0]
     with pytest.raises(DatasetError, match="unknown class 'cort'; did you mean corti"):
         read_records("sartorius_table", root, "train", classes=["astro", "corti"])
 
@@ -133,7 +129,7 @@ def test_long_rows_and_a_byte_order_mark(tmp_path: Path) -> None:
     rows = f"id,annotation,width,height,cell_type\na,{text},400,300,x\n"
     (tmp_path / "train.csv").write_text(rows, encoding="utf-8-sig")
     (record,) = read_records("sartorius_table", tmp_path, "train")
-    assert np.array_equal(rle_to_bitmap(record.cells[0].rle), mask)
+    assert np.array_equal(bitmaps_of(record)[0], mask)
     assert csv.field_size_limit() == limit
 
 
@@ -232,10 +228,9 @@ def test_rows_and_cells_there_and_back(row_major: bool, image_hw: tuple[int, int
     texts = [rows_of_pixels(mask, row_major) for mask in masks]
     runs, problems = rows_to_runs(texts, image_hw, row_major=row_major)
     assert problems == {}
-    cells = runs_to_cells(runs, image_hw, ["x"] * len(masks))
-    assert [cell.rle for cell in cells] == [bitmap_to_rle(mask) for mask in masks]
-    assert [cell.box_xyxy for cell in cells] == [rle_to_box(cell.rle) for cell in cells]
-    assert cells_to_rows(cells, image_hw, row_major=row_major) == texts
+    cells = CellInstances.from_runs(runs, len(masks), image_hw)
+    assert cells.to_rles() == [bitmap_to_rle(mask) for mask in masks]
+    assert cells_to_rows(cells, row_major=row_major) == texts
 
 
 def test_runs_of_no_cells() -> None:
@@ -243,8 +238,7 @@ def test_runs_of_no_cells() -> None:
     assert all(part.size == 0 for part in merge_touching(empty))
     assert all(part.size == 0 for part in transpose_runs(empty, 3, 4))
     assert runs_to_boxes(empty, 2, 5).tolist() == [[0] * 4] * 2
-    assert runs_to_cells(empty, (3, 4), []) == ()
-    assert cells_to_rows([], (3, 4), row_major=True) == []
+    assert cells_to_rows(CellInstances.empty((3, 4)), row_major=True) == []
     assert rows_to_runs([], (3, 4), row_major=True)[1] == {}
 
 
@@ -273,25 +267,19 @@ def test_written_and_read_again(tmp_path: Path, name: str) -> None:
     records = []
     for image_id, scene in sorted(builders.all_scenes().items()):
         path = builders.write_png(tmp_path / "from" / f"{image_id}.png", scene.image)
-        cells = tuple(
-            CellAnnotation(rle, tuple(map(float, rle_to_box(rle))), "nucleus")
-            for rle in map(bitmap_to_rle, scene.masks)
-        )
-        records.append(CellRecord(image_id, path, scene.labels.shape, cells))
+        records.append(make_record(image_id, path, scene.masks, scene.labels.shape))
     format_ = find_format(name)
     assert format_.write is not None
     format_.write(records, tmp_path, "new", ("nucleus",), {})
     back = read_records(name, tmp_path, "new", classes=["nucleus"])
-    assert [(r.image_id, r.image_hw, r.cells) for r in back] == [
-        (r.image_id, r.image_hw, r.cells) for r in records
-    ]
+    assert contents_of(back) == contents_of(records)
     for old, new in zip(records, back):
         assert new.image_path.read_bytes() == old.image_path.read_bytes()
     with pytest.raises(DatasetError, match="is there already"):
         format_.write(records, tmp_path, "new", ("nucleus",), {})
     with pytest.raises(DatasetError, match="a folder and a table of its name"):
         format_.write(records, tmp_path, "new.csv", ("nucleus",), {})
-    gone = CellRecord("gone", tmp_path / "gone.png", (4, 4), ())
+    gone = make_record("gone", tmp_path / "gone.png", np.zeros((0, 4, 4), bool))
     with pytest.raises(DatasetError, match="cannot be copied"):
         format_.write([*records, gone], tmp_path / "other", "new", ("nucleus",), {})
     assert list((tmp_path / "other").iterdir()) == []
@@ -330,5 +318,5 @@ def test_usiigaci_table_and_label_images_hold_the_same_cells(real_datasets: Path
             rle["counts"]
             for rle in (bitmap_to_rle(labels == label) for label in np.unique(labels[labels > 0]))
         }
-        found = {cell.rle["counts"] for cell in records[window["crop_id"]].cells}
+        found = {rle["counts"] for rle in records[window["crop_id"]].cells.to_rles()}
         assert found == expected

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import tifffile
 from cellseg.cells.instances import CellInstances
-from cellseg.io.label_files import write_label_image
+from cellseg.io.label_images import write_label_image
 
 
 def dots(count: int, image_hw: tuple[int, int]) -> CellInstances:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from builders import rectangle
 from cellseg.cells.instances import CellInstances
+from cellseg.evaluation import Comparisons, class_confusion, compare
 from cellseg.report import measures
 
 HW = (60, 80)
@@ -30,8 +31,12 @@ PRED = cells(
 EMPTY = CellInstances.empty(HW)
 
 
+def compared(*pairs: tuple[CellInstances, CellInstances]) -> Comparisons:
+    return Comparisons([compare(true, pred) for true, pred in pairs])
+
+
 def test_kinds():
-    found = measures.find_kinds(TRUE, PRED)
+    found = measures.find_kinds(compare(TRUE, PRED))
     assert found.true == ("missed", "split", "merge", "merge")
     assert found.pred == ("split", "split", "merge", "spurious")
     expected = {"missed": 1, "spurious": 1, "split": 1, "merge": 1, "catastrophe": 0, "confused": 0}
@@ -39,48 +44,50 @@ def test_kinds():
 
 
 def test_right_outline_of_another_class_is_confused():
-    found = measures.find_kinds(cells((0, 5, 5, 25, 25)), cells((1, 5, 5, 25, 25)))
+    found = measures.find_kinds(compare(cells((0, 5, 5, 25, 25)), cells((1, 5, 5, 25, 25))))
     assert found.true == found.pred == ("confused",)
     assert found.counts["confused"] == 1
     assert found.counts["missed"] == found.counts["spurious"] == 0
 
 
-def test_figures_over_iou():
+def test_metrics_over_iou():
     # IoU 100 / 140 = 0.714: found up to 0.70
     pair = (cells((0, 0, 0, 10, 10)), cells((0, 0, 0, 14, 10)))
-    figures = measures.figures_over_iou([pair], ["f1", "ap_dsb"])
-    assert figures == {"f1": [1.0] * 5 + [0.0] * 5, "ap_dsb": [1.0] * 5 + [0.0] * 5}
+    values = measures.metrics_over_iou(compared(pair), ["f1", "ap_dsb"])
+    assert values == {"f1": [1.0] * 5 + [0.0] * 5, "ap_dsb": [1.0] * 5 + [0.0] * 5}
 
 
 def test_precision_over_recall():
     true = cells((0, 0, 0, 10, 10), (0, 20, 0, 30, 10))
     pred = cells((0, 0, 0, 10, 10, 0.9), (0, 40, 0, 50, 10, 0.8), (0, 20, 0, 30, 10, 0.7))
-    recall, precision = measures.precision_over_recall([(true, pred)], 0.5)
+    recall, precision = measures.precision_over_recall(compared((true, pred)), 0.5)
     np.testing.assert_allclose(recall, np.linspace(0, 1, 101))
     np.testing.assert_allclose(precision[:51], 1)
     np.testing.assert_allclose(precision[51:], 2 / 3)
-    assert np.isnan(measures.precision_over_recall([(EMPTY, pred)], 0.5)[1]).all()
+    assert np.isnan(measures.precision_over_recall(compared((EMPTY, pred)), 0.5)[1]).all()
 
 
 def test_precision_over_recall_at_an_iou():
     pair = (cells((0, 0, 0, 10, 10)), cells((0, 0, 0, 14, 10)))  # IoU 0.714
-    assert measures.precision_over_recall([pair], 0.7)[1].tolist() == pytest.approx([1.0] * 101)
-    assert measures.precision_over_recall([pair], 0.75)[1].tolist() == [0.0] * 101
+    assert measures.precision_over_recall(compared(pair), 0.7)[1].tolist() == pytest.approx(
+        [1.0] * 101
+    )
+    assert measures.precision_over_recall(compared(pair), 0.75)[1].tolist() == [0.0] * 101
 
 
 def test_recall_and_precision_are_means_over_classes():
     true = cells((0, 0, 0, 10, 10), (0, 20, 0, 30, 10), (1, 40, 0, 50, 10))
     pred = cells((0, 0, 0, 10, 10), (1, 40, 0, 50, 10), (1, 60, 0, 70, 10), (2, 20, 20, 30, 30))
     # class 0: recall 1/2, precision 1; class 1: recall 1, precision 1/2; class 2 is not true
-    assert measures.recall_and_precision([(true, pred)], 0.5) == (0.75, 0.75)
-    assert np.isnan(measures.recall_and_precision([(EMPTY, pred)], 0.5)).all()
-    assert np.isnan(measures.recall_and_precision([], 0.5)).all()
+    assert measures.recall_and_precision(compared((true, pred)), 0.5) == (0.75, 0.75)
+    assert np.isnan(measures.recall_and_precision(compared((EMPTY, pred)), 0.5)).all()
+    assert np.isnan(measures.recall_and_precision(compared(), 0.5)).all()
 
 
 def test_judging_takes_the_best_score_first_and_keeps_classes_apart():
     true = cells((0, 0, 0, 10, 10), (1, 20, 0, 30, 10))
     pred = cells((0, 0, 0, 10, 10, 0.5), (0, 0, 0, 10, 9, 0.75), (0, 20, 0, 30, 10, 0.25))
-    scores, right = measures.judge_detections([(true, pred), (EMPTY, EMPTY)])
+    scores, right = measures.judge_detections(compared((true, pred), (EMPTY, EMPTY)))
     assert dict(zip(scores.tolist(), right.tolist())) == {0.5: 0, 0.75: 1, 0.25: 0}
 
 
@@ -97,16 +104,16 @@ def test_calibration():
 def test_diameters_of_matches():
     pair = (cells((0, 0, 0, 10, 10), (0, 40, 40, 50, 50)), cells((0, 0, 0, 10, 8)))
     expected = [[2 * math.sqrt(100 / math.pi), 2 * math.sqrt(80 / math.pi)]]
-    np.testing.assert_allclose(measures.diameters_of_matches([pair]), expected)
-    assert measures.diameters_of_matches([(EMPTY, EMPTY)]).shape == (0, 2)
+    np.testing.assert_allclose(measures.diameters_of_matches(compared(pair)), expected)
+    assert measures.diameters_of_matches(compared((EMPTY, EMPTY))).shape == (0, 2)
 
 
 def test_confusion_matrix():
     true = cells((0, 0, 0, 10, 10), (0, 20, 0, 30, 10), (1, 40, 0, 50, 10))
     pred = cells((1, 0, 0, 10, 10), (0, 20, 0, 30, 10), (1, 60, 40, 70, 50))
     expected = [[1, 1, 0], [0, 0, 1], [0, 1, 0]]
-    assert measures.confusion_matrix([(true, pred)], 2).tolist() == expected
-    assert measures.confusion_matrix([], 1).tolist() == [[0, 0], [0, 0]]
+    assert class_confusion([true], [pred], num_classes=2).tolist() == expected
+    assert class_confusion([], [], num_classes=1).tolist() == [[0, 0], [0, 0]]
 
 
 def test_gallery_keeps_the_worst_and_samples_the_rest():

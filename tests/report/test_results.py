@@ -28,7 +28,8 @@ def test_true_and_predicted_cells(run):
     assert perfect.true.areas_px.tolist() == [100, 400]
     assert perfect.detections.areas_px.tolist() == [100, 400, 100]
     assert perfect.detections.scores.tolist() == pytest.approx([0.95, 0.9, 0.2])
-    assert perfect.predicted(DetectionThresholds(score=0.9)).classes.tolist() == [0, 1]
+    kept = result.compared.keep(DetectionThresholds(score=0.9)).images[0]
+    assert kept.pred.classes.tolist() == [0, 1]
     assert [len(image.detections) for image in result.images] == [3, 4, 2, 0]
 
 
@@ -93,9 +94,11 @@ def test_crowds_numbers_and_category_ids(crowd_dataset, tmp_path):
     path.write_text(json.dumps(entries), "utf-8")
     (image,) = read_dataset_result(crowd_dataset, path).images
     assert image.name == "7"
-    assert len(image.true) == 1
-    assert image.detections.areas_px.tolist() == [100, 140]
-    assert image.detections.classes.tolist() == [1, 1]
+    assert image.true.is_crowd.tolist() == [False, True]
+    assert image.detections.classes.tolist() == [1, 1, 1]
+    (compared,) = read_dataset_result(crowd_dataset, path).compared.images
+    assert compared.counted.pred.areas_px.tolist() == [100, 140]
+    assert compared.count(0.5)[:3] == (1, 1, 0)
 
 
 def test_history_of_a_run(run):

@@ -14,10 +14,10 @@ import pytest
 import torch
 from cellseg import add_cellseg_config, load_config
 from cellseg.cells.synthetic import make_cells
+from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.errors import ConfigError, DatasetError, ImageReadError
 from cellseg.images import normalize_image
 from cellseg.io import read_records
-from cellseg.io.records import record_to_detectron2_dict
 from cellseg.training_data.augmentations.config import find_switches
 from cellseg.training_data.label_masks import LabelMasks
 from cellseg.training_data.mapper import CellDatasetMapper
@@ -42,7 +42,7 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     scenes = {**SCENES, "colour": builders.Scene(colour, drawn.labels, masks)}
     root = builders.write_label_images(tmp_path_factory.mktemp("mapper"), "s", scenes)
     records = read_records("label_images", root, "s")
-    return {record.image_id: record_to_detectron2_dict(record, ["cell"]) for record in records}
+    return {record.image_id: record_to_dict(record, ["cell"]) for record in records}
 
 
 def make_cfg(**overrides: Any) -> CfgNode:

@@ -9,10 +9,7 @@ from cellseg.training_data.augmentations.build import (
     build_copy_paste,
     needs_tight_boxes,
 )
-from cellseg.training_data.augmentations.config import (
-    add_augmentation_config,
-    check_augmentation_config,
-)
+from cellseg.training_data.augmentations.config import check_augmentation_config
 from cellseg.training_data.augmentations.copy_paste import (
     CopyPaste,
     LabelledImage,
@@ -62,7 +59,6 @@ __all__ = [
     "Rotate90Transform",
     "SameClassImages",
     "ScaleCropTransform",
-    "add_augmentation_config",
     "annotations_to_labelled_image",
     "build_cell_augmentations",
     "build_copy_paste",

@@ -31,7 +31,7 @@ def build_cell_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]
     What EXTRA names comes last.
 
     Args:
-        cfg: config with the keys of `add_augmentation_config`.
+        cfg: config with the keys of `add_cellseg_config`.
 
     Returns:
         For `T.AugmentationList`, behind Detectron2's own; empty where nothing is enabled.
@@ -39,8 +39,8 @@ def build_cell_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]
     Raises:
         ConfigError: impossible values, or a name of EXTRA that is not registered.
     """
+    check_augmentation_config(cfg)
     node = cfg.CELLSEG.AUGMENTATION
-    check_augmentation_config(node)
     builders: dict[str, Callable[[CfgNode], CellAugmentation]] = {
         "ROTATE90": lambda own: RandomRotate90(own.PROB),
         "SCALE": lambda own: RandomScaleCrop(_low_and_high(own.RANGE), own.PROB),
@@ -64,13 +64,13 @@ def build_copy_paste(
     """Build copy-paste, or return None where it is off.
 
     Args:
-        cfg: config with the keys of `add_augmentation_config`.
+        cfg: config with the keys of `add_cellseg_config`.
         get_other: as in `CopyPaste`, usually a `SameClassImages`.
 
     Raises:
         ConfigError: impossible values.
     """
-    check_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+    check_augmentation_config(cfg)
     node = cfg.CELLSEG.AUGMENTATION.COPY_PASTE
     if not node.ENABLED:
         return None

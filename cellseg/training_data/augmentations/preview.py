@@ -2,7 +2,7 @@
 
 Without a config it takes made-up cells and shows every augmentation by itself, at the upper end of
 its default range. With one it takes an image of the training set, and shows what the config
-enables, each by itself and then all of them together, a few times. `cellseg.cli.preview` is the
+enables, each by itself and then all of them together, a few times. `cellseg preview` is the
 command.
 """
 
@@ -17,11 +17,12 @@ import numpy as np
 from cellseg.cells.drawing import Picture
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.synthetic import make_cells
+from cellseg.config import add_cellseg_config
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput, normalize_image, to_model_input
 from cellseg.training_data.augmentations.annotations import annotations_to_labelled_image
 from cellseg.training_data.augmentations.build import build_cell_augmentations, build_copy_paste
-from cellseg.training_data.augmentations.config import add_augmentation_config, find_switches
+from cellseg.training_data.augmentations.config import find_switches
 from cellseg.training_data.augmentations.copy_paste import LabelledImage, SameClassImages
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
@@ -103,8 +104,7 @@ def _load_entry(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
 def _all_enabled() -> CfgNode:
     """Every augmentation, always happening, each range reduced to its upper end."""
     cfg = get_cfg()
-    cfg.CELLSEG = CfgNode({"AUGMENTATION": CfgNode()})
-    add_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+    add_cellseg_config(cfg)
     for own in find_switches(cfg.CELLSEG.AUGMENTATION).values():
         own.ENABLED, own.PROB = True, 1.0
         for key, value in own.items():

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellseg.errors import ConfigError
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
-
-LARGEST_SCALE = 8.0
 
 
 @dataclass(repr=False, eq=False)
@@ -40,16 +37,6 @@ class ResizeByFactor(T.Augmentation):
 def input_scale(cfg: CfgNode) -> float:
     """CELLSEG.INPUT.SCALE; 1.0 for a configuration of Detectron2 without cellseg's keys."""
     return float(cfg.CELLSEG.INPUT.SCALE) if "CELLSEG" in cfg else 1.0
-
-
-def check_input_scale(cfg: CfgNode) -> None:
-    """Raise ConfigError where CELLSEG.INPUT.SCALE is no factor in (0, 8]."""
-    scale = cfg.CELLSEG.INPUT.SCALE
-    if isinstance(scale, bool) or not 0 < scale <= LARGEST_SCALE:
-        raise ConfigError(
-            f"CELLSEG.INPUT.SCALE is {scale!r}; expected a factor, more than 0 and at most "
-            f"{LARGEST_SCALE:g}"
-        )
 
 
 def scale_hw(image_hw: tuple[int, int], factor: float) -> tuple[int, int]:

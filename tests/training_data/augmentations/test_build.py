@@ -11,10 +11,11 @@ import cellseg.training_data.augmentations as A
 import cv2
 import numpy as np
 import pytest
+from cellseg import add_cellseg_config
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.labels import label_image_to_rles
 from cellseg.cells.synthetic import make_cells
-from cellseg.cli import preview as preview_command
+from cellseg.cli import run_command
 from cellseg.errors import ConfigError
 from cellseg.training_data.augmentations import preview
 from cellseg.training_data.augmentations.config import find_switches
@@ -33,8 +34,7 @@ KEYS = (
 def _config(**enabled: float) -> CfgNode:
     """A config with some augmentations enabled, and their PROB."""
     cfg = get_cfg()
-    cfg.CELLSEG = CfgNode({"AUGMENTATION": CfgNode()})
-    A.add_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+    add_cellseg_config(cfg)
     for name, prob in enabled.items():
         cfg.CELLSEG.AUGMENTATION[name].ENABLED = True
         cfg.CELLSEG.AUGMENTATION[name].PROB = prob
@@ -224,7 +224,7 @@ def test_all_problems_are_named_at_once() -> None:
     cfg = _config(GAMMA=7.0)
     cfg.CELLSEG.AUGMENTATION.NOISE.SIGMA = []
     with pytest.raises(ConfigError, match=r"\(2\)") as caught:
-        A.check_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+        A.check_augmentation_config(cfg)
     assert "GAMMA.PROB is 7.0; expected 0 to 1" in str(caught.value)
 
 
@@ -251,7 +251,7 @@ def test_the_fragment_of_the_page_builds() -> None:
 
 
 def test_preview_shows_every_augmentation(tmp_path: Path) -> None:
-    preview_command.main(["--output", str(tmp_path / "all.png"), "--seed", "1"])
+    assert run_command("preview", ["--output", str(tmp_path / "all.png"), "--seed", "1"]) == 0
     rgb = cv2.imread(str(tmp_path / "all.png"))
     assert rgb.shape[1] > 1000
     first = rgb[26:282, :256].astype(int)
@@ -281,7 +281,6 @@ def training_set(tmp_path: Path) -> Iterator[CfgNode]:
     ]
     DatasetCatalog.register("preview_train", lambda: entries)
     cfg = _config(COPY_PASTE=1.0, ELASTIC=1.0)
-    cfg.CELLSEG.INPUT = CfgNode({"NORMALIZE": "auto", "PERCENTILES": [1.0, 99.8]})
     cfg.DATASETS.TRAIN = ("preview_train",)
     yield cfg
     DatasetCatalog.remove("preview_train")
@@ -308,8 +307,7 @@ def test_preview_of_nothing_is_an_error(training_set: CfgNode) -> None:
 
 
 def test_preview_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        preview_command.main(["--output", str(tmp_path / "p.png"), "--config-file", "missing.yaml"])
-    assert caught.value.code == 1
+    words = ["--output", str(tmp_path / "p.png"), "--config-file", "missing.yaml"]
+    assert run_command("preview", words) == 1
     assert "missing.yaml" in capsys.readouterr().err
     assert not (tmp_path / "p.png").exists()

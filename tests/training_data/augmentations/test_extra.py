@@ -8,6 +8,7 @@ from typing import Any
 import cellseg.training_data.augmentations as A
 import numpy as np
 import pytest
+from cellseg import add_cellseg_config
 from cellseg.errors import ConfigError
 from cellseg.training_data.augmentations import preview
 from detectron2.config import CfgNode, configurable, get_cfg
@@ -42,8 +43,7 @@ def cfg() -> Iterator[CfgNode]:
     for part in parts:
         A.AUGMENTATION_REGISTRY.register(part)
     cfg = get_cfg()
-    cfg.CELLSEG = CfgNode({"AUGMENTATION": CfgNode()})
-    A.add_augmentation_config(cfg.CELLSEG.AUGMENTATION)
+    add_cellseg_config(cfg)
     cfg.CELLSEG.AUGMENTATION.LIGHT = CfgNode({"AMOUNT": 10})
     yield cfg
     for part in parts:

@@ -1,4 +1,4 @@
-"""COCO's figures against pycocotools' own."""
+"""COCO's average precision and recall against pycocotools' own, crowd regions included."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytest
 import scoring_scenes as scenes
 from cell_scenes import bars
 from cellseg.cells.instances import CellInstances
-from cellseg.evaluation import score
-from cellseg.evaluation.coco_figures import (
+from cellseg.evaluation import Comparisons, compare, score
+from cellseg.evaluation.coco import (
     COCO_SIZES,
     EVERY_SIZE,
     LIVECELL_SIZES,
-    CocoEvaluation,
-    CocoFigures,
-    coco_figures,
+    MAX_DETECTIONS,
+    CocoNumbers,
 )
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -35,7 +34,7 @@ def annotations(cells: CellInstances, image_id: int, with_scores: bool, kind: st
             "image_id": image_id,
             "category_id": int(cells.classes[k]) + 1,
             "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "iscrowd": 0,
+            "iscrowd": int(cells.is_crowd[k]),
         }
         if with_scores:
             one["score"] = float(cells.scores[k])
@@ -77,9 +76,11 @@ def peer(
     return evaluation
 
 
-def check_equal(found: CocoFigures, evaluation: COCOeval, size: int, limit: int) -> None:
+def check_equal(found: CocoNumbers, evaluation: COCOeval, size: int, limit: int) -> None:
     for mine, name in ((found.precision, "precision"), (found.recall, "recall")):
         theirs = evaluation.eval[name][..., size, limit]
+        assert np.all(theirs[..., mine.shape[-1] :] == -1)  # classes that never occur
+        theirs = theirs[..., : mine.shape[-1]]
         np.testing.assert_allclose(mine, np.where(theirs == -1, np.nan, theirs), rtol=0, atol=1e-9)
     known = evaluation.eval["precision"][..., size, limit]
     known = known[known > -1]
@@ -94,10 +95,21 @@ def check_data_set(
     if not any(len(pred) for _, pred in pairs):
         return  # pycocotools cannot load an empty list of results
     evaluation = peer(pairs, kind, sizes_px, limits, classes)
-    mine = CocoEvaluation(pairs, kind=kind, max_detections=limits[-1], num_classes=classes)
+    mine = Comparisons([compare(*pair) for pair in pairs]).coco(kind)
     for size, bounds in enumerate(sizes_px.values()):
         for number, limit in enumerate(limits):
-            check_equal(mine.figures(limit, bounds), evaluation, size, number)
+            check_equal(mine.numbers(limit, bounds), evaluation, size, number)
+
+
+def numbers(
+    pairs: Pairs,
+    kind: str = "mask",
+    max_detections: int = MAX_DETECTIONS,
+    sizes_px: tuple[float, float] = EVERY_SIZE,
+) -> CocoNumbers:
+    return (
+        Comparisons([compare(*pair) for pair in pairs]).coco(kind).numbers(max_detections, sizes_px)
+    )
 
 
 @pytest.mark.parametrize("kind", ["mask", "box"])
@@ -105,6 +117,30 @@ def check_data_set(
 def test_random_scenes(first: int, kind: str) -> None:
     """Three classes, ties in scores, images without cells or detections; limits that bite."""
     pairs = [scenes.instance_scene(seed, num_classes=3) for seed in range(first, first + 5)]
+    sizes_px = {"all": EVERY_SIZE, "small": (0, 16), "medium": (16, 36), "large": (36, 1e10)}
+    check_data_set(pairs, kind, sizes_px, [1, 3, 100], 3)
+
+
+def with_crowds(cells: CellInstances, seed: int) -> CellInstances:
+    """The same, of which some are regions of uncounted cells, and one large such region."""
+    rng = np.random.default_rng(seed)
+    height, width = cells.image_hw
+    region = np.zeros((1, height, width), bool)
+    region[0, : height // 2, : rng.integers(width)] = True
+    masks = np.concatenate([cells.to_bitmaps(), region])
+    order = rng.permutation(len(masks))
+    found = CellInstances.from_bitmaps(
+        masks[order], classes=np.append(cells.classes, rng.integers(0, 3))[order]
+    )
+    return found.replace(is_crowd=(rng.random(len(masks)) < 0.2)[order] | (order == len(cells)))
+
+
+@pytest.mark.parametrize("kind", ["mask", "box"])
+@pytest.mark.parametrize("first", range(0, scenes.SCENES, 5))
+def test_random_scenes_with_crowd_regions(first: int, kind: str) -> None:
+    """Detections in a crowd are ignored, and one that is ignored anyway may lie in several."""
+    pairs = [scenes.instance_scene(seed, num_classes=3) for seed in range(first, first + 5)]
+    pairs = [(with_crowds(true, seed), pred) for seed, (true, pred) in enumerate(pairs, first)]
     sizes_px = {"all": EVERY_SIZE, "small": (0, 16), "medium": (16, 36), "large": (36, 1e10)}
     check_data_set(pairs, kind, sizes_px, [1, 3, 100], 3)
 
@@ -147,12 +183,12 @@ def test_more_than_a_hundred_and_both_size_bins(kind: str) -> None:
     true, pred = map(list, zip(*pairs))
     names = [f"{what}_coco_{kind}" for what in ("ap", "ar")]
     names += [f"{name}_{size}" for name in names for size in sizes_px if size != "all"]
-    figures = score(true, pred, names)
-    assert len(set(figures.values())) == len(names)
-    assert all(0 < value < 1 for value in figures.values())
-    for name, value in figures.items():
+    values = score(true, pred, names)
+    assert len(set(values.values())) == len(names)
+    assert all(0 < value < 1 for value in values.values())
+    for name, value in values.items():
         size = name.split(kind)[1].removeprefix("_")
-        found = coco_figures(pairs, kind=kind, sizes_px=sizes_px[size or "all"])
+        found = numbers(pairs, kind=kind, sizes_px=sizes_px[size or "all"])
         assert value == (found.ap if name.startswith("ap") else found.ar)
 
 
@@ -160,15 +196,13 @@ def test_limits_thresholds_and_false_negatives_by_name() -> None:
     pairs = [crowded(4, 900, 400)]
     true, pred = map(list, zip(*pairs))
     by_limit = score(true, pred, [f"ar_coco_mask@{limit}" for limit in LIMITS])
-    assert list(by_limit.values()) == [
-        coco_figures(pairs, max_detections=limit).ar for limit in LIMITS
-    ]
+    assert list(by_limit.values()) == [numbers(pairs, max_detections=limit).ar for limit in LIMITS]
     assert by_limit["ar_coco_mask@100"] < by_limit["ar_coco_mask@500"]
-    found = coco_figures(pairs)
-    figures = score(true, pred, ["ap_coco_mask@0.50", "ap_coco_mask@0.7", "afnr_livecell"])
-    assert figures["ap_coco_mask@0.50"] == np.mean(found.precision[0])
-    assert figures["ap_coco_mask@0.7"] == np.mean(found.precision[4])
-    assert figures["afnr_livecell"] == pytest.approx(1 - found.recall.mean())
+    found = numbers(pairs)
+    values = score(true, pred, ["ap_coco_mask@0.50", "ap_coco_mask@0.7", "afnr_livecell"])
+    assert values["ap_coco_mask@0.50"] == np.mean(found.precision[0])
+    assert values["ap_coco_mask@0.7"] == np.mean(found.precision[4])
+    assert values["afnr_livecell"] == pytest.approx(1 - found.recall.mean())
 
 
 def test_by_hand() -> None:
@@ -177,7 +211,7 @@ def test_by_hand() -> None:
     cells = CellInstances.from_crops(
         pred.crops, pred.offsets_rc, pred.image_hw, scores=[0.9, 0.8, 0.7]
     )
-    found = coco_figures([(true, cells)])
+    found = numbers([(true, cells)])
     # at 0.50, 0.55, 0.60: right, wrong, right; above: right, wrong, wrong
     both, one = (51 + 50 * 2 / 3) / 101, 51 / 101
     assert found.ap == pytest.approx((3 * both + 7 * one) / 10)
@@ -188,13 +222,13 @@ def test_by_hand() -> None:
 def test_nothing() -> None:
     empty = CellInstances.empty((5, 5))
     cell = CellInstances.from_bitmaps(np.ones((1, 5, 5)))
-    found = coco_figures([(empty, cell)])
+    found = numbers([(empty, cell)])
     assert math.isnan(found.ap)
     assert math.isnan(found.ar)
-    assert coco_figures([(bars((0, 3)), CellInstances.empty((1, 60)))]).ap == 0
-    assert math.isnan(coco_figures([]).ap)
+    assert numbers([(bars((0, 3)), CellInstances.empty((1, 60)))]).ap == 0
+    assert math.isnan(numbers([]).ap)
 
 
 def test_unknown_kind() -> None:
     with pytest.raises(ValueError, match="mask or box"):
-        coco_figures([], kind="keypoints")
+        numbers([], kind="keypoints")

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.matching import Matching, match_overlaps
-from cellseg.cells.overlaps import find_overlaps
-from cellseg.evaluation.metrics import largest_cover
+from cellseg.evaluation.comparison import Comparison
 from cellseg.files import write_whole
 from tabulate import tabulate
 
@@ -21,55 +18,35 @@ MISSED = "missed"
 
 
 def count_confusion(
-    true_classes: IntArray, pred_classes: IntArray, matching: Matching, num_classes: int
+    image: Comparison, num_classes: int, threshold: float = MATCHED_FROM_IOU
 ) -> IntArray:
     """Count the classes of matched and of left-over cells of one image.
 
     Args:
-        true_classes, pred_classes: int64 [N] and [M], 0-based.
-        matching: pairs of cells, made without regard to classes.
-        num_classes: C.
+        image: the comparison; its cells are matched whatever their classes.
+        num_classes: C; no cell may have a higher class.
+        threshold: cells are matched one to one at mask IoU >= `threshold`, in (0, 1].
 
     Returns:
         int64 [C + 1, C + 1]: true classes down, predicted ones across. The last column counts true
-        cells without a match (missed), the last row predicted ones (no cell).
-    """
-    table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    partner = np.full(len(true_classes), num_classes)
-    partner[matching.true_index] = pred_classes[matching.pred_index]
-    np.add.at(table, (true_classes, partner), 1)
-    np.add.at(table[-1], np.delete(pred_classes, matching.pred_index), 1)
-    return table
-
-
-def cell_type_confusion(
-    true: CellInstances,
-    pred: CellInstances,
-    num_classes: int,
-    *,
-    threshold: float = MATCHED_FROM_IOU,
-    crowd: CellInstances | None = None,
-) -> IntArray:
-    """`count_confusion` of one image; cells are matched one to one at mask IoU >= `threshold`.
-
-    Args:
-        true, pred: cells of the same image; either may be empty.
-        num_classes: C.
-        threshold: in (0, 1].
-        crowd: regions of uncounted cells. A predicted cell that is left over and lies in one of
-            them by at least this fraction is no false one.
+        cells without a match (missed), the last row predicted ones (no cell) that the crowd rule
+        does not forgive.
 
     Example:
-        >>> none = CellInstances.empty((4, 6))
-        >>> int(cell_type_confusion(none, none, 2).sum())
-        0
+        >>> from cellseg.evaluation.comparison import compare
+        >>> image = compare(np.array([[1, 1, 0]]), np.array([[1, 1, 2]]))
+        >>> count_confusion(image, 1).tolist()
+        [[1, 0], [1, 0]]
     """
-    matching = match_overlaps(find_overlaps(true, pred), threshold)
-    table = count_confusion(true.classes, pred.classes, matching, num_classes)
-    if crowd is not None and len(crowd):
-        forgiven = largest_cover(crowd, pred) >= threshold
-        forgiven[matching.pred_index] = False
-        np.subtract.at(table[-1], pred.classes[forgiven], 1)
+    matching = image.match(threshold)
+    pred_classes = image.pred.classes
+    partner = np.full(len(image.true), num_classes)
+    partner[matching.true_index] = pred_classes[matching.pred_index]
+    table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    np.add.at(table, (image.true.classes, partner), 1)
+    left_over = ~image.forgiven(threshold, matching)
+    left_over[matching.pred_index] = False
+    np.add.at(table[-1], pred_classes[left_over], 1)
     return table
 
 

@@ -1,0 +1,57 @@
+"""Records from bitmaps, and what is in records as bitmaps, boxes and plain tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import rle_to_bitmap
+from cellseg.cells.records import ImageRecord
+
+
+def make_record(
+    image_id: str,
+    path: Path | None,
+    masks: Any,
+    image_hw: tuple[int, int] | None = None,
+    **how: Any,
+) -> ImageRecord:
+    """A record of bitmaps [N, H, W]; `how` has classes, scores and is_crowd."""
+    hw = image_hw or np.shape(masks)[1:]
+    cells = CellInstances.from_bitmaps(np.asarray(masks, bool).reshape(-1, *hw))
+    return ImageRecord(image_id, cells.replace(**how), path)
+
+
+def bitmaps_of(record: ImageRecord) -> np.ndarray:
+    """bool [N, H, W], by way of the cells' RLEs."""
+    masks = [rle_to_bitmap(rle) for rle in record.cells.to_rles()]
+    return np.array(masks, bool).reshape(-1, *record.image_hw)
+
+
+def boxes_of(record: ImageRecord) -> list[tuple[float, ...]]:
+    return [tuple(box) for box in record.cells.boxes_xyxy.tolist()]
+
+
+def names_of(record: ImageRecord, classes: Sequence[str]) -> list[str]:
+    return [classes[number] for number in record.cells.classes]
+
+
+def content_of(record: ImageRecord) -> tuple[Any, ...]:
+    """Everything but the image's file, comparable."""
+    cells = record.cells
+    return (
+        record.image_id,
+        record.image_hw,
+        [rle["counts"] for rle in cells.to_rles()],
+        boxes_of(record),
+        cells.classes.tolist(),
+        cells.is_crowd.tolist(),
+        cells.scores.tolist(),
+    )
+
+
+def contents_of(records: Sequence[ImageRecord]) -> list[tuple[Any, ...]]:
+    return [content_of(record) for record in records]
