@@ -3,8 +3,9 @@ r"""Find the cells of images with a trained model.
     cellseg predict --config-file quick_start.yaml --input IMAGES --output DIR \
         MODEL.WEIGHTS output/quick_start/model_final.pth
 
-Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json
-and, with --format, submission.csv as that competition wants it, with the stems as image ids.
+Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json.
+With --format also the files of that format, such as QuPath's GeoJSON, zip files of ImageJ's ROIs or
+the submission.csv of a competition. Image ids are the stems.
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
 
@@ -12,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
-from cellseg.cells.instances import CellInstances
 from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser, split_off_overrides
-from cellseg.inference.files import find_images, output_stems, predict_files
+from cellseg.inference.files import find_images, predict_files
 from cellseg.inference.predictor import CellPredictor
-from cellseg.io import FORMATS, ImageRecord, WriteRecord, open_predictions
+from cellseg.io import FORMATS, WriteRecord, open_predictions
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
 SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
@@ -57,29 +56,14 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_overrides()
 
 
-def class_names(number: int) -> list[str]:
+def class_names(cfg: CfgNode) -> list[str]:
+    """Those of the first data set of the config that has as many classes as the model."""
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = list(MetadataCatalog.get(name).get("thing_classes", []))
+        if len(names) == number:
+            return names
     return ["cell"] if number == 1 else [f"class_{k}" for k in range(1, number + 1)]
-
-
-class Recorder:
-    """A predictor that also hands the cells of each image to a writer."""
-
-    def __init__(
-        self, predictor: CellPredictor, images: Sequence[Path], write: WriteRecord
-    ) -> None:
-        self._predictor = predictor
-        self._stems = dict(zip(images, output_stems(images)))
-        self._stem = ""
-        self._write = write
-
-    def read_image(self, path: Path) -> Any:
-        self._stem = self._stems[path]
-        return self._predictor.read_image(path)
-
-    def __call__(self, image: Any) -> CellInstances:
-        cells = self._predictor(image)
-        self._write(ImageRecord(self._stem, cells))
-        return cells
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,14 +80,18 @@ def run(args: argparse.Namespace) -> int:
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
-    predict: CellPredictor | Recorder = predictor
-    with ExitStack() as stack:
-        if args.format:
-            name = SUBMISSIONS.get(args.format, args.format)
-            writer = open_predictions(
-                args.output, name, class_names(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-            )
-            predict = Recorder(predictor, images, stack.enter_context(writer))
-        problems = predict_files(predict, images, args.output, read=predict.read_image)
+    with _open_writer(args, cfg) as write:
+        problems = predict_files(
+            predictor, images, args.output, read=predictor.read_image, write=write
+        )
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
     return 1 if problems or missing else 0
+
+
+def _open_writer(
+    args: argparse.Namespace, cfg: CfgNode
+) -> AbstractContextManager[WriteRecord | None]:
+    if not args.format:
+        return nullcontext()
+    name = SUBMISSIONS.get(args.format, args.format)
+    return open_predictions(args.output, name, class_names(cfg))

@@ -12,6 +12,7 @@ from cellseg.cells.drawing import draw_overlay, write_picture
 from cellseg.cells.instances import CellInstances
 from cellseg.errors import CellsegError
 from cellseg.images import IMAGE_SUFFIXES, read_image
+from cellseg.io import ImageRecord, WriteRecord
 from cellseg.io.coco_results import write_coco_results
 from cellseg.io.label_images import write_label_image
 from numpy.typing import NDArray
@@ -86,6 +87,7 @@ def predict_files(
     output_dir: str | Path,
     *,
     read: Callable[[Path], NDArray[np.generic]] = read_image,
+    write: WriteRecord | None = None,
 ) -> list[str]:
     """Predict each file and write its results; one that fails does not stop the rest.
 
@@ -94,10 +96,13 @@ def predict_files(
     ids are class + 1. Each file appears only when it is complete, with the JSON last.
 
     Args:
-        predict: image as stored to cells, such as a `CellPredictor`.
-        paths: image files.
-        output_dir: made if needed.
-        read: file to image, such as `CellPredictor.read_image`.
+        predict: gives the cells of an image with the file's own values, such as a
+            `CellPredictor`.
+        paths: image files; see `output_stems` for the names of their results.
+        output_dir: the folder that results go to, made if needed.
+        read: gives the image of a file, such as `CellPredictor.read_image`.
+        write: takes each image's cells as well, such as what `cellseg.io.open_predictions` gives:
+            records whose ids are the stems.
 
     Returns:
         One line per file that failed: its path and the reason.
@@ -117,6 +122,8 @@ def predict_files(
                 continue
             write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
             write_label_image(cells, folder / f"{stem}{LABELS_SUFFIX}")
+            if write is not None:
+                write(ImageRecord(stem, cells, path))
             yield stem, cells
 
     write_coco_results(predictions(), folder / RESULTS_NAME)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 import torch
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.errors import ConfigError, DatasetError, LabelError
@@ -22,6 +21,8 @@ from cellseg.training_data.augmentations import (
     build_copy_paste,
     labelled_image_to_annotations,
     needs_tight_boxes,
+    polygons_to_rle,
+    read_labelled_image,
     scale_resizing,
 )
 from cellseg.training_data.label_masks import LabelMasks
@@ -96,7 +97,7 @@ class CellDatasetMapper:
         if is_train:
             augmentations = [*augmentations, *build_cell_augmentations(cfg)]
             entries = partial(get_detection_dataset_dicts, list(cfg.DATASETS.TRAIN))
-            others = SameClassImages(entries, partial(_load_labelled_image, cfg))
+            others = SameClassImages(entries, partial(read_labelled_image, cfg))
             copy_paste = build_copy_paste(cfg, others)
         return {
             "is_train": is_train,
@@ -247,7 +248,7 @@ def transform_masks(
     if len(rles) == len(segmentations):
         return masks
     outlines = [each for each in segmentations if isinstance(each, list)]
-    drawn = [_draw_polygons(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
+    drawn = [polygons_to_rle(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
     others = LabelMasks.from_planes(LabelPlanes.from_rles(drawn, new_hw))
     order = np.argsort([isinstance(each, list) for each in segmentations], kind="stable")
     joined = LabelMasks.cat([masks, others]) if rles else others
@@ -280,15 +281,3 @@ def _move_outlines(
         ]
         for polygons in outlines
     ]
-
-
-def _draw_polygons(polygons: list[NDArray[Any]], image_hw: tuple[int, int]) -> dict[str, Any]:
-    """RLE of an outline, by the rule that Detectron2 and COCO have for which pixels are inside."""
-    if not polygons:
-        return {"size": list(image_hw), "counts": [image_hw[0] * image_hw[1]]}
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, *image_hw))
-
-
-def _load_labelled_image(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
-    image = ImageInput.from_config(cfg).read_model_input(entry["file_name"])
-    return annotations_to_labelled_image(image, entry["annotations"])

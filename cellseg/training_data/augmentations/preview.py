@@ -19,8 +19,8 @@ from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.synthetic import make_cells
 from cellseg.config import add_cellseg_config
 from cellseg.errors import ConfigError
-from cellseg.images import ImageInput, normalize_image, to_model_input
-from cellseg.training_data.augmentations.annotations import annotations_to_labelled_image
+from cellseg.images import normalize_image, to_model_input
+from cellseg.training_data.augmentations.annotations import read_labelled_image
 from cellseg.training_data.augmentations.build import build_cell_augmentations, build_copy_paste
 from cellseg.training_data.augmentations.config import find_switches
 from cellseg.training_data.augmentations.copy_paste import LabelledImage, SameClassImages
@@ -92,13 +92,8 @@ def _prepare_output(
     entries = [entry for name in cfg.DATASETS.TRAIN[:1] for entry in DatasetCatalog.get(name)]
     if not 0 <= image_number < len(entries):
         raise ConfigError(f"the training set has {len(entries)} images, no number {image_number}")
-    load = functools.partial(_load_entry, cfg)
+    load = functools.partial(read_labelled_image, cfg)
     return cfg, load(entries[image_number]), SameClassImages(lambda: entries, load)
-
-
-def _load_entry(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
-    image = ImageInput.from_config(cfg).read_model_input(entry["file_name"])
-    return annotations_to_labelled_image(image, entry["annotations"])
 
 
 def _all_enabled() -> CfgNode:
