@@ -25,8 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
+from cellseg.plugins import import_plugins
 
 __all__ = ["command_names", "main", "parse_command", "run_command"]
 
@@ -72,8 +73,8 @@ def run_command(
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
     """
     _silence_future_warnings()
-    args = parse_command(name, arguments, prog=prog)
     try:
+        args = parse_command(name, arguments, prog=prog)
         return int(_import_command(name).run(args))
     except CellsegError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -83,25 +84,35 @@ def run_command(
 def parse_command(
     name: str, arguments: Sequence[str] | None = None, *, prog: str | None = None
 ) -> argparse.Namespace:
-    """The arguments of one command; see `run_command`."""
+    """The arguments of one command; see `run_command`.
+
+    Raises:
+        PluginError: what `--plugin` names cannot be imported.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    import_plugins(named_plugins(words))
     command = _import_command(name)
     parser = CommandParser(command.__doc__ or "", prog)
     command.add_arguments(parser)
-    return parser.parse(list(sys.argv[1:] if arguments is None else arguments))
+    return parser.parse(words)
 
 
 def _import_command(name: str):  # type: ignore[no-untyped-def]  # its two functions are duck-typed
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def _outer_parser() -> CommandParser:
+def _outer_parser() -> argparse.ArgumentParser:
     """A parser for the first word, which is a command or asks for help."""
     names = command_names()
     listed = "\n".join(f"  {name:<10}{_read_summary(name)}" for name in names)
-    about = f"{(cellseg.__doc__ or '').partition(chr(10))[0]}\n\ncommands:\n{listed}"
-    parser = CommandParser(about, "cellseg")
-    parser.epilog = "`cellseg COMMAND --help` describes a command."
-    parser.usage = "cellseg COMMAND [ARGUMENTS ...]"
+    parser = argparse.ArgumentParser(
+        prog="cellseg",
+        usage="cellseg COMMAND [ARGUMENTS ...]",
+        description=f"{(cellseg.__doc__ or '').partition(chr(10))[0]}\n\ncommands:\n{listed}",
+        epilog="`cellseg COMMAND --help` describes a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cellseg {cellseg.__version__}")
     parser.add_argument("command", choices=names, metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
 
