@@ -1,5 +1,4 @@
-"""Pictures of results; neither torch nor detectron2."""
+"""The report of a run: one HTML file with metrics, charts and a gallery of images.
 
-from cellseg.cells.drawing import draw_comparison, draw_overlay, stretch_contrast, write_picture
-
-__all__ = ["draw_comparison", "draw_overlay", "stretch_contrast", "write_picture"]
+`cellseg.report.build.write_report` writes it; docs/report.md shows what is in it.
+"""
