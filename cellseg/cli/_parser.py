@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
+from cellseg.io.category_ids import CHOICES
 
 # `SOLVER.MAX_ITER`, `SEED`; not `IMAGE.TIF` where such a file exists.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|OUTPUT_DIR|SEED")
@@ -129,3 +130,14 @@ def _repeat_config_option(words: Sequence[str]) -> list[str]:
             in_files = word == "--config-file" or word.startswith("--config-file=")
         repeated.append(word)
     return repeated
+
+
+def add_category_ids(parser: argparse.ArgumentParser) -> None:
+    """`--category-ids`, for commands that read COCO results."""
+    parser.add_argument(
+        "--category-ids",
+        nargs="+",
+        metavar="HOW",
+        help="how COCO results count classes where the file leaves it open: "
+        f"{', '.join(CHOICES)}, or the id of each class",
+    )

@@ -4,7 +4,9 @@ r"""Find the cells of images with a trained model.
         MODEL.WEIGHTS output/quick_start/model_final.pth
 
 Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json
-and, with --format, submission.csv as that competition wants it, with the stems as image ids.
+(coco_results.categories.json says what its category ids mean), with the stems as image ids. With
+--format the cells are written in further formats: geojson for QuPath, imagej_rois for ImageJ and
+Fiji, sartorius and dsb2018 for submission.csv as these competitions want it.
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
 
@@ -12,17 +14,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
-from cellseg.cells.instances import CellInstances
 from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser, split_off_overrides
-from cellseg.inference.files import find_images, output_stems, predict_files
+from cellseg.datasets.registration import category_ids_of
+from cellseg.inference.files import find_images, predict_files
 from cellseg.inference.predictor import CellPredictor
-from cellseg.io import FORMATS, ImageRecord, WriteRecord, open_predictions
+from cellseg.io import FORMATS
+from cellseg.io.category_ids import choose_category_ids, number_names
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
 SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
@@ -32,7 +33,8 @@ logger = logging.getLogger("cellseg.predict")
 
 def add_arguments(parser: CommandParser) -> None:
     parser.add_config_option()
-    names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
+    writable = sorted(name for name, one in FORMATS.items() if one.open_predictions)
+    names = ", ".join([*SUBMISSIONS, *writable])
     parser.add_argument(
         "--input",
         required=True,
@@ -59,36 +61,23 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=[*SUBMISSIONS, *names],
+        action="append",
+        default=[],
         metavar="F",
-        help="also write the cells like this: %(choices)s",
+        help=f"also write the cells like this (may be repeated): {names}",
     )
     parser.add_overrides()
 
 
-def class_names(number: int) -> list[str]:
-    return ["cell"] if number == 1 else [f"class_{k}" for k in range(1, number + 1)]
-
-
-class Recorder:
-    """A predictor that also hands the cells of each image to a writer."""
-
-    def __init__(
-        self, predictor: CellPredictor, images: Sequence[Path], write: WriteRecord
-    ) -> None:
-        self._predictor = predictor
-        self._stems = dict(zip(images, output_stems(images)))
-        self._stem = ""
-        self._write = write
-
-    def read_image(self, path: Path) -> Any:
-        self._stem = self._stems[path]
-        return self._predictor.read_image(path)
-
-    def __call__(self, image: Any) -> CellInstances:
-        cells = self._predictor(image)
-        self._write(ImageRecord(self._stem, cells))
-        return cells
+def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Names and category ids of the model's classes: those of its data set, where it is known."""
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = MetadataCatalog.get(dataset).get("thing_classes") or ()
+        if dataset in DatasetCatalog.list() and len(names) == number:
+            ids = category_ids_of(dataset)
+            return list(names), sorted(ids, key=lambda category: ids[category])
+    return number_names(number), list(choose_category_ids(number))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,14 +94,15 @@ def run(args: argparse.Namespace) -> int:
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
-    predict: CellPredictor | Recorder = predictor
-    with ExitStack() as stack:
-        if args.format:
-            name = SUBMISSIONS.get(args.format, args.format)
-            writer = open_predictions(
-                args.output, name, class_names(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-            )
-            predict = Recorder(predictor, images, stack.enter_context(writer))
-        problems = predict_files(predict, images, args.output, read=predict.read_image)
+    classes, category_ids = find_classes(cfg)
+    problems = predict_files(
+        predictor,
+        images,
+        args.output,
+        read=predictor.read_image,
+        classes=classes,
+        category_ids=category_ids,
+        formats=[SUBMISSIONS.get(name, name) for name in args.format],
+    )
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
     return 1 if problems or missing else 0

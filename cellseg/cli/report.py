@@ -13,9 +13,10 @@ import argparse
 import time
 from pathlib import Path
 
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
+from cellseg.io.category_ids import parse_category_ids
 from cellseg.report.build import MAX_IMAGES, write_report
 from cellseg.report.results import find_config
 from detectron2.config import CfgNode
@@ -32,6 +33,7 @@ def add_arguments(parser: CommandParser) -> None:
         help="predictions in COCO's results format instead of the run's own; DATASET= where the "
         "run has several test sets; may be repeated",
     )
+    add_category_ids(parser)
     parser.add_argument(
         "--score-threshold",
         type=float,
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         args.run_dir,
         args.output or args.run_dir / "report.html",
         predictions=name_predictions(cfg, args.predictions),
+        category_ids=parse_category_ids(args.category_ids),
         score_threshold=args.score_threshold,
         max_images=args.max_images,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.datasets.ground_truth import ImageKey
+from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import DatasetError
 from cellseg.evaluation.coco import COCO_SIZES, CocoEvaluation, compare_boxes
 from cellseg.evaluation.comparison import Comparison, compare
-from cellseg.files import write_whole
 from cellseg.inference.detections import detections_to_cells
-from cellseg.io.coco_results import cells_to_coco_results
+from cellseg.io.coco_results import cells_to_coco_results, write_entries
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
@@ -66,12 +65,12 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         max_detections: int = 100,
         distributed: bool = True,
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
         self.max_detections = max_detections
         self._dataset_name = dataset_name
-        self._classes = list(metadata.get("thing_classes") or ())
-        # category id in the data set's files -> class number; None: they are the same
-        self._class_numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+        self._classes = list(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
+        # Class number of each category id in the truth and in the results file; it has to be in
+        # the metadata before the truth is converted.
+        self._class_numbers = category_ids_of(dataset_name)
         self._tasks = sorted(tasks)
         self._output_dir = Path(output_dir)
         self._distributed = distributed
@@ -99,7 +98,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
             if key not in self._truth.imgs:
                 raise DatasetError(f"dataset {self._dataset_name!r} has no image with id {key!r}")
             cells = self._to_cells(output["instances"])
-            entries = cells_to_coco_results(key, cells, self._category_ids(cells))
+            entries = cells_to_coco_results(key, cells, self._category_ids())
             if "segm" not in self._tasks:
                 entries = [{k: v for k, v in one.items() if k != "segmentation"} for one in entries]
             self._images[key] = entries, self._compare(key, cells)
@@ -117,22 +116,18 @@ class DenseCOCOEvaluator(DatasetEvaluator):
             boxes_xyxy=instances.pred_boxes.tensor.cpu().numpy(),
         )
 
-    def _category_ids(self, cells: CellInstances) -> Sequence[int]:
-        """The category id of each class in the results file: the data set's own."""
-        if self._class_numbers is None:
-            return range(max(len(self._classes), int(cells.classes.max(initial=-1)) + 1))
-        ids = {number: category for category, number in self._class_numbers.items()}
-        return [ids[number] for number in sorted(ids)]
+    def _category_ids(self) -> list[int]:
+        """The category id of each class in the results file."""
+        return sorted(self._class_numbers, key=lambda category: self._class_numbers[category])
 
     def _compare(self, key: ImageKey, cells: CellInstances | None) -> dict[str, Comparison]:
         """The comparison of each task, with boxes and areas as they were annotated."""
         image, annotations = self._truth.imgs[key], self._truth.imgToAnns[key]
-        image_hw, numbers = (image["height"], image["width"]), self._class_numbers
-        categories = [one["category_id"] for one in annotations]
+        image_hw = (image["height"], image["width"])
         true = CellInstances.from_rles(
             [self._truth.annToRLE(one) for one in annotations],
             image_hw,
-            classes=[numbers[k] for k in categories] if numbers else categories,
+            classes=[self._class_numbers[one["category_id"]] for one in annotations],
             is_crowd=[bool(one.get("iscrowd", 0)) for one in annotations],
         )
         cells = CellInstances.empty(image_hw) if cells is None else cells
@@ -160,8 +155,8 @@ class DenseCOCOEvaluator(DatasetEvaluator):
                 return OrderedDict()
         found = {key: image for part in parts for key, image in part.items()}
         entries = [entry for of_image, _ in found.values() for entry in of_image]
-        with write_whole(self._output_dir / RESULTS_FILE) as partial:
-            partial.write_text(json.dumps(entries), encoding="utf-8")
+        path = self._output_dir / RESULTS_FILE
+        write_entries(path, entries, self._classes, self._category_ids())
         if not entries:
             logger.warning("COCO's metrics of %s: nothing was detected", self._dataset_name)
         compared = [

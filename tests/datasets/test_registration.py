@@ -393,5 +393,5 @@ def test_coco_conversion_takes_ids_that_are_names(
     assert sorted(coco.getImgIds()) == ["a", "none"]
     cells = coco.loadAnns(coco.getAnnIds(imgIds=["a"]))
     assert [cell["area"] for cell in cells] == [30, 24]
-    assert [cell["category_id"] for cell in cells] == [1, 0]
+    assert [cell["category_id"] for cell in cells] == [2, 1]
     assert [cell["bbox"] for cell in cells] == [[3, 4, 5, 6], [8, 4, 4, 6]]
