@@ -70,9 +70,9 @@ def resnet50_fpn_config(
     """The configuration of `maskrcnn_resnet50_fpn`, which lists the keywords and the errors.
 
     Args:
-        num_classes: with the background.
+        num_classes: how many classes there are, with the background.
         norm: normalization; None takes what goes with the weights.
-        settings: the keywords.
+        settings: torchvision's keywords that were given, by name.
         imagenet: the backbone starts from torchvision's ImageNet weights.
     """
     if num_classes < 2:

@@ -36,7 +36,7 @@ class BestCheckpoint(AfterEvaluation):
     Needed in all processes; the main one has the metrics and writes.
 
     Args:
-        period: TEST.EVAL_PERIOD.
+        period: iterations between evaluations, TEST.EVAL_PERIOD.
         metric: name of the metric in the trainer's storage.
         mode: "max" or "min", which of two values is better.
     """
@@ -201,7 +201,7 @@ class EarlyStopping(HookBase):
 
     Args:
         best: knows the values; stands before this hook.
-        patience: number of evaluations.
+        patience: how many evaluations in a row may be no better before training stops.
     """
 
     def __init__(self, best: BestCheckpoint, patience: int) -> None:
