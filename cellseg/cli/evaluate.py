@@ -16,16 +16,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.errors import DatasetError
 from cellseg.evaluation import DEFAULT_METRICS, METRICS
 from cellseg.evaluation.scorer import split_ranked
 from cellseg.evaluation.tables import Sides, evaluate, table_lines, without_nan, write_per_image
 from cellseg.files import write_whole
 from cellseg.io.base import ANY_CLASS
+from cellseg.io.category_ids import parse_category_ids
 from cellseg.io.segmentations import (
     SOURCES,
     MismatchError,
+    find_category_ids,
     find_classes,
     guess_format,
     pair_up,
@@ -43,6 +45,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--split", help="of the datasets")
     parser.add_argument("--split-predictions", metavar="SPLIT", help="where it is another one")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: as in the files")
+    add_category_ids(parser)
     parser.add_argument(
         "--metrics", nargs="+", default=list(DEFAULT_METRICS), help="names, or all", metavar="NAME"
     )
@@ -60,9 +63,13 @@ def read_sides(args: argparse.Namespace) -> Sides:
         args.format_predictions or guess_format(args.predictions),
     ]
     classes = args.classes or find_classes(args.ground_truth, formats[0], args.split) or ANY_CLASS
+    own_ids = find_category_ids(args.ground_truth, formats[0], args.split, classes)
+    category_ids = parse_category_ids(args.category_ids)
     splits = [args.split, args.split_predictions or args.split]
     truth, predictions = (
-        read_segmentations(path, name, split, tuple(classes))
+        read_segmentations(
+            path, name, split, tuple(classes), own_ids=own_ids, category_ids=category_ids
+        )
         for path, name, split in zip((args.ground_truth, args.predictions), formats, splits)
     )
     paired = pair_up(truth, predictions, ignore_missing=args.ignore_missing)

@@ -3,9 +3,10 @@ r"""Find the cells of images with a trained model.
     cellseg predict --config-file quick_start.yaml --input IMAGES --output DIR \
         MODEL.WEIGHTS output/quick_start/model_final.pth
 
-Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json.
-With --format also the files of that format, such as QuPath's GeoJSON, zip files of ImageJ's ROIs or
-the submission.csv of a competition. Image ids are the stems.
+Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json
+(coco_results.categories.json says what its category ids mean), with the stems as image ids. With
+--format the cells are written in further formats: geojson for QuPath, imagej_rois for ImageJ and
+Fiji, sartorius and dsb2018 for submission.csv as these competitions want it.
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
 
@@ -13,15 +14,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-from contextlib import AbstractContextManager, nullcontext
 
 from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser, split_off_overrides
+from cellseg.datasets.registration import category_ids_of
 from cellseg.inference.files import find_images, predict_files
 from cellseg.inference.predictor import CellPredictor
-from cellseg.io import FORMATS, WriteRecord, open_predictions
+from cellseg.io import FORMATS
+from cellseg.io.category_ids import choose_category_ids, number_names
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
 SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
@@ -31,39 +33,51 @@ logger = logging.getLogger("cellseg.predict")
 
 def add_arguments(parser: CommandParser) -> None:
     parser.add_config_option()
-    names = sorted(name for name, one in FORMATS.items() if one.open_predictions)
+    writable = sorted(name for name, one in FORMATS.items() if one.open_predictions)
+    names = ", ".join([*SUBMISSIONS, *writable])
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH", help="files, folders, glob patterns"
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="image files, folders of images, glob patterns",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="made if needed")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for the results; made if needed"
+    )
     parser.add_argument(
         "--score-threshold",
         type=float,
-        help="detections below it are no cells (default: CELLSEG.TEST.SCORE_THRESHOLD)",
+        metavar="S",
+        help="count detections of this score or more as cells (default: "
+        "CELLSEG.TEST.SCORE_THRESHOLD)",
     )
     parser.add_argument(
         "--mask-threshold",
         type=float,
+        metavar="P",
         help="a pixel belongs to a cell where its soft mask reaches it "
         "(default: CELLSEG.TEST.MASK_THRESHOLD, 0.5)",
     )
     parser.add_argument(
         "--format",
-        choices=[*SUBMISSIONS, *names],
+        action="append",
+        default=[],
         metavar="F",
-        help="also write the cells like this: %(choices)s",
+        help=f"also write the cells like this (may be repeated): {names}",
     )
     parser.add_overrides()
 
 
-def class_names(cfg: CfgNode) -> list[str]:
-    """Those of the first data set of the config that has as many classes as the model."""
+def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Names and category ids of the model's classes: those of its data set, where it is known."""
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        names = list(MetadataCatalog.get(name).get("thing_classes", []))
-        if len(names) == number:
-            return names
-    return ["cell"] if number == 1 else [f"class_{k}" for k in range(1, number + 1)]
+    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = MetadataCatalog.get(dataset).get("thing_classes") or ()
+        if dataset in DatasetCatalog.list() and len(names) == number:
+            ids = category_ids_of(dataset)
+            return list(names), sorted(ids, key=lambda category: ids[category])
+    return number_names(number), list(choose_category_ids(number))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,18 +94,15 @@ def run(args: argparse.Namespace) -> int:
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
-    with _open_writer(args, cfg) as write:
-        problems = predict_files(
-            predictor, images, args.output, read=predictor.read_image, write=write
-        )
+    classes, category_ids = find_classes(cfg)
+    problems = predict_files(
+        predictor,
+        images,
+        args.output,
+        read=predictor.read_image,
+        classes=classes,
+        category_ids=category_ids,
+        formats=[SUBMISSIONS.get(name, name) for name in args.format],
+    )
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
     return 1 if problems or missing else 0
-
-
-def _open_writer(
-    args: argparse.Namespace, cfg: CfgNode
-) -> AbstractContextManager[WriteRecord | None]:
-    if not args.format:
-        return nullcontext()
-    name = SUBMISSIONS.get(args.format, args.format)
-    return open_predictions(args.output, name, class_names(cfg))

@@ -4,7 +4,7 @@ r"""Write what a run has reached as one HTML file that opens from disk, without 
     cellseg report output/my_run --output my_run.html --max-images 200
     cellseg report output/my_run --predictions other_model.json
 
-Exit status: 0 written, 1 it cannot be, 2 bad usage.
+Exit status: 0 written, 1 it could not be written, 2 bad usage.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import argparse
 import time
 from pathlib import Path
 
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
+from cellseg.io.category_ids import parse_category_ids
 from cellseg.report.build import MAX_IMAGES, write_report
 from cellseg.report.results import find_config
 from detectron2.config import CfgNode
@@ -32,15 +33,17 @@ def add_arguments(parser: CommandParser) -> None:
         help="predictions in COCO's results format instead of the run's own; DATASET= where the "
         "run has several test sets; may be repeated",
     )
+    add_category_ids(parser)
     parser.add_argument(
         "--score-threshold",
         type=float,
         metavar="S",
-        help="detections below are no cells (default: the run's CELLSEG.TEST.SCORE_THRESHOLD)",
+        help="count detections of this score or more as cells (default: the run's "
+        "CELLSEG.TEST.SCORE_THRESHOLD)",
     )
     parser.add_argument(
         "--max-images", type=_count, default=MAX_IMAGES, metavar="N",
-        help="in the gallery of each test set (%(default)s)",
+        help="images in the gallery of each test set, the worst first (default: %(default)s)",
     )  # fmt: skip
     parser.add_overrides()
 
@@ -81,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         args.run_dir,
         args.output or args.run_dir / "report.html",
         predictions=name_predictions(cfg, args.predictions),
+        category_ids=parse_category_ids(args.category_ids),
         score_threshold=args.score_threshold,
         max_images=args.max_images,
     )

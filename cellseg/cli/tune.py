@@ -14,26 +14,22 @@ Exit status: 0 all went well, 1 nothing was written.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.cli._parser import CommandParser
-from cellseg.datasets.ground_truth import GroundTruth, ImageKey
+from cellseg.cli._parser import CommandParser, add_category_ids
+from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.setup import load_config
-from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.errors import DatasetError
 from cellseg.evaluation.tuning import FEW_IMAGES, Tuning, tune_thresholds
 from cellseg.files import write_whole
+from cellseg.io.category_ids import parse_category_ids
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
 RESULTS_NAME = "coco_instances_results.json"
@@ -51,13 +47,7 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--metric", default="ap_dsb", help="default: %(default)s; docs/metrics.md")
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the folds; default: %(default)s")
-    parser.add_argument(
-        "--category-ids",
-        type=int,
-        nargs="+",
-        metavar="ID",
-        help="category_id of each class in the results; default: as train_net.py writes them",
-    )
+    add_category_ids(parser)
     parser.add_argument(
         "--output", metavar="F", help=f"default: {OUTPUT_NAME} beside the config file"
     )
@@ -99,92 +89,6 @@ def find_results(given: str, dataset: str) -> Path:
             f"{dataset} there"
         )
     return path
-
-
-def read_results(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """COCO results by the text of their image id.
-
-    Raises:
-        DatasetError: not a list of results with masks.
-    """
-    try:
-        results = json.loads(path.read_text("utf-8"))
-        by_image = defaultdict(list)
-        for result in results:
-            for key in ("category_id", "score", "segmentation"):
-                result[key]
-            by_image[str(result["image_id"])].append(result)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{path}: {error!r}; expected COCO results: a list of objects with image_id, "
-            "category_id, score and segmentation"
-        ) from error
-    return dict(by_image)
-
-
-def number_classes(dataset: str, num_classes: int, ids: Sequence[int] | None) -> dict[int, int]:
-    """Class number of each category_id in the results."""
-    if ids is not None:
-        if len(set(ids)) != num_classes:
-            raise DatasetError(
-                f"--category-ids has {len(set(ids))} ids; {dataset} has {num_classes} classes"
-            )
-        return dict(zip(ids, range(num_classes)))
-    known = MetadataCatalog.get(dataset).get("thing_dataset_id_to_contiguous_id")
-    return dict(known) if known else dict(zip(range(num_classes), range(num_classes)))
-
-
-def results_to_cells(
-    results: Sequence[Mapping[str, Any]], image_hw: tuple[int, int], classes: Mapping[int, int]
-) -> CellInstances:
-    """Detections of one image.
-
-    Raises:
-        LabelError: a mask is of another image's size, or a category is none of the classes.
-    """
-    strange = sorted({result["category_id"] for result in results} - set(classes))
-    if strange:
-        raise LabelError(
-            f"category_id {strange[0]} is none of {sorted(classes)}; say with --category-ids which "
-            "id each class has"
-        )
-    return CellInstances.from_rles(
-        [result["segmentation"] for result in results],
-        image_hw,
-        scores=[result["score"] for result in results],
-        classes=[classes[result["category_id"]] for result in results],
-    )
-
-
-def load_both_sides(
-    truth: GroundTruth, path: Path, classes: Mapping[int, int]
-) -> tuple[list[CellInstances], list[CellInstances]]:
-    """True cells and detections of every image of the dataset.
-
-    Raises:
-        DatasetError: the results are not of this dataset.
-    """
-    results = read_results(path)
-    strange = sorted(set(results) - {str(key) for key in truth.images})
-    if strange:
-        header = f"{path}: images that are not in {truth.dataset_name}"
-        raise DatasetError(collect_problems(header, strange))
-    pairs = [_one_image(truth, key, results.get(str(key), []), classes) for key in truth.images]
-    return [true for true, _ in pairs], [found for _, found in pairs]
-
-
-def _one_image(
-    truth: GroundTruth,
-    key: ImageKey,
-    results: Sequence[Mapping[str, Any]],
-    classes: Mapping[int, int],
-) -> tuple[CellInstances, CellInstances]:
-    true = truth.cells(key)
-    try:
-        found = results_to_cells(results, true.image_hw, classes)
-    except LabelError as error:
-        raise DatasetError(f"image {key!r}: {error}") from error
-    return true, found
 
 
 def describe(tuning: Tuning, classes: Sequence[str]) -> list[str]:
@@ -247,8 +151,9 @@ def run(args: argparse.Namespace) -> int:
     dataset = find_dataset(cfg, args)
     results = find_results(args.predictions, dataset)
     truth = GroundTruth.load(dataset)
-    classes = number_classes(dataset, len(truth.classes), args.category_ids)
-    true, detections = load_both_sides(truth, results, classes)
+    found = truth.read_predictions(results, parse_category_ids(args.category_ids))
+    true = [truth.cells(key) for key in found]
+    detections = list(found.values())
     logger.info("%s: %d detections", results, sum(map(len, detections)))
     start = DetectionThresholds.from_config(cfg)
     if start.mask != 0.5:

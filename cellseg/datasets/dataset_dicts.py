@@ -118,7 +118,7 @@ def dict_to_true_cells(entry: Mapping[str, Any], where: str) -> CellInstances:
     except LabelError as error:
         raise DatasetError(f"{where}: {error}") from error
     if problems:
+        header = f"{where}: each needs a segmentation (polygons, run lengths or a bitmap)"
         lines = [f"annotation {number}: {text}" for number, text in sorted(problems.items())]
-        hint = "Cells are compared by their masks: each needs polygons, run lengths or a bitmap."
-        raise DatasetError(collect_problems(where, lines, hint=hint))
+        raise DatasetError(collect_problems(header, lines))
     return cells

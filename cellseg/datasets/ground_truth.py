@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cellseg.cells.instances import CellInstances
 from cellseg.datasets.dataset_dicts import dict_to_true_cells
+from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import DatasetError, collect_problems
+from cellseg.io.category_ids import CategoryIds
+from cellseg.io.coco_results import read_coco_results
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 ImageKey = str | int
@@ -70,3 +74,29 @@ class GroundTruth:
             raise DatasetError(f"dataset {self.dataset_name!r} has no image with id {key!r}")
         where = f"annotations of image {key!r} in dataset {self.dataset_name!r}"
         return dict_to_true_cells(self.images[key], where)
+
+    def read_predictions(
+        self, path: str | Path, category_ids: CategoryIds = None
+    ) -> dict[ImageKey, CellInstances]:
+        """The predicted cells of every image, from a file of COCO results.
+
+        Args:
+            path: of the results; an image that does not occur in it has no predicted cells.
+            category_ids: how the file counts, where that is known (`cellseg.io.category_ids`).
+
+        Raises:
+            DatasetError: the file cannot be read, is of other images, or leaves open what its
+                category ids mean.
+        """
+        sizes = {key: (int(one["height"]), int(one["width"])) for key, one in self.images.items()}
+        found = read_coco_results(
+            path,
+            self.classes,
+            sizes_hw={str(key): size for key, size in sizes.items()},
+            own_ids=category_ids_of(self.dataset_name),
+            category_ids=category_ids,
+        )
+        return {
+            key: found[str(key)] if str(key) in found else CellInstances.empty(size)
+            for key, size in sizes.items()
+        }

@@ -35,6 +35,7 @@ from cellseg.datasets.splits import select_split
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.io import find_format, read_records
 from cellseg.io.base import FileFormat, Option
+from cellseg.io.category_ids import choose_category_ids
 from cellseg.names import suggest_name
 from cellseg.shipped import shipped_folder
 
@@ -118,7 +119,8 @@ def register_declarations(paths: Sequence[str | Path], root: str | Path | None =
 
     Returns:
         The names, in the order of the files. Their metadata have `thing_classes`,
-        `evaluator_type` "cellseg" and `declaration`, the YAML file.
+        `thing_dataset_id_to_contiguous_id` (see `category_ids_of`; where files have ids of their
+        own, once the data set is read), `evaluator_type` "cellseg" and `declaration`, the file.
 
     Raises:
         DatasetError: a file cannot be used, or a name is taken by something else.
@@ -157,6 +159,43 @@ def _register(declaration: Declaration, folder: Path) -> None:
         declaration=str(declaration.path),
     )
     _registered[name] = (declaration, folder)
+    if find_format(declaration.format_name).find_category_ids is None:
+        category_ids_of(name)
+
+
+def category_ids_of(name: str) -> dict[int, int]:
+    """The class of each category id of a registered data set, by the rule of `io.category_ids`.
+
+    Those of a declared data set are noted in its metadata, as `thing_dataset_id_to_contiguous_id`,
+    by which Detectron2's evaluators write their files. One that other code registered without ids
+    has those that Detectron2 gives it, 0 to C - 1.
+
+    Args:
+        name: as registered in DatasetCatalog.
+    """
+    from detectron2.data import MetadataCatalog
+
+    metadata = MetadataCatalog.get(name)
+    known = metadata.get("thing_dataset_id_to_contiguous_id")
+    if known:
+        return dict(known)
+    num_classes = len(metadata.get("thing_classes") or ())
+    if name not in _registered:
+        return {number: number for number in range(num_classes)}
+    ids = choose_category_ids(num_classes, _find_own_ids(*_registered[name]))
+    numbers = {category: number for number, category in enumerate(ids)}
+    metadata.thing_dataset_id_to_contiguous_id = numbers
+    return numbers
+
+
+def _find_own_ids(declaration: Declaration, folder: Path) -> dict[int, int] | None:
+    """The category ids in the files of a declared data set; None where there are none."""
+    find = find_format(declaration.format_name).find_category_ids
+    root, of = folder / declaration.root, (declaration.classes, declaration.options)
+    try:
+        return find(root, declaration.split, *of) if find else None
+    except DatasetError:  # the files are not on this machine
+        return None
 
 
 def _make_loader(declaration: Declaration, folder: Path) -> Callable[[], list[dict[str, Any]]]:
@@ -166,6 +205,7 @@ def _make_loader(declaration: Declaration, folder: Path) -> Callable[[], list[di
     def load() -> list[dict[str, Any]]:
         if not cached:
             cached.extend(_read_dicts(declaration, folder))
+            category_ids_of(declaration.name)
         return [
             {**entry, "annotations": [dict(cell) for cell in entry["annotations"]]}
             for entry in cached

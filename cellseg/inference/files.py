@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from cellseg.cells.drawing import draw_overlay, write_picture
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import CellsegError
 from cellseg.images import IMAGE_SUFFIXES, read_image
-from cellseg.io import ImageRecord, WriteRecord
-from cellseg.io.coco_results import write_coco_results
+from cellseg.io import open_predictions
+from cellseg.io.coco_results import RESULTS_NAME, open_coco_results
 from cellseg.io.label_images import write_label_image
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 OVERLAY_SUFFIX = "_overlay.png"
 LABELS_SUFFIX = "_labels.tif"
-RESULTS_NAME = "coco_results.json"
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +88,16 @@ def predict_files(
     output_dir: str | Path,
     *,
     read: Callable[[Path], NDArray[np.generic]] = read_image,
-    write: WriteRecord | None = None,
+    classes: Sequence[str] = ("cell",),
+    category_ids: Sequence[int] | None = None,
+    formats: Sequence[str] = (),
 ) -> list[str]:
     """Predict each file and write its results; one that fails does not stop the rest.
 
     Writes `<stem>_overlay.png` (outlines in the image), `<stem>_labels.tif` (uint16 or uint32) and
-    for all images together `coco_results.json`, whose image ids are the stems and whose category
-    ids are class + 1. Each file appears only when it is complete, with the JSON last.
+    for all images together `coco_results.json`, whose image ids are the stems, and
+    `coco_results.categories.json`, which says what its category ids mean. Each file appears only
+    when it is complete, with the JSON last.
 
     Args:
         predict: gives the cells of an image with the file's own values, such as a
@@ -101,18 +105,21 @@ def predict_files(
         paths: image files; see `output_stems` for the names of their results.
         output_dir: the folder that results go to, made if needed.
         read: gives the image of a file, such as `CellPredictor.read_image`.
-        write: takes each image's cells as well, such as what `cellseg.io.open_predictions` gives:
-            records whose ids are the stems.
+        classes: the model's class names, in the order of their numbers.
+        category_ids: the category id of each class; by default 1 to C.
+        formats: keys of `cellseg.io.FORMATS`, in which the cells are written as well.
 
     Returns:
         One line per file that failed: its path and the reason.
     """
     folder = Path(output_dir)
     problems: list[str] = []
-
-    def predictions() -> Iterator[tuple[str, CellInstances]]:
-        stems = output_stems(paths)
-        for path, stem in tqdm(list(zip(paths, stems)), desc="predict", unit="image", disable=None):
+    with ExitStack() as stack:
+        results = open_coco_results(folder / RESULTS_NAME, classes, category_ids)
+        others = [open_predictions(folder, name, classes) for name in formats]
+        writers = [stack.enter_context(one) for one in (results, *others)]
+        pairs = list(zip(paths, output_stems(paths)))
+        for path, stem in tqdm(pairs, desc="predict", unit="image", disable=None):
             try:
                 image = read(path)
                 cells = predict(image)
@@ -122,11 +129,8 @@ def predict_files(
                 continue
             write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
             write_label_image(cells, folder / f"{stem}{LABELS_SUFFIX}")
-            if write is not None:
+            for write in writers:
                 write(ImageRecord(stem, cells, path))
-            yield stem, cells
-
-    write_coco_results(predictions(), folder / RESULTS_NAME)
     return problems
 
 

@@ -36,6 +36,7 @@ from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.io import (
     coco_json,
+    coco_results,
     geojson,
     imagej_rois,
     instance_masks,
@@ -49,6 +50,7 @@ from cellseg.names import suggest_name
 FORMATS: dict[str, FileFormat] = {
     "cellpose": label_images.CELLPOSE,
     "coco_json": coco_json.FORMAT,
+    "coco_results": coco_results.FORMAT,
     "dsb2018_table": run_length_tables.DSB2018_TABLE,
     "geojson": geojson.FORMAT,
     "imagej_rois": imagej_rois.FORMAT,

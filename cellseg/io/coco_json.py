@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def find_category_ids(
 ) -> dict[int, int]:
     """The class of each category id of the file that has one, the ids ascending."""
     file, _ = _find_places(root, split, **options)
-    categories = _read_json(file)["categories"]
+    categories = _read_categories(file)
     raise_problems(file, list(_categories_problems(categories)))
     names = {entry["id"]: entry["name"] for entry in categories}
     numbers, _ = match_classes(names.values(), classes)
@@ -117,6 +118,19 @@ def _read_json(file: Path) -> Json:
         ):
             raise DatasetError(f"{file}: {part} is not a list of objects")
     return content
+
+
+def _read_categories(file: Path) -> list[Json]:
+    """The categories alone, without parsing the annotations where it can be done."""
+    try:
+        text = file.read_text("utf-8-sig")
+        found = re.search(r'"categories"\s*:\s*(?=\[)', text)
+        categories = json.JSONDecoder().raw_decode(text, found.end())[0] if found else None
+    except (OSError, ValueError, RecursionError):
+        categories = None
+    if isinstance(categories, list) and all(isinstance(one, dict) for one in categories):
+        return categories
+    return _read_json(file)["categories"]
 
 
 def _id_problems(entries: Sequence[Json], what: str, key: str = "id") -> Iterator[str]:

@@ -1,27 +1,64 @@
-"""Cells as COCO's results JSON (https://cocodataset.org/#format-results)."""
+"""COCO's results (https://cocodataset.org/#format-results): a list of detections with scores.
+
+    <root>/<results>.json                      a split is a file: `--split predictions.json`
+    <root>/<results>.categories.json           what the category ids mean (`io.category_ids`)
+    <root>/images/<image_id>.png               the images, where cells are to be converted with them
+
+Evaluators, `predict`, the report and the tuning read and write these files here. An image without
+detections does not occur in such a file; with a folder of images it is read as one without cells.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.errors import LabelError
+from cellseg.cells.records import ImageRecord
+from cellseg.errors import DatasetError, ImageReadError, LabelError, collect_problems
 from cellseg.files import write_whole
+from cellseg.images import read_image_hw
+from cellseg.io.base import (
+    CLASSES,
+    FOLDER_NAME,
+    HOLES,
+    OVERLAPS,
+    SCORES,
+    FileFormat,
+    Option,
+    WriteRecord,
+    find_split_folder,
+    list_files,
+)
+from cellseg.io.category_ids import (
+    CHOICES,
+    CategoryIds,
+    choose_category_ids,
+    find_classes_of_ids,
+    read_companion,
+    write_companion,
+)
+from cellseg.io.coco_segmentations import segmentations_to_runs
+
+RESULTS_NAME = "coco_results.json"
+_HINT = "`cellseg predict` writes such a file, coco_results.json"
+
+Json = dict[str, Any]
 
 
 def cells_to_coco_results(
     image_id: str | int, cells: CellInstances, category_ids: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """One dict per cell, in the order of `cells`.
 
     Args:
         image_id: as in the annotation file that the results belong to.
         cells: the cells of that image; may be empty.
-        category_ids: the annotation file's id of each class; class + 1 by default.
+        category_ids: the id of each class; class + 1 by default.
 
     Returns:
         image_id, category_id, bbox (x, y, width, height in pixels), score, segmentation
@@ -49,27 +86,223 @@ def cells_to_coco_results(
             "segmentation": rle,
         }
         for number, box, score, rle in zip(
-            cells.classes, boxes_xywh.tolist(), cells.scores.tolist(), cells.to_rles()
+            cells.classes.tolist(), boxes_xywh.tolist(), cells.scores.tolist(), cells.to_rles()
         )
     ]
 
 
-def write_coco_results(
-    results: Iterable[tuple[str | int, CellInstances]],
-    path: str | Path,
-    category_ids: Sequence[int] | None = None,
-) -> None:
-    """Write the cells of many images into one JSON file; see `cells_to_coco_results`.
+@contextmanager
+def open_coco_results(
+    path: Path, classes: Sequence[str], category_ids: Sequence[int] | None = None
+) -> Iterator[WriteRecord]:
+    """Write a results file and its companion, both complete or not at all.
 
     Args:
-        results: (image id, cells) per image; may be a generator, may be empty.
-        path: folders are made; replaced only when complete.
-        category_ids: the annotation file's id of each class; class + 1 by default.
+        path: of the results; folders are made; replaced only when complete.
+        classes: class names.
+        category_ids: the id of each class; by default 1 to C.
     """
-    found = [
-        result
-        for image_id, cells in results
-        for result in cells_to_coco_results(image_id, cells, category_ids)
-    ]
+    ids = choose_category_ids(len(classes)) if category_ids is None else category_ids
+    entries: list[Json] = []
+
+    def write(record: ImageRecord) -> None:
+        entries.extend(cells_to_coco_results(record.image_id, record.cells, ids))
+
+    yield write
+    write_entries(path, entries, classes, ids)
+
+
+def write_entries(
+    path: Path, entries: Sequence[Json], classes: Sequence[str], category_ids: Sequence[int]
+) -> None:
+    """Write the entries that `cells_to_coco_results` gave, and what their category ids mean."""
+    write_companion(path, category_ids, classes)
     with write_whole(path) as partial:
-        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def write_coco_results(
+    records: Iterable[ImageRecord],
+    path: str | Path,
+    classes: Sequence[str] = ("cell",),
+    category_ids: Sequence[int] | None = None,
+) -> None:
+    """Write the cells of many images into one results file; see `open_coco_results`.
+
+    Args:
+        records: may be a generator, may be empty.
+        path, classes, category_ids: as there.
+    """
+    with open_coco_results(Path(path), classes, category_ids) as write:
+        for record in records:
+            write(record)
+
+
+def read_coco_results(
+    path: str | Path,
+    classes: Sequence[str],
+    *,
+    sizes_hw: Mapping[str, tuple[int, int]] | None = None,
+    own_ids: Mapping[int, int] | None = None,
+    category_ids: CategoryIds = None,
+) -> dict[str, CellInstances]:
+    """The cells of a results file, by the text of their image id.
+
+    Args:
+        path: a list of results with masks.
+        classes: class names; of one alone all cells are.
+        sizes_hw: (height, width) of the images of the data set, by the text of their ids; results
+            of other images are an error. Without it, sizes are those of the masks.
+        own_ids: class of each category id of the data set, where it has ids of its own.
+        category_ids: how the file counts, where it is known; see `cellseg.io.category_ids`.
+
+    Raises:
+        DatasetError: the file cannot be read, is of other images, or leaves open what its category
+            ids mean.
+    """
+    path = Path(path)
+    entries = _read_entries(path, with_classes=len(classes) > 1)
+    ids = {entry.get("category_id") for entry in entries}
+    numbers = find_classes_of_ids(path, ids, classes, own=own_ids, asked=category_ids)
+    by_image: dict[str, list[Json]] = {}
+    for entry in entries:
+        by_image.setdefault(str(entry["image_id"]), []).append(entry)
+    strange = sorted(set(by_image) - set(sizes_hw)) if sizes_hw is not None else []
+    if strange:
+        header = f"{path}: results of images that the data set does not have"
+        raise DatasetError(collect_problems(header, strange))
+    return {
+        image_id: _entries_to_cells(path, image_id, own, numbers, (sizes_hw or {}).get(image_id))
+        for image_id, own in by_image.items()
+    }
+
+
+def _read_entries(path: Path, with_classes: bool) -> list[Json]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read as COCO results, no JSON: {error}") from error
+    if not isinstance(content, list):
+        raise DatasetError(f"{path}: expected a list of detections ({_HINT})")
+    problems = [
+        f"result {number}: {problem}"
+        for number, entry in enumerate(content)
+        if (problem := _describe_problem(entry, with_classes))
+    ]
+    if problems:
+        raise DatasetError(collect_problems(f"{path}: problems", problems, hint=_HINT))
+    return content
+
+
+def _describe_problem(entry: Any, with_classes: bool) -> str:
+    """What is wrong with a result; "" if nothing."""
+    if not isinstance(entry, dict) or not {"image_id", "score", "segmentation"} <= set(entry):
+        return "expected image_id, category_id, score and segmentation"
+    where = f" (image {entry['image_id']!r})"
+    rle = entry["segmentation"]
+    if (
+        not isinstance(rle, dict)
+        or "counts" not in rle
+        or not _are_numbers(rle.get("size"), 2, int)
+    ):
+        return (
+            f"expected a segmentation by run lengths, with size [height, width] and counts{where}"
+        )
+    if not _are_numbers([entry["score"]], 1) or not np.isfinite(entry["score"]):
+        return f"score {entry['score']!r}, expected a number{where}"
+    if not _are_numbers(entry.get("bbox", [0] * 4), 4):
+        return f"bbox {entry['bbox']!r}, expected [x, y, width, height]{where}"
+    if with_classes and not _are_numbers([entry.get("category_id")], 1, int):
+        return f"category_id {entry.get('category_id')!r}, expected a whole number{where}"
+    return ""
+
+
+def _are_numbers(value: Any, length: int, kind: Any = (int, float)) -> bool:
+    """Whether it is a list of so many numbers; JSON's true and false are none."""
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(isinstance(each, kind) and not isinstance(each, bool) for each in value)
+    )
+
+
+def _entries_to_cells(
+    path: Path,
+    image_id: str,
+    entries: Sequence[Json],
+    numbers: Mapping[Any, int],
+    image_hw: tuple[int, int] | None,
+) -> CellInstances:
+    shapes = [entry["segmentation"] for entry in entries]
+    height, width = image_hw or shapes[0]["size"]
+    runs, problems = segmentations_to_runs(shapes, (height, width))
+    if problems:
+        number, text = min(problems.items())
+        raise DatasetError(f"{path}: image {image_id!r}, cell {number}: {text}")
+    boxes = None
+    if all("bbox" in entry for entry in entries):
+        boxes = np.array([entry["bbox"] for entry in entries], np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+    return CellInstances.from_runs(
+        runs,
+        len(entries),
+        (height, width),
+        scores=[entry["score"] for entry in entries],
+        classes=[numbers[entry.get("category_id")] for entry in entries],
+        boxes_xyxy=boxes,
+    )
+
+
+def read_split(
+    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
+) -> list[ImageRecord]:
+    """Records of a results file, with the images of a folder if there is one.
+
+    Detections without a pixel are left out: no other file could say them.
+    """
+    name, images = str(options.get("images", "images")), {}
+    if "images" in options or (root / name).is_dir():
+        images = {path.stem: path for path in list_files(find_split_folder(root, name))}
+    try:
+        sizes_hw = {stem: read_image_hw(path) for stem, path in images.items()}
+    except ImageReadError as error:
+        raise DatasetError(str(error)) from error
+    found = read_coco_results(
+        root / split,
+        classes,
+        sizes_hw=sizes_hw or None,
+        category_ids=options.get("category_ids"),
+    )
+    records = []
+    for image_id in sorted({*found, *images}):
+        cells = found.get(image_id) or CellInstances.empty(sizes_hw.get(image_id, (0, 0)))
+        records.append(ImageRecord(image_id, cells[cells.areas_px > 0], images.get(image_id)))
+    return records
+
+
+def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names in the file's companion; none without it."""
+    return tuple((read_companion(root / split) or {}).values())
+
+
+@contextmanager
+def open_predictions(folder: Path, classes: tuple[str, ...]) -> Iterator[WriteRecord]:
+    """Write `coco_results.json`; see `FileFormat.open_predictions`."""
+    with open_coco_results(folder / RESULTS_NAME, classes) as write:
+        yield write
+
+
+FORMAT = FileFormat(
+    read_split,
+    split=Option("the name of a .json file", FOLDER_NAME.accepts),
+    options={
+        "images": FOLDER_NAME,
+        "category_ids": Option(
+            f"{', '.join(CHOICES)}, or a list of ids",
+            lambda value: value in CHOICES or isinstance(value, list),
+        ),
+    },
+    open_predictions=open_predictions,
+    holds=frozenset((OVERLAPS, CLASSES, HOLES, SCORES)),
+    find_classes=find_classes,
+)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.overlaps import Segmentation
-from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.errors import DatasetError, collect_problems
 from cellseg.images import read_label_image
 from cellseg.io import FORMATS, find_format, read_records
 from cellseg.io.base import ANY_CLASS
+from cellseg.io.category_ids import CategoryIds
+from cellseg.io.coco_results import read_coco_results
 
 LABELS, COCO_RESULTS = "labels", "coco_results"
-SOURCES = (LABELS, COCO_RESULTS, *sorted(FORMATS))
+SOURCES = (LABELS, *sorted(FORMATS))
 """Names for `read_segmentations`: a folder of label images, COCO's results, a dataset format."""
 
 LABEL_ENDINGS = ("_cp_masks", "_masks", "_labels")
 _SUFFIXES = (".tif", ".tiff", ".png")
-_BY_EXAMPLE = "tools/predict.py writes one such file, coco_results.json"
 
 
 class MismatchError(DatasetError):
@@ -62,8 +60,22 @@ def find_classes(path: Path, format_name: str, split: str | None) -> tuple[str, 
     return search(path, _need_split(split, format_name), {}) if search else ()
 
 
+def find_category_ids(
+    path: Path, format_name: str, split: str | None, classes: Sequence[str]
+) -> dict[int, int] | None:
+    """The class of each category id that a data set's files have; None where they have none."""
+    search = None if format_name == LABELS else find_format(format_name).find_category_ids
+    return search(path, _need_split(split, format_name), tuple(classes), {}) if search else None
+
+
 def read_segmentations(
-    path: Path, format_name: str, split: str | None = None, classes: Sequence[str] = ANY_CLASS
+    path: Path,
+    format_name: str,
+    split: str | None = None,
+    classes: Sequence[str] = ANY_CLASS,
+    *,
+    own_ids: Mapping[int, int] | None = None,
+    category_ids: CategoryIds = None,
 ) -> Segmentations:
     """Read one side.
 
@@ -72,9 +84,11 @@ def read_segmentations(
         format_name: one of SOURCES. `labels` is a folder of label images, <id>.tif or .png; where
             files end in one of LABEL_ENDINGS, only those are read, and the ending is no part of
             the id. `coco_results` is COCO's results with run lengths, of which an image_id is the
-            id and a category_id the class from 1 on.
+            id.
         split: of a dataset format.
         classes: names; of one alone all cells are.
+        own_ids: class of each category id of the true data set, for `coco_results`.
+        category_ids: how a file of `coco_results` counts, where it is known.
 
     Raises:
         DatasetError, ImageReadError, LabelError: what cannot be read, by name.
@@ -82,13 +96,13 @@ def read_segmentations(
     if format_name == LABELS:
         return Segmentations(path, _read_folder(path))
     if format_name == COCO_RESULTS:
-        found = _read_results(path, len(classes))
+        found = read_coco_results(path, classes, own_ids=own_ids, category_ids=category_ids)
         return Segmentations(path, found, has_classes=len(classes) > 1, lists_empty=False)
     known = find_format(format_name).find_classes is not None and len(classes) > 1
     declared = tuple(classes) if known else ANY_CLASS
     records = read_records(format_name, path, _need_split(split, format_name), classes=declared)
     crowd = sum(int(record.cells.is_crowd.sum()) for record in records)
-    by_id = {record.image_id: record.cells.counted for record in records}
+    by_id = {record.image_id: record.cells for record in records}
     return Segmentations(path, by_id, has_classes=known, crowd_regions=crowd)
 
 
@@ -119,71 +133,6 @@ def _strip_ending(stem: str) -> str:
         if stem.endswith(ending):
             return stem.removesuffix(ending)
     return stem
-
-
-def _read_results(path: Path, num_classes: int) -> dict[str, Segmentation]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: cannot be read as COCO results: {error}") from error
-    if not isinstance(content, list):
-        raise DatasetError(f"{path}: expected a list of results ({_BY_EXAMPLE})")
-    by_id: dict[str, list[dict[str, Any]]] = {}
-    problems = []
-    for number, result in enumerate(content):
-        problem = _result_problem(result, num_classes)
-        if problem:
-            problems.append(f"result {number}: {problem}")
-        else:
-            by_id.setdefault(str(result["image_id"]), []).append(result)
-    if problems:
-        raise DatasetError(collect_problems(f"{path}: problems", problems, hint=_BY_EXAMPLE))
-    try:
-        return {name: _results_to_cells(results, num_classes) for name, results in by_id.items()}
-    except LabelError as error:
-        raise DatasetError(f"{path}: {error}") from error
-
-
-def _result_problem(result: Any, num_classes: int) -> str | None:
-    if not isinstance(result, dict) or not {"image_id", "score", "segmentation"} <= set(result):
-        return "expected image_id, category_id, score and segmentation"
-    rle = result["segmentation"]
-    if not isinstance(rle, dict) or "counts" not in rle or not _numbers(rle.get("size"), 2, int):
-        return "expected a segmentation by run lengths, with size [height, width] and counts"
-    if not _numbers([result["score"]], 1):
-        return f"score {result['score']!r}, expected a number"
-    if not _numbers(result.get("bbox", [0] * 4), 4):
-        return f"bbox {result['bbox']!r}, expected [x, y, width, height]"
-    category = result.get("category_id", 1)
-    if num_classes > 1 and category not in range(1, num_classes + 1):
-        return f"category_id {category!r}, expected 1 to {num_classes}"
-    return None
-
-
-def _numbers(value: Any, length: int, kind: type | tuple[type, ...] = (int, float)) -> bool:
-    """A list of so many numbers; JSON's true and false are none."""
-    return (
-        isinstance(value, list)
-        and len(value) == length
-        and all(isinstance(each, kind) and not isinstance(each, bool) for each in value)
-    )
-
-
-def _results_to_cells(results: Sequence[dict[str, Any]], num_classes: int) -> CellInstances:
-    rles = [result["segmentation"] for result in results]
-    height, width = rles[0]["size"]
-    boxes = None
-    if all("bbox" in result for result in results):
-        boxes = np.array([result["bbox"] for result in results], np.float64)
-        boxes[:, 2:] += boxes[:, :2]
-    classes = [result.get("category_id", 1) - 1 if num_classes > 1 else 0 for result in results]
-    return CellInstances.from_rles(
-        rles,
-        (height, width),
-        scores=[result["score"] for result in results],
-        classes=classes,
-        boxes_xyxy=boxes,
-    )
 
 
 def pair_up(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import ConfigError, DatasetError, ImageReadError
 from cellseg.files import write_whole
 from cellseg.images import ImageInput
+from cellseg.io.category_ids import CategoryIds
 from cellseg.report.gallery import draw_gallery
 from cellseg.report.page import Section, render_missing, render_page
 from cellseg.report.plots import draw_charts, draw_training
@@ -27,6 +29,7 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
 MAX_IMAGES = 60
+_TITLES = {"results": "Results", "charts": "Charts", "gallery": "Images"}
 
 
 def write_report(
@@ -35,6 +38,7 @@ def write_report(
     output: str | Path,
     *,
     predictions: Mapping[str, Path] | None = None,
+    category_ids: CategoryIds = None,
     score_threshold: float | None = None,
     max_images: int = MAX_IMAGES,
 ) -> Path:
@@ -46,6 +50,8 @@ def write_report(
             `metrics.json`; a section says what is missing.
         output: the file; there only when complete.
         predictions: other files of predictions, by dataset.
+        category_ids: how files of predictions count, where that is known
+            (`cellseg.io.category_ids`).
         score_threshold: in place of `CELLSEG.TEST.SCORE_THRESHOLD`.
         max_images: in the gallery of each dataset.
 
@@ -57,20 +63,28 @@ def write_report(
         DatasetError: predictions that cannot be read or belong to other images.
     """
     run_dir, output = Path(run_dir), Path(output)
-    results = _read_results(cfg, run_dir, predictions or {})
+    results = _read_results(cfg, run_dir, predictions or {}, category_ids)
     selection = DetectionThresholds.from_config(cfg)
     if score_threshold is not None:
         selection = replace(selection, score=score_threshold)
-    metrics = list(cfg.CELLSEG.TEST.METRICS)
-    reader = functools.partial(_read_image, ImageInput.from_config(cfg).read)
+    read = functools.partial(_read_image, ImageInput.from_config(cfg).read)
+    numbers = itertools.count()  # of the gallery's images, within the page
     sections: list[Section] = []
-    shown = 0
-    for number, result in enumerate(results):
-        added, images = _dataset_sections(
-            result, number, len(results) > 1, selection, metrics, max_images, shown, reader
-        )
-        sections += added
-        shown += images
+    for place, result in enumerate(results):
+        if result.missing:
+            bodies = {"results": render_missing(result.missing)}
+        else:
+            kept = result.compared.keep(selection)
+            bodies = {
+                "results": summarize(result, kept, selection, cfg.CELLSEG.TEST.METRICS),
+                "charts": draw_charts(result, kept, selection),
+                "gallery": draw_gallery(result, kept, numbers, max_images=max_images, read=read),
+            }
+        behind = f" ({result.name})" if len(results) > 1 else ""
+        sections += [
+            Section(f"{part}-{place}", f"{_TITLES[part]}{behind}", body)
+            for part, body in bodies.items()
+        ]
     sections.append(Section("training", "Training", draw_training(read_history(run_dir))))
     title = f"Segmentation report: {run_dir.resolve().name}"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -81,7 +95,7 @@ def write_report(
 
 
 def _read_results(
-    cfg: CfgNode, run_dir: Path, predictions: Mapping[str, Path]
+    cfg: CfgNode, run_dir: Path, predictions: Mapping[str, Path], category_ids: CategoryIds
 ) -> list[DatasetResult]:
     names = list(cfg.DATASETS.TEST)
     if not names:
@@ -96,36 +110,9 @@ def _read_results(
             raise DatasetError(f"{path}: no such file of predictions")
     folder = run_dir / "inference"
     return [
-        read_dataset_result(name, predictions.get(name, folder / name / RESULTS_FILE))
+        read_dataset_result(name, predictions.get(name, folder / name / RESULTS_FILE), category_ids)
         for name in names
     ]
-
-
-def _dataset_sections(
-    result: DatasetResult,
-    number: int,
-    several: bool,
-    selection: DetectionThresholds,
-    metrics: Sequence[str],
-    max_images: int,
-    first_image: int,
-    read: Callable[[Path], NDArray[Any]],
-) -> tuple[list[Section], int]:
-    behind = f" ({result.name})" if several else ""
-    if result.missing:
-        body = render_missing(result.missing)
-        return [Section(f"results-{number}", f"Results{behind}", body)], 0
-    kept = result.compared.keep(selection)
-    gallery, shown = draw_gallery(
-        result, kept, max_images=max_images, first_number=first_image, read=read
-    )
-    return [
-        Section(
-            f"results-{number}", f"Results{behind}", summarize(result, kept, selection, metrics)
-        ),
-        Section(f"charts-{number}", f"Charts{behind}", draw_charts(result, kept, selection)),
-        Section(f"gallery-{number}", f"Images{behind}", gallery),
-    ], shown
 
 
 def _read_image(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any]:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import bitmap_to_rle
+from cellseg.cells.records import ImageRecord
 from cellseg.evaluation import DEFAULT_METRICS, METRICS, score
 from cellseg.io import FORMATS, read_records
 from cellseg.io.coco_results import write_coco_results
@@ -112,11 +114,13 @@ def scenes_of(labels: dict[str, np.ndarray]) -> dict[str, builders.Scene]:
 
 
 def results_file(path: Path, classes: dict[str, list[int]] | None = None) -> Path:
-    cells = {
-        name: CellInstances.from_label_image(each, classes=classes and classes.get(name))
+    records = [
+        ImageRecord(
+            name, CellInstances.from_label_image(each, classes=classes and classes.get(name))
+        )
         for name, each in pred_labels().items()
-    }
-    write_coco_results(cells.items(), path)
+    ]
+    write_coco_results(records, path, ["glia", "neuron"] if classes else ["cell"])
     return path
 
 
@@ -254,3 +258,55 @@ def test_other_errors(tool: Command, folders: list[str], tmp_path: Path) -> None
     results.write_text(json.dumps([one]))
     words = [*folders, "--predictions", str(results), "--classes", "x", "y"]
     assert "category_id 3, expected 1 to 2" in tool.main(words)
+
+
+def two_classes(root: Path, categories: list[tuple[int, str]]) -> list[dict[str, object]]:
+    """A COCO data set of one image with a cell of each category; perfect results for it."""
+    masks = [builders.rectangle((40, 60), x, 5, x + 15, 20) for x in (5, 30)]
+    results = [
+        {"image_id": "1", "category_id": number, "score": 0.9, "segmentation": bitmap_to_rle(mask)}
+        for mask, (number, _) in zip(masks, categories)
+    ]
+    builders.write_png(root / "val/images/1.png", np.zeros((40, 60), np.uint8))
+    truth = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
+        "annotations": [{**one, "id": k, "image_id": 1} for k, one in enumerate(results, 1)],
+        "categories": [{"id": number, "name": name} for number, name in categories],
+    }
+    (root / "val/annotations.json").write_text(json.dumps(truth))
+    return results
+
+
+@pytest.mark.parametrize(
+    "categories", [[(1, "A"), (2, "B")], [(2, "A"), (1, "B")], [(3, "A"), (9, "B")]]
+)
+def test_perfect_results_whatever_the_category_ids(
+    tool: Command, tmp_path: Path, categories: list[tuple[int, str]]
+) -> None:
+    """Results have the data set's own ids; 0.1 took the class from the number alone."""
+    results = two_classes(tmp_path / "set", categories)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    words = ["--ground-truth", str(tmp_path / "set"), "--format-ground-truth", "coco_json"]
+    words += ["--split", "val", "--predictions", str(path), "--metrics", "f1@0.50"]
+    assert metrics_of(tool, tmp_path, *words)["metrics"] == {"f1@0.50": 1.0}
+
+
+def test_results_of_older_versions(tool: Command, folders: list[str], tmp_path: Path) -> None:
+    """`train` counted from 0 and `predict` from 1; 0.1 refused the first."""
+    root = tmp_path / "set"
+    results = two_classes(root, [(3, "A"), (9, "B")])
+    path = tmp_path / "results.json"
+    words = ["--ground-truth", str(root), "--format-ground-truth", "coco_json", "--split", "val"]
+    words += ["--predictions", str(path), "--metrics", "f1@0.50"]
+    for ids in ((0, 1), (1, 2), (3, 9)):
+        counted = [{**one, "category_id": k} for one, k in zip(results, ids)]
+        path.write_text(json.dumps(counted))
+        assert metrics_of(tool, tmp_path, *words)["metrics"] == {"f1@0.50": 1.0}
+    path.write_text(json.dumps([{**results[0], "category_id": 1}]))
+    says = tool.main(words)
+    assert "category ids 1 can mean different classes" in says
+    assert "say with --category-ids how it counts: from-0 or from-1" in says
+    for asked, found in ((["from-1"], 1), (["from-0"], 0), (["1", "2"], 1)):
+        metrics = metrics_of(tool, tmp_path, *words, "tp@0.50", "--category-ids", *asked)["metrics"]
+        assert metrics["tp@0.50"] == found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +14,13 @@ from builders import rectangle, scene_of_masks, write_classes, write_label_image
 from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds, select_cells
-from cellseg.errors import LabelError
 from cellseg.evaluation import CellIoUEvaluator
 from cellseg.evaluation.tuning import Tuning
 from cellseg.inference.predictor import CellPredictor
 from cellseg.io import ImageRecord, write_predictions
+from cellseg.io.category_ids import companion_of
 from cellseg.io.coco_results import write_coco_results
 from commands import REPOSITORY, Command, run_program
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 TOOL = REPOSITORY / "tools" / "tune_thresholds.py"
@@ -71,9 +69,10 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     declared.write_text(yaml.safe_dump({"tuned": content | {"classes": ["round", "long"]}}))
     run = folder / "run"
     results = run / "inference" / "tuned_val" / "coco_instances_results.json"
-    pairs = [(f"image_{k}", detections(k)) for k in range(IMAGES)]
-    write_coco_results(pairs, results, category_ids=[0, 1])
-    write_coco_results(pairs, folder / "other.json")
+    records = [ImageRecord(f"image_{k}", detections(k)) for k in range(IMAGES)]
+    for path, ids in ((results, [0, 1]), (folder / "other.json", [1, 2])):
+        write_coco_results(records, path, ["round", "long"], ids)
+        companion_of(path).unlink()  # as older versions wrote them
     cfg = load_config(
         REPOSITORY / "configs" / "quick_start.yaml",
         [
@@ -151,15 +150,16 @@ def test_other_results_metric_and_place(
     out = tmp_path / "deep" / "mine.yaml"
     given = [str(results), "--config-file", str(config), "--dataset", "tuned_val"]
     given += ["--metric", "fp@0.50", "--output", str(out)]
-    refused = tool.main(given)
-    assert refused.startswith("DatasetError: image 'image_0': category_id 2 is none of [0, 1]")
+    refused = tool.main([*given, "--category-ids", "from-0"])
+    assert refused.startswith(f"DatasetError: {results}: category_id 2 is none of [0, 1]")
     assert not out.exists()
+    assert tool.main(given) == 0  # what `predict` of 0.1 wrote, which it refused
     with caplog.at_level(logging.INFO):
         assert tool.main([*given, "--category-ids", "1", "2"]) == 0
     assert "fp@0.50 of 8 images: 16.0000 as it was" in caplog.text
     assert load_config(out).DATASETS.TEST == ("tuned_val",)
     one = tool.main([*given, "--category-ids", "1"])
-    assert one == "DatasetError: --category-ids has 1 ids; tuned_val has 2 classes"
+    assert one == "DatasetError: --category-ids has 1 ids; there are 2 classes: round, long"
 
 
 def test_where_nothing_is_gained_it_says_so(
@@ -192,9 +192,9 @@ def test_a_gain_that_may_be_chance_is_called_so(tool: Command) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "expected COCO results"),
-        ("[{}]", "KeyError('category_id'); expected COCO results"),
-        ('{"annotations": []}', "expected COCO results"),
+        ("{", "cannot be read as COCO results"),
+        ("[{}]", "result 0: expected image_id, category_id, score and segmentation"),
+        ('{"annotations": []}', "expected a list of detections"),
     ],
 )
 def test_files_that_are_no_results(
@@ -209,16 +209,19 @@ def test_files_that_are_no_results(
 
 def test_results_of_other_images(tool: Command, run_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    write_coco_results([("elsewhere", detections(0))], path, category_ids=[0, 1])
+    write_coco_results([ImageRecord("elsewhere", detections(0))], path, ["round", "long"])
     says = tool.main([str(path), "--config-file", str(run_dir / "config.yaml")])
-    assert "images that are not in tuned_val" in says
+    assert "results of images that the data set does not have" in says
     assert "elsewhere" in says
     small = json.loads((run_dir / "inference/tuned_val/coco_instances_results.json").read_text())
     for result in small:
         result["segmentation"]["size"] = [60, 40]
     path.write_text(json.dumps(small))
+    companion_of(path).unlink()
     says = tool.main([str(path), "--config-file", str(run_dir / "config.yaml")])
-    assert says.startswith("DatasetError: image 'image_0': cell 0: RLE of size [60, 40]")
+    assert says.startswith(
+        f"DatasetError: {path}: image 'image_0', cell 0: run lengths of size [60,"
+    )
 
 
 def test_runs_that_lack_something(tool: Command, run_dir: Path, tmp_path: Path) -> None:
@@ -233,12 +236,3 @@ def test_runs_that_lack_something(tool: Command, run_dir: Path, tmp_path: Path) 
         [str(tmp_path)]
     )
     assert "no metric 'f2'" in tool.main([str(run_dir), "--metric", "f2"])
-
-
-def test_ids_of_a_coco_dataset(tool: Command) -> None:
-    MetadataCatalog.get("tuned_coco").set(thing_dataset_id_to_contiguous_id={7: 0, 3: 1})
-    assert tool.number_classes("tuned_coco", 2, None) == {7: 0, 3: 1}
-    assert tool.number_classes("tuned_coco", 2, [4, 5]) == {4: 0, 5: 1}
-    result: dict[str, Any] = {"category_id": 9}
-    with pytest.raises(LabelError, match="category_id 9 is none of"):
-        tool.results_to_cells([result], HW, {7: 0})

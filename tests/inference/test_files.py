@@ -86,7 +86,13 @@ def test_writes_results_and_goes_on_after_a_failure(
 ) -> None:
     out = tmp_path / "deep" / "out"
     with caplog.at_level(logging.ERROR):
-        problems = predict_files(one_square, images, out)
+        problems = predict_files(
+            one_square,
+            images,
+            out,
+            classes=["a", "b"],
+            formats=["geojson", "sartorius_table"],
+        )
     assert len(problems) == 1
     assert str(images[1]) in problems[0]
     assert problems[0] in caplog.text
@@ -96,7 +102,14 @@ def test_writes_results_and_goes_on_after_a_failure(
         "last_overlay.png",
         "last_labels.tif",
         "coco_results.json",
+        "coco_results.categories.json",
+        "annotations",
+        "submission.csv",
     }
+    assert sorted(path.name for path in (out / "annotations").iterdir()) == [
+        "first.geojson",
+        "last.geojson",
+    ]
     labels = tifffile.imread(out / "first_labels.tif")
     assert labels.dtype == np.uint16
     assert labels.shape == (20, 30)
@@ -123,7 +136,8 @@ def test_equal_stems_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for folder, side in (("a", 20), ("b", 24)):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "x.png"), np.zeros((side, side), np.uint8))
-    predict_files(one_square, [tmp_path / "a/x.png", tmp_path / "b/x.png"], tmp_path / "out")
+    images = [tmp_path / "a/x.png", tmp_path / "b/x.png"]
+    predict_files(one_square, images, tmp_path / "out", classes=["a", "b"])
     assert tifffile.imread(tmp_path / "out/x_labels.tif").shape == (20, 20)
     assert tifffile.imread(tmp_path / "out/x_2_labels.tif").shape == (24, 24)
     results = json.loads((tmp_path / "out/coco_results.json").read_text())

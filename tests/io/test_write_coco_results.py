@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import LabelError
 from cellseg.io.coco_results import cells_to_coco_results, write_coco_results
 from pycocotools import mask as coco_mask
@@ -43,16 +44,17 @@ def test_category_ids_of_the_annotation_file(cells):
 def test_written_file_evaluates_in_coco_itself(cells, tmp_path):
     truth = {
         "info": {},
-        "images": [{"id": k, "height": 12, "width": 17} for k in (1, 2)],
+        "images": [{"id": k, "height": 12, "width": 17} for k in ("1", "2")],
         "categories": [{"id": k, "name": str(k)} for k in (1, 2)],
         "annotations": [
             result | {"id": k, "iscrowd": 0, "area": 50}
-            for k, result in enumerate(cells_to_coco_results(1, cells), 1)
+            for k, result in enumerate(cells_to_coco_results("1", cells), 1)
         ],
     }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     path = tmp_path / "new" / "results.json"
-    write_coco_results(((k, found) for k, found in [(1, cells), (2, cells[:0])]), path)
+    records = (ImageRecord(k, found) for k, found in [("1", cells), ("2", cells[:0])])
+    write_coco_results(records, path, ["a", "b"])
     coco = COCO(str(tmp_path / "truth.json"))
     evaluation = COCOeval(coco, coco.loadRes(str(path)), "segm")
     evaluation.evaluate()

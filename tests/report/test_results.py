@@ -45,7 +45,7 @@ def test_no_predictions_is_said(run, tmp_path):
         ("[", "no JSON"),
         ({"annotations": []}, "expected a list of detections"),
         ([{**ENTRY, "image_id": "other"}], "does not have"),
-        ([{**ENTRY, "category_id": 2}], "category_id"),
+        ([{**ENTRY, "category_id": 3}], "category_id"),
         ([{**ENTRY, "category_id": -1}], "category_id"),
         ([{"image_id": "perfect", "bbox": [0, 0, 1, 1], "category_id": 0, "score": 1}],
          "segmentation"),
