@@ -88,7 +88,7 @@ def read_segmentations(
     declared = tuple(classes) if known else ANY_CLASS
     records = read_records(format_name, path, _need_split(split, format_name), classes=declared)
     crowd = sum(int(record.cells.is_crowd.sum()) for record in records)
-    by_id = {record.image_id: record.cells.counted for record in records}
+    by_id = {record.image_id: record.cells for record in records}
     return Segmentations(path, by_id, has_classes=known, crowd_regions=crowd)
 
 
