@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import rle_to_bitmap
 from cellseg.cells.records import ImageRecord
+from pycocotools import mask as coco_mask
 
 
 def make_record(
@@ -27,7 +27,7 @@ def make_record(
 
 def bitmaps_of(record: ImageRecord) -> np.ndarray:
     """bool [N, H, W], by way of the cells' RLEs."""
-    masks = [rle_to_bitmap(rle) for rle in record.cells.to_rles()]
+    masks = [coco_mask.decode(rle) for rle in record.cells.to_rles()]
     return np.array(masks, bool).reshape(-1, *record.image_hw)
 
 

@@ -61,6 +61,9 @@ def test_a_plug_in_may_bring_keys(tmp_path: Path) -> None:
         ("DATASETS:\n  TEST: ('synthetic_vall',)\n", "synthetic_val"),
         ("SOLVER: [1\n", "mine.yaml"),
         ("CELLSEG:\n  PLUGINS: 'one'\n", "list of names"),
+        ("CELLSEG:\n  TEST:\n    PICTURES: 'all'\n", "PICTURES is 'all'; expected a whole number"),
+        ("CELLSEG:\n  TEST:\n    PICTURE: 3\n", "did you mean CELLSEG.TEST.PICTURES"),
+        ("CELLSEG:\n  TESTS:\n    PICTURES: 3\n", "CELLSEG.TESTS is no key"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:
@@ -73,6 +76,22 @@ def test_a_missing_file_and_odd_overrides() -> None:
         load_config("nowhere.yaml")
     with pytest.raises(ConfigError, match="command line"):
         load_config(QUICK_START, ["SOLVER.MAX_ITER"])
+
+
+def test_a_whole_number_may_stand_for_a_float_and_null_for_the_default(tmp_path: Path) -> None:
+    text = "CELLSEG:\n  INPUT: {SCALE: 2, PERCENTILES: '(2, 98)'}\n  TEST: {MAX_COVERED: null}\n"
+    cfg = load_config(write_config(tmp_path, text))
+    assert repr(cfg.CELLSEG.INPUT.SCALE) == "2.0"
+    assert cfg.CELLSEG.INPUT.PERCENTILES == [2, 98]
+    assert cfg.CELLSEG.TEST.MAX_COVERED == 1.0
+
+
+def test_a_dumped_config_is_itself_again(tmp_path: Path) -> None:
+    cfg = load_config("sartorius/mask_rcnn_R_50_FPN_classifier.yaml")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    again = load_config(tmp_path / "config.yaml")
+    assert again.CELLSEG == cfg.CELLSEG
+    assert again.dump() == cfg.dump()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 ROOMS = ("cells", "config", "images", "io", "datasets", "evaluation")
-MODULES = ("errors", "files", "names", "shipped", "bootstrap", "plugins")
+MODULES = ("errors", "files", "names", "rules", "shipped", "bootstrap", "plugins")
 
 
 def modules() -> list[str]:

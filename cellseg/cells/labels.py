@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from cellseg.cells.run_lengths import IntArray, Rle, rle_to_runs, runs_to_rles
+from cellseg.cells.run_lengths import IntArray, Rle, runs_to_rles
 from cellseg.cells.runs import Runs
 from cellseg.errors import LabelError
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 Crop = NDArray[np.bool_]
 
@@ -68,58 +67,6 @@ def relabel_sequential(labels: ArrayLike) -> tuple[NDArray[Any], IntArray]:
     ids = values[1:] if has_background else values
     new = inverse.reshape(array.shape) + (0 if has_background else 1)
     return new.astype(label_dtype(len(ids))), ids.astype(np.int64)
-
-
-def _find_windows(labels: ArrayLike) -> tuple[NDArray[Any], IntArray, list[tuple[slice, slice]]]:
-    """The checked label image, its labels (int64 [N], ascending), and the tight window of each."""
-    array = check_label_image(labels)
-    if not array.size:
-        return array, np.zeros(0, np.int64), []
-    if int(array.max()) <= array.size:
-        found = ndimage.find_objects(array)
-        ids = np.array([k for k, window in enumerate(found, 1) if window is not None], np.int64)
-        return array, ids, [window for window in found if window is not None]
-    # Labels far above the number of pixels (hashes, colours packed into one integer): a table up
-    # to the highest label would not fit.
-    compact, ids = relabel_sequential(array)
-    return array, ids, ndimage.find_objects(compact)
-
-
-def find_cells(labels: ArrayLike) -> tuple[IntArray, IntArray]:
-    """Find the labels and tight boxes of all cells in one pass.
-
-    Args:
-        labels: label image [H, W].
-
-    Returns:
-        ids: labels, ascending, int64 [N].
-        boxes_xyxy: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive, int64 [N, 4].
-
-    Example:
-        >>> ids, boxes = find_cells([[0, 7, 7], [0, 0, 7]])
-        >>> ids.tolist(), boxes.tolist()
-        ([7], [[1, 0, 3, 2]])
-    """
-    _, ids, windows = _find_windows(labels)
-    boxes = [(cols.start, rows.start, cols.stop, rows.stop) for rows, cols in windows]
-    return ids, np.array(boxes, np.int64).reshape(-1, 4)
-
-
-def label_image_to_crops(labels: ArrayLike) -> tuple[IntArray, list[Crop], IntArray]:
-    """Cut every cell out of a label image.
-
-    Args:
-        labels: label image [H, W].
-
-    Returns:
-        ids: labels, ascending, int64 [N].
-        crops: the tight window of each cell, bool [h, w].
-        offsets_rc: (row, column) of each crop's first pixel, int64 [N, 2].
-    """
-    array, ids, windows = _find_windows(labels)
-    crops = [array[window] == label for label, window in zip(ids, windows)]
-    offsets = [(rows.start, cols.start) for rows, cols in windows]
-    return ids, crops, np.array(offsets, np.int64).reshape(-1, 2)
 
 
 def crops_to_label_image(
@@ -218,27 +165,22 @@ def label_image_to_rles(labels: ArrayLike) -> tuple[IntArray, list[Rle]]:
     return ids, runs_to_rles(*runs, len(ids), (height, width))
 
 
-def crop_to_rle(crop: ArrayLike, offset_rc: Sequence[int], image_hw: tuple[int, int]) -> Rle:
-    """Encode a cell from its crop; the RLE is that of its full bitmap.
-
-    Args:
-        crop: window of the cell, bool [h, w]; need not be tight, may be empty.
-        offset_rc: (row, column) of the crop's first pixel.
-        image_hw: (height, width) of the image, pixels.
-
-    Returns:
-        Compressed RLE of size `image_hw`.
-
-    Raises:
-        LabelError: the crop reaches beyond the image.
-    """
-    return crops_to_rles([np.asarray(crop, bool)], [offset_rc], image_hw)[0]
-
-
 def crops_to_rles(
     crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
 ) -> list[Rle]:
-    """Encode many cells of one image; arguments and errors as in `crop_to_rle`, one per cell."""
+    """Encode cells from their crops; the RLEs are those of the full bitmaps.
+
+    Args:
+        crops: one window per cell, bool [h, w]; need not be tight, may be empty.
+        offsets_rc: (row, column) of each crop's first pixel, [N, 2].
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        One compressed RLE of size `image_hw` per cell.
+
+    Raises:
+        LabelError: a crop reaches beyond the image.
+    """
     return runs_to_rles(*crops_to_runs(crops, offsets_rc, image_hw), len(crops), image_hw)
 
 
@@ -323,55 +265,3 @@ def bitmap_to_rle(mask: ArrayLike) -> Rle:
     if bitmap.ndim != 2:
         raise LabelError(f"a bitmap has shape [H, W]; found shape {list(bitmap.shape)}")
     return crops_to_rles([bitmap], [(0, 0)], (bitmap.shape[0], bitmap.shape[1]))[0]
-
-
-def rle_to_crop(rle: Rle) -> tuple[Crop, tuple[int, int]]:
-    """Decode an RLE to the tight crop of its cell, without the full bitmap.
-
-    Args:
-        rle: COCO's RLE, compressed (str or bytes) or not (list of run lengths).
-
-    Returns:
-        The crop, bool [h, w], and (row, column) of its first pixel; a 0 x 0 crop at (0, 0) if
-        the RLE has no pixel.
-
-    Raises:
-        LabelError: not an RLE, or its runs do not add up to its size.
-    """
-    starts, ends, height, _ = rle_to_runs(rle)
-    if not starts.size:
-        return np.zeros((0, 0), bool), (0, 0)
-    # One run per column: cut those that pass the lower edge of the image.
-    num_columns = (ends - 1) // height - starts // height + 1
-    pieces = np.repeat(np.arange(starts.size), num_columns)
-    cols = np.arange(pieces.size) - np.repeat(np.cumsum(num_columns) - num_columns, num_columns)
-    cols += starts[pieces] // height
-    tops = np.maximum(starts[pieces] - cols * height, 0)
-    bottoms = np.minimum(ends[pieces] - cols * height, height)
-    row, col = int(tops.min()), int(cols.min())
-    rows = int(bottoms.max()) - row
-    steps = np.zeros((int(cols.max()) - col + 1) * rows + 1, np.int8)
-    steps[(cols - col) * rows + tops - row] += 1
-    steps[(cols - col) * rows + bottoms - row] -= 1
-    return np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(-1, rows).T, (row, col)
-
-
-def rle_to_bitmap(rle: Rle) -> Crop:
-    """Decode an RLE to its full bitmap, bool [H, W]; errors as `rle_to_crop`."""
-    starts, ends, height, width = rle_to_runs(rle)
-    steps = np.zeros(height * width + 1, np.int8)
-    steps[starts] += 1
-    steps[ends] -= 1
-    return np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(width, height).T
-
-
-def rle_area(rle: Rle) -> int:
-    """Number of pixels of the cell; errors as `rle_to_crop`."""
-    starts, ends, _, _ = rle_to_runs(rle)
-    return int((ends - starts).sum())
-
-
-def rle_to_box(rle: Rle) -> tuple[int, int, int, int]:
-    """Tight box (x0, y0, x1, y1), x1 and y1 exclusive; zeros if the RLE has no pixel."""
-    crop, (row, col) = rle_to_crop(rle)
-    return col, row, col + crop.shape[1], row + crop.shape[0]

@@ -11,6 +11,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import Overlaps, find_overlaps
 from cellseg.errors import ConfigError
+from cellseg.rules import number
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 PerClass: TypeAlias = "float | Sequence[float]"
 
 # Field -> its key below CELLSEG.TEST, what messages call it, and what it may be.
+_SHARE = number(0, 1)
+_POSITIVE_SHARE = number(above=0, high=1).said("above 0 and at most 1")
 _RULES = {
-    "score": ("SCORE_THRESHOLD", "score threshold", "0 to 1"),
-    "mask": ("MASK_THRESHOLD", "mask threshold", "above 0 and at most 1"),
-    "mask_nms": ("MASK_NMS", "mask NMS", "0 to 1 (1: off)"),
-    "max_covered": ("MAX_COVERED", "highest covered share", "0 to 1 (1: off)"),
-    "min_area_px": ("MIN_AREA", "minimum area", "0 (off) or more pixels"),
+    "score": ("SCORE_THRESHOLD", "score threshold", _SHARE),
+    "mask": ("MASK_THRESHOLD", "mask threshold", _POSITIVE_SHARE),
+    "mask_nms": ("MASK_NMS", "mask NMS", _SHARE.remark("1: off")),
+    "max_covered": ("MAX_COVERED", "highest covered share", _SHARE.remark("1: off")),
+    "min_area_px": ("MIN_AREA", "minimum area", number(0).said("0 (off) or more pixels")),
 }
 TEST_KEYS = tuple(key for key, _, _ in _RULES.values())
 """Keys below `CELLSEG.TEST` that hold one number, or a list with one number per class."""
@@ -121,24 +124,15 @@ def _join_numbers(value: PerClass) -> str:
 
 
 def _check_threshold(name: str, value: Any) -> float | tuple[float, ...]:
-    key, words, expected = _RULES[name]
+    key, words, rule = _RULES[name]
     several = isinstance(value, (list, tuple, np.ndarray))
     numbers = list(value) if several else [value]
-    if not numbers or not all(_is_allowed_threshold(name, number) for number in numbers):
+    if not numbers or not all(map(rule.accepts, numbers)):
         raise ConfigError(
-            f"{words} is {value}; expected {expected}, as one number or a list with one per class "
-            f"(CELLSEG.TEST.{key})"
+            f"{words} is {value}; expected {rule.expected}, as one number or a list with one per "
+            f"class (CELLSEG.TEST.{key})"
         )
-    return tuple(float(number) for number in numbers) if several else float(value)
-
-
-def _is_allowed_threshold(name: str, number: Any) -> bool:
-    if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
-        return False
-    value = float(number)
-    if name == "min_area_px":
-        return 0 <= value < float("inf")
-    return 0 <= value <= 1 and (value > 0 or name != "mask")
+    return tuple(map(float, numbers)) if several else float(value)
 
 
 def values_of_classes(value: PerClass, classes: IntArray) -> NDArray[np.float64]:
@@ -242,8 +236,8 @@ def find_own_overlaps(cells: CellInstances, *, across_classes: bool = False) -> 
     found = [np.zeros((0, 2), np.int64)]
     ious, shared = [np.zeros(0)], [np.zeros(0, np.int64)]
     groups = np.zeros(len(cells), np.int64) if across_classes else cells.classes
-    for number in np.unique(groups):
-        members = by_score[groups[by_score] == number]
+    for group in np.unique(groups):
+        members = by_score[groups[by_score] == group]
         together = cells[members]
         pairs = find_overlaps(together, together)
         once = pairs.true_index < pairs.pred_index

@@ -24,8 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
+from cellseg.plugins import import_plugins
 
 __all__ = ["command_names", "main", "parse_command", "run_command"]
 
@@ -71,8 +72,8 @@ def run_command(
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
     """
     _silence_torch()
-    args = parse_command(name, arguments, prog=prog)
     try:
+        args = parse_command(name, arguments, prog=prog)
         return int(_import_command(name).run(args))
     except CellsegError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -82,11 +83,17 @@ def run_command(
 def parse_command(
     name: str, arguments: Sequence[str] | None = None, *, prog: str | None = None
 ) -> argparse.Namespace:
-    """The arguments of one command; see `run_command`."""
+    """The arguments of one command; see `run_command`.
+
+    Raises:
+        PluginError: what `--plugin` names cannot be imported.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    import_plugins(named_plugins(words))
     command = _import_command(name)
     parser = CommandParser(command.__doc__ or "", prog)
     command.add_arguments(parser)
-    return parser.parse(list(sys.argv[1:] if arguments is None else arguments))
+    return parser.parse(words)
 
 
 def _import_command(name: str):  # type: ignore[no-untyped-def]  # its two functions are duck-typed

@@ -13,8 +13,7 @@ from detectron2.config import CfgNode
 
 def load_given_config(args: argparse.Namespace) -> CfgNode:
     """The config that `--config-file` and the overrides give."""
-    files = args.config_file
-    return load_config(files if len(files) > 1 else files[0], args.opts)
+    return load_config(args.config_file, args.opts)
 
 
 def load_model_config(args: argparse.Namespace) -> CfgNode:

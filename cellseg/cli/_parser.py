@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
-from cellseg.io.category_ids import CHOICES
 
 # `SOLVER.MAX_ITER`, `SEED`; not `IMAGE.TIF` where such a file exists.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|OUTPUT_DIR|SEED")
@@ -29,13 +28,19 @@ class CommandParser(argparse.ArgumentParser):
         self._takes_several_configs = False
         version = f"cellseg {cellseg.__version__}"
         self.add_argument("--version", action="version", version=version)
+        self.add_argument(
+            "--plugin",
+            action="append",
+            metavar="FILE",
+            help="module or .py file of yours, imported before all else, whose formats and metrics "
+            "are then known; may be given several times",
+        )
 
-    def add_config_option(self, *, required: bool = True, more_help: str = "") -> None:
+    def add_config_option(self, *, required: bool = True) -> None:
         """Add `--config-file`; its value is the list of files, later ones over earlier ones.
 
         Args:
             required: whether it has to be given; None is the value where it is not.
-            more_help: what else `--help` says about it.
         """
         self._takes_several_configs = True
         self.add_argument(
@@ -43,17 +48,26 @@ class CommandParser(argparse.ArgumentParser):
             action="append",
             required=required,
             metavar="FILE",
-            help="YAML config, or a recipe that comes with cellseg (`cellseg info` lists them); of "
-            f"several, FILE FILE ..., the later ones win{more_help}",
+            help="YAML config, or the name of a recipe that comes with cellseg (`cellseg info` "
+            "lists them); of several (FILE FILE ...) the later ones win",
         )
 
     def add_overrides(self) -> None:
         """Add `KEY VALUE ...`, which `--opts` takes too; to be called after other positionals."""
         self.add_argument(
-            "opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the config's"
+            "opts",
+            nargs="*",
+            default=[],
+            metavar="KEY VALUE",
+            help="config keys and values; they win over the config files",
         )
         self.add_argument(
-            "--opts", dest="more_opts", nargs="*", default=[], metavar="KEY VALUE", help="the same"
+            "--opts",
+            dest="more_opts",
+            nargs="*",
+            default=[],
+            metavar="KEY VALUE",
+            help="the same; it may stand before other options",
         )
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
@@ -64,6 +78,21 @@ class CommandParser(argparse.ArgumentParser):
         if hasattr(args, "opts"):
             args.opts = [*args.opts, *args.more_opts]
         return args
+
+
+def named_plugins(words: Sequence[str]) -> list[str]:
+    """What `--plugin` names, found before a parser is built whose choices plug-ins add to.
+
+    Example:
+        >>> named_plugins(["--to", "yolo", "--plugin", "yolo_format.py"])
+        ['yolo_format.py']
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        return list(parser.parse_known_args(list(words))[0].plugin)
+    except argparse.ArgumentError:  # --plugin without a file: the command's parser says so
+        return []
 
 
 def split_off_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -109,5 +138,5 @@ def add_category_ids(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="HOW",
         help="how COCO results count classes where the file leaves it open: "
-        f"{', '.join(CHOICES)}, or the id of each class",
+        "from-0, from-1, dataset (by the data set's own ids), or the id of each class",
     )

@@ -1,9 +1,9 @@
-"""Find a learning rate for a config.
+"""Find a learning rate for a config, by a short training with a growing rate.
 
     cellseg find-lr --config-file FILE [--iterations 100] [KEY VALUE ...]
 
-A short training with a growing rate, from MODEL.WEIGHTS, in memory: no weights are written. The
-curve goes to OUTPUT_DIR/learning_rate/ as rates.csv and rates.png. docs/optimizer.md says more.
+It starts from MODEL.WEIGHTS and stays in memory: no weights are written. The curve goes to
+OUTPUT_DIR/learning_rate/ as rates.csv and rates.png. docs/optimizer.md says more.
 Exit status: 0 all went well, 1 the sweep could not be made.
 """
 
@@ -25,9 +25,23 @@ logger = logging.getLogger("cellseg.find_lr")
 
 def add_arguments(parser: CommandParser) -> None:
     parser.add_config_option()
-    parser.add_argument("--lowest", type=float, default=1e-6, help="rate; default: %(default)s")
-    parser.add_argument("--highest", type=float, default=1.0, help="rate; default: %(default)s")
-    parser.add_argument("--iterations", type=int, default=100, help="default: %(default)s")
+    parser.add_argument(
+        "--lowest",
+        type=float,
+        default=1e-6,
+        metavar="RATE",
+        help="of the first iteration (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--highest",
+        type=float,
+        default=1.0,
+        metavar="RATE",
+        help="of the last iteration (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=100, metavar="N", help="how many (default: %(default)s)"
+    )
     parser.add_overrides()
 
 

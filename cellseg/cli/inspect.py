@@ -1,4 +1,4 @@
-r"""Look at a dataset before training: figures, findings, plots, contact sheets.
+r"""Look at a dataset before training: tables, findings, plots, contact sheets.
 
     cellseg inspect synthetic --output output/inspect
     cellseg inspect path/to/my_cells.yaml --output DIR --fix CLEANED --suggest
@@ -30,22 +30,35 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "dataset", metavar="NAME_OR_YAML", help="a dataset, one split of it, or a declaration"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="tables and pictures go there")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for tables, plots and contact sheets; made if needed",
+    )
     parser.add_argument(
         "--tiny",
         type=int,
         default=TINY_PX,
         metavar="PX",
-        help="cells of fewer pixels are tiny (%(default)s)",
+        help="report cells of fewer pixels than this as tiny (default: %(default)s)",
     )
     parser.add_argument(
-        "--pages", type=int, default=3, help="contact sheets at most, of 20 images (%(default)s)"
+        "--pages",
+        type=int,
+        default=3,
+        metavar="N",
+        help="write at most this many contact sheets of 20 images (default: %(default)s)",
     )
     parser.add_argument(
         "--fix", type=Path, metavar="DIR", help="write a cleaned copy there; DIR is new or empty"
     )
-    parser.add_argument("--split-pieces", action="store_true", help="--fix: each piece is a cell")
-    parser.add_argument("--fill-holes", action="store_true", help="--fix: fill holes in cells")
+    parser.add_argument(
+        "--split-pieces",
+        action="store_true",
+        help="with --fix: make each piece of a cell a cell of its own",
+    )
+    parser.add_argument("--fill-holes", action="store_true", help="with --fix: fill holes in cells")
     parser.add_argument(
         "--suggest", action="store_true", help="print settings that suit the cells, as YAML"
     )
@@ -54,7 +67,7 @@ def add_arguments(parser: CommandParser) -> None:
         type=Path,
         default=BASE_CONFIG,
         metavar="F",
-        help="--suggest: the config that the settings extend (default: the base config)",
+        help="with --suggest: the config that the settings extend (default: the base config)",
     )
 
 

@@ -36,17 +36,26 @@ def add_arguments(parser: CommandParser) -> None:
     writable = sorted(name for name, one in FORMATS.items() if one.open_predictions)
     names = ", ".join([*SUBMISSIONS, *writable])
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH", help="files, folders, glob patterns"
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="image files, folders of images, glob patterns",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="made if needed")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for the results; made if needed"
+    )
     parser.add_argument(
         "--score-threshold",
         type=float,
-        help="detections below it are no cells (default: CELLSEG.TEST.SCORE_THRESHOLD)",
+        metavar="S",
+        help="count detections of this score or more as cells (default: "
+        "CELLSEG.TEST.SCORE_THRESHOLD)",
     )
     parser.add_argument(
         "--mask-threshold",
         type=float,
+        metavar="P",
         help="a pixel belongs to a cell where its soft mask reaches it "
         "(default: CELLSEG.TEST.MASK_THRESHOLD, 0.5)",
     )

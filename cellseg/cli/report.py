@@ -4,7 +4,7 @@ r"""Write what a run has reached as one HTML file that opens from disk, without 
     cellseg report output/my_run --output my_run.html --max-images 200
     cellseg report output/my_run --predictions other_model.json
 
-Exit status: 0 written, 1 it cannot be, 2 bad usage.
+Exit status: 0 written, 1 it could not be written, 2 bad usage.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ def add_arguments(parser: CommandParser) -> None:
         "--score-threshold",
         type=float,
         metavar="S",
-        help="detections below are no cells (default: the run's CELLSEG.TEST.SCORE_THRESHOLD)",
+        help="count detections of this score or more as cells (default: the run's "
+        "CELLSEG.TEST.SCORE_THRESHOLD)",
     )
     parser.add_argument(
         "--max-images", type=_count, default=MAX_IMAGES, metavar="N",
-        help="in the gallery of each test set (%(default)s)",
+        help="images in the gallery of each test set, the worst first (default: %(default)s)",
     )  # fmt: skip
     parser.add_overrides()
 

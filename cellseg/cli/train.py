@@ -31,7 +31,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-FIGURES_FILE = "figures.json"
+METRICS_FILE = "figures.json"
 
 logger = logging.getLogger("cellseg.train")
 
@@ -81,16 +81,16 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
     if cfg.TEST.AUG.ENABLED:
         results |= CellTrainer.test_with_TTA(cfg, model)
     if comm.is_main_process():
-        write_figures(results, Path(cfg.OUTPUT_DIR) / FIGURES_FILE)
+        write_metrics(results, Path(cfg.OUTPUT_DIR) / METRICS_FILE)
         verify_results(cfg, results)
     return results
 
 
-def write_figures(results: dict[str, dict[str, float]], path: Path) -> None:
+def write_metrics(results: dict[str, dict[str, float]], path: Path) -> None:
     """Write what `--eval-only` found, under the names that metrics.json has too."""
     with write_whole(path) as partial:
         partial.write_text(json.dumps(flatten_results_dict(results), indent=1) + "\n", "utf-8")
-    logger.info("Figures: %s", path)
+    logger.info("Metrics: %s", path)
 
 
 def train_or_evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:

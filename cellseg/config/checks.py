@@ -117,7 +117,7 @@ def _check_training(cfg: Any) -> None:
     if node.PATIENCE and not (node.BEST_METRIC and cfg.TEST.EVAL_PERIOD > 0):
         raise ConfigError(
             f"CELLSEG.TRAIN.PATIENCE is {node.PATIENCE}; expected CELLSEG.TRAIN.BEST_METRIC to "
-            f"name a figure and TEST.EVAL_PERIOD to be more than 0, found {node.BEST_METRIC!r} and "
+            f"name a metric and TEST.EVAL_PERIOD to be more than 0, found {node.BEST_METRIC!r} and "
             f"{cfg.TEST.EVAL_PERIOD}"
         )
 

@@ -34,7 +34,7 @@ def find_config_file(name: str | Path, folder: str | Path = "") -> Path:
         if path.is_file():
             return path
     known = [path.relative_to(recipes).as_posix() for path in recipes.rglob("*.yaml")]
-    near = did_you_mean(below.as_posix(), known)
+    near = did_you_mean(below.as_posix(), known, count=1)
     hint = near and f"; {near}"
     raise ConfigError(
         f"{given}: no such config file (looked in {Path(folder).absolute()} and in the recipes of "

@@ -252,7 +252,7 @@ _TABLE = (
         "is a piece of them and no cell; the recipes set 0.5."),
     Key("TEST.MIN_AREA", 0, per_class(number(0).remark("0: off")), checked_by=_THRESHOLDS,
         says="A detection with fewer pixels of the file is no cell."),
-    Key("TEST.METRICS", [], NAMES, checked_by="cellseg.engine.setup.check_config",
+    Key("TEST.METRICS", [], NAMES, checked_by="cellseg.evaluation.registry.check_metric_names",
         says="Further metrics of `cell_iou`, over all cells and per class."),
     Key("TEST.EVALUATORS", [], NAMES,
         checked_by="cellseg.evaluation.registry.check_evaluator_names",

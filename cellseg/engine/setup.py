@@ -13,6 +13,7 @@ from cellseg.config import (
     add_cellseg_config,
     check_combinations,
     check_keys,
+    check_value,
     find_config_file,
     open_types,
     read_config_tree,
@@ -23,9 +24,8 @@ from cellseg.datasets.registration import (
     register_declarations,
 )
 from cellseg.engine.best_metric import check_best_metric
-from cellseg.errors import ConfigError, LabelError
-from cellseg.evaluation import score
-from cellseg.evaluation.registry import check_evaluator_names
+from cellseg.errors import ConfigError
+from cellseg.evaluation.registry import check_evaluator_names, check_metric_names
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import check_test_augmentation_config
 from cellseg.modeling.cell_types import check_cell_type_config
@@ -97,9 +97,9 @@ def load_config(
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     register_torchvision_weights()
-    register_declarations(
-        [*builtin_declarations(), *map(Path, cfg.CELLSEG.DATASETS.DECLARATIONS)], datasets_root()
-    )
+    declarations = cfg.CELLSEG.DATASETS.DECLARATIONS
+    check_value("DATASETS.DECLARATIONS", declarations)
+    register_declarations([*builtin_declarations(), *map(Path, declarations)], datasets_root())
     check_config(cfg)
     return cfg
 
@@ -183,7 +183,7 @@ def check_config(cfg: CfgNode) -> None:
     parse_loss(cfg.CELLSEG.MASK_HEAD.LOSS, cfg.CELLSEG.MASK_HEAD.BOUNDARY_WEIGHT)
     check_box_head_config(cfg)
     check_test_augmentation_config(cfg)
-    _check_metrics(cfg.CELLSEG.TEST.METRICS)
+    check_metric_names(cfg)
     check_evaluator_names(cfg)
     check_registered_names(cfg)
     for mismatch in torchvision_mismatches(cfg):
@@ -193,13 +193,6 @@ def check_config(cfg: CfgNode) -> None:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_dataset(cfg, name)
     check_best_metric(cfg)
-
-
-def _check_metrics(names: Sequence[str]) -> None:
-    try:
-        score([], [], names)
-    except LabelError as error:
-        raise ConfigError(f"CELLSEG.TEST.METRICS: {error} (docs/metrics.md)") from error
 
 
 def _check_dataset(cfg: CfgNode, name: str) -> None:

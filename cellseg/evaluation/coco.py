@@ -9,13 +9,13 @@ milliseconds where pycocotools takes seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from cellseg.cells.labels import IntArray
 from cellseg.cells.matching import take_free_pairs
 from cellseg.cells.overlaps import Overlaps, pairs_of_touching_windows
-from cellseg.evaluation.comparison import Comparison
+from cellseg.evaluation.comparison import Comparison, Side
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -30,142 +30,46 @@ LIVECELL_SIZES = {"small": (0.0, 18.0**2), "medium": (18.0**2, 31.0**2), "large"
 _ALMOST_ONE = 1 - 1e-10  # COCO's limit: IoU 1 is reached in spite of rounding
 
 
-@dataclass(frozen=True, eq=False)
-class CocoImage:
-    """What COCO's evaluation takes of one image; true cells and crowd regions are one list.
+def compare_boxes(
+    image: Comparison, true_xywh: FloatArray | None = None, pred_xywh: FloatArray | None = None
+) -> Comparison:
+    """The comparison of boxes (x, y, width, height in pixels, float64 [N, 4]) in place of masks.
 
-    Attributes:
-        overlaps: pairs of the N of that list and the M detections. The "IoU" of a pair with a
-            crowd region is the share of the detection that lies in it.
-        is_crowd: bool [N].
-        true_classes: int64 [N].
-        true_areas: float64 [N], the sizes of true cells: always the areas of their masks.
-        pred_classes: int64 [M].
-        pred_areas: float64 [M], the sizes of detections: areas of masks, or of boxes.
-        scores: float64 [M].
+    The size of a detection is then that of its box, the size of a true cell still its mask's.
+
+    Args:
+        image: the comparison of the masks.
+        true_xywh: boxes of true cells and crowd regions; by default those of the cells.
+        pred_xywh: boxes of the detections, likewise.
     """
-
-    overlaps: Overlaps
-    is_crowd: BoolArray
-    true_classes: IntArray
-    true_areas: FloatArray
-    pred_classes: IntArray
-    pred_areas: FloatArray
-    scores: FloatArray
-
-    @classmethod
-    def of_masks(cls, image: Comparison) -> CocoImage:
-        """Cells compared by their masks."""
-        true, order = _true_and_crowds(image)
-        parts, num_true = (image.overlaps, image.in_crowds), len(image.true)
-        rows = np.concatenate([parts[0].true_index, parts[1].true_index + num_true])
-        columns, shared, iou = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("pred_index", "intersection_px", "iou")
-        )
-        place = np.argsort(order)
-        pairs = Overlaps((len(order), len(image.pred)), place[rows], columns, shared, iou)
-        return cls._of(image, true, pairs, image.pred.areas_px.astype(np.float64))
-
-    @classmethod
-    def of_boxes(
-        cls,
-        image: Comparison,
-        true_xywh: FloatArray | None = None,
-        pred_xywh: FloatArray | None = None,
-    ) -> CocoImage:
-        """Cells compared by their boxes (x, y, width, height in pixels, float64 [N, 4]).
-
-        Args:
-            image: the comparison of their masks.
-            true_xywh: boxes of true cells and crowd regions; by default those of the cells.
-            pred_xywh: boxes of the detections, likewise.
-        """
-        true, order = _true_and_crowds(image)
-        if true_xywh is None:
-            both = [_boxes_xywh(side.cells.boxes_xyxy) for side in (image.true, image.crowds)]
-            true_xywh = np.concatenate(both)[order]
-        if pred_xywh is None:
-            pred_xywh = _boxes_xywh(image.pred.cells.boxes_xyxy)
-        return cls._of(image, true, find_box_overlaps(true_xywh, pred_xywh), _areas(pred_xywh))
-
-    @classmethod
-    def _of(
-        cls,
-        image: Comparison,
-        true: tuple[BoolArray, IntArray, FloatArray],
-        pairs: Overlaps,
-        pred_areas: FloatArray,
-    ) -> CocoImage:
-        is_crowd, classes, areas = true
-        shares = pairs.intersection_px / pred_areas[pairs.pred_index]
-        iou = np.where(is_crowd[pairs.true_index], shares, pairs.iou)
-        pairs = Overlaps(
-            pairs.shape, pairs.true_index, pairs.pred_index, pairs.intersection_px, iou
-        )
-        pred = image.pred
-        return cls(pairs, is_crowd, classes, areas, pred.classes, pred_areas, pred.scores)
-
-    def of_class(self, number: int) -> CocoImage:
-        """One class, its detections by descending score."""
-        members = np.flatnonzero(self.pred_classes == number)
-        best = members[np.argsort(-self.scores[members], kind="stable")]
-        true = np.flatnonzero(self.true_classes == number)
-        pairs = self.overlaps.select(true, members)
-        rank = np.argsort(best)[pairs.pred_index]
-        pairs = Overlaps(pairs.shape, pairs.true_index, rank, pairs.intersection_px, pairs.iou)
-        of_true = (self.is_crowd[true], self.true_classes[true], self.true_areas[true])
-        of_pred = (self.pred_classes[best], self.pred_areas[best], self.scores[best])
-        return CocoImage(pairs, *of_true, *of_pred)
-
-    def first(self, count: int) -> CocoImage:
-        """The first detections only."""
-        if count >= len(self.scores):
-            return self
-        of_true = (self.is_crowd, self.true_classes, self.true_areas)
-        of_pred = (self.pred_classes[:count], self.pred_areas[:count], self.scores[:count])
-        return CocoImage(self.overlaps.select(pred=np.arange(count)), *of_true, *of_pred)
+    true = _boxes_xywh(image.truth) if true_xywh is None else true_xywh
+    pred = _boxes_xywh(image.pred) if pred_xywh is None else pred_xywh
+    pairs = find_box_overlaps(true, pred)
+    return replace(image, pairs=pairs, pred=replace(image.pred, areas_px=pred[:, 2] * pred[:, 3]))
 
 
-def _true_and_crowds(image: Comparison) -> tuple[tuple[BoolArray, IntArray, FloatArray], IntArray]:
-    """(is_crowd, classes, areas) of both in their original order, and that order.
-
-    It matters: of equally good regions COCO gives the last one.
-    """
-    sides = (image.true, image.crowds)
-    order = np.argsort(np.concatenate([side.index for side in sides]), kind="stable")
-    is_crowd = np.repeat([False, True], [len(side) for side in sides])
-    classes = np.concatenate([side.classes for side in sides])
-    areas = np.concatenate([side.areas_px for side in sides]).astype(np.float64)
-    return (is_crowd[order], classes[order], areas[order]), order
-
-
-def _boxes_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
-    boxes = boxes_xyxy.astype(np.float64)
+def _boxes_xywh(side: Side) -> FloatArray:
+    boxes = side.cells.boxes_xyxy.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
 
 
-def _areas(boxes_xywh: FloatArray) -> FloatArray:
-    areas: FloatArray = boxes_xywh[:, 2] * boxes_xywh[:, 3]
-    return areas
-
-
 def find_box_overlaps(true_xywh: FloatArray, pred_xywh: FloatArray) -> Overlaps:
     """Pairs of boxes (x, y, width, height) that share area; `intersection_px` is float64."""
-    ends = [boxes[:, :2] + boxes[:, 2:] for boxes in (true_xywh, pred_xywh)]
+    both = (true_xywh, pred_xywh)
+    ends = [boxes[:, :2] + boxes[:, 2:] for boxes in both]
     outer_true, outer_pred = (
         np.column_stack([np.floor(boxes[:, 1::-1]), np.ceil(end[:, ::-1])]).astype(np.int64)
-        for boxes, end in zip((true_xywh, pred_xywh), ends)
+        for boxes, end in zip(both, ends)
     )
     rows, columns = pairs_of_touching_windows(outer_true, outer_pred)
     low = np.maximum(true_xywh[rows, :2], pred_xywh[columns, :2])
     size = np.minimum(ends[0][rows], ends[1][columns]) - low
     touching = (size > 0).all(axis=1)
-    rows, columns, size = rows[touching], columns[touching], size[touching]
-    shared = size[:, 0] * size[:, 1]
-    union = _areas(pred_xywh)[columns] + _areas(true_xywh)[rows] - shared
-    return Overlaps((len(true_xywh), len(pred_xywh)), rows, columns, shared, shared / union)
+    rows, columns, shared = rows[touching], columns[touching], size[touching].prod(axis=1)
+    true_areas, pred_areas = (boxes[:, 2] * boxes[:, 3] for boxes in both)
+    iou = shared / (pred_areas[columns] + true_areas[rows] - shared)
+    return Overlaps((len(true_xywh), len(pred_xywh)), rows, columns, shared, iou)
 
 
 @dataclass(frozen=True)
@@ -218,19 +122,19 @@ class CocoEvaluation:
     """A data set as COCO ranks it: all detections of a class by their scores.
 
     Args:
-        images: what each image gives; of equal scores in two images the first goes first.
+        images: the comparisons, of masks or of boxes; of equal scores in two images the first
+            goes first.
         num_classes: C; by default one more than the highest class that occurs.
     """
 
-    def __init__(
-        self,
-        images: Sequence[CocoImage],
-        num_classes: int | None = None,
-    ) -> None:
+    def __init__(self, images: Sequence[Comparison], *, num_classes: int | None = None) -> None:
         if num_classes is None:
-            classes = [each for one in images for each in (one.true_classes, one.pred_classes)]
+            classes = [side.classes for one in images for side in (one.truth, one.pred)]
             num_classes = 1 + max((int(each.max(initial=0)) for each in classes), default=0)
-        self._by_class = [[one.of_class(number) for one in images] for number in range(num_classes)]
+        self._by_class = [
+            [_Candidates.of(one.of_class(number)) for one in images]
+            for number in range(num_classes)
+        ]
         self._known: dict[tuple[int, tuple[float, float]], CocoNumbers] = {}
 
     def numbers(
@@ -247,77 +151,101 @@ class CocoEvaluation:
         """
         key = (max_detections, sizes_px)
         if key not in self._known:
-            self._known[key] = self._compute(*key)
+            curves = [_curves(images, *key) for images in self._by_class]
+            precision = np.stack([each for each, _ in curves], axis=-1)
+            self._known[key] = CocoNumbers(precision, np.stack([r for _, r in curves], axis=-1))
         return self._known[key]
 
-    def _compute(self, max_detections: int, sizes_px: tuple[float, float]) -> CocoNumbers:
-        num_classes = len(self._by_class)
-        precision = np.full((len(THRESHOLDS), len(RECALLS), num_classes), np.nan)
-        recall = np.full((len(THRESHOLDS), num_classes), np.nan)
-        for number, images in enumerate(self._by_class):
-            wanted = sum(int((~_is_ignored(one, sizes_px)).sum()) for one in images)
-            if wanted:
-                best = [one.first(max_detections) for one in images]
-                precision[..., number], recall[:, number] = _curves(best, sizes_px, wanted)
-        return CocoNumbers(precision, recall)
+
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """One image and class: its cells, and pairs of them in the order in which COCO tries them.
+
+    Detections are numbered by descending score; they choose by IoU, of equal ones the last.
+
+    Attributes:
+        rows: int64 [K], the true cell or crowd region of each pair.
+        columns: int64 [K], its detection.
+        iou: float64 [K]; for a crowd region the share of the detection that lies in it.
+        truth: the true cells and crowd regions.
+        pred: the D detections, by descending score.
+    """
+
+    rows: IntArray
+    columns: IntArray
+    iou: FloatArray
+    truth: Side
+    pred: Side
+
+    @classmethod
+    def of(cls, image: Comparison) -> _Candidates:
+        pairs, truth = image.pairs, image.truth
+        by_score = np.argsort(-image.pred.scores, kind="stable")
+        shares = pairs.intersection_px / image.pred.areas_px[pairs.pred_index]
+        iou = np.where(truth.is_crowd[pairs.true_index], shares, pairs.iou)
+        columns = np.argsort(by_score)[pairs.pred_index]
+        order = np.lexsort((-pairs.true_index, -iou, columns))
+        sides = (truth, image.pred.select(by_score))
+        return cls(pairs.true_index[order], columns[order], iou[order], *sides)
+
+    def ignored(self, sizes_px: tuple[float, float]) -> BoolArray:
+        """Crowd regions, and true cells of other sizes."""
+        return self.truth.is_crowd | _lies_outside(self.truth, sizes_px)
+
+    def judge(
+        self, max_detections: int, sizes_px: tuple[float, float]
+    ) -> tuple[BoolArray, BoolArray]:
+        """Whether each detection is right, and whether it is wrong, bool [T, D]; else ignored.
+
+        Detections choose in the order of their scores: a free true cell, and only where there is
+        none a cell that does not count, or a crowd region, which stays free.
+        """
+        ignored = self.ignored(sizes_px)
+        count = min(max_detections, len(self.pred))
+        order = np.lexsort((ignored[self.rows], self.columns))
+        order = order[self.columns[order] < count]
+        rows, columns, iou = self.rows[order], self.columns[order], self.iou[order]
+        right = np.zeros((len(THRESHOLDS), count), bool)
+        wrong = np.repeat(~_lies_outside(self.pred, sizes_px)[None, :count], len(right), axis=0)
+        for t, threshold in enumerate(np.minimum(THRESHOLDS, _ALMOST_ONE)):
+            passing = np.flatnonzero(iou >= threshold)
+            every = np.arange(len(passing))
+            taken = take_free_pairs(rows[passing], columns[passing], every, self.truth.is_crowd)
+            chosen = passing[taken]
+            right[t, columns[chosen]] = ~ignored[rows[chosen]]
+            wrong[t, columns[chosen]] = False
+        return right, wrong
 
 
-def _is_ignored(one: CocoImage, sizes_px: tuple[float, float]) -> BoolArray:
-    """Crowd regions, and true cells of other sizes."""
-    return one.is_crowd | _lies_outside(one.true_areas, sizes_px)
-
-
-def _lies_outside(areas: FloatArray, sizes_px: tuple[float, float]) -> BoolArray:
-    return (areas < sizes_px[0]) | (areas > sizes_px[1])
+def _lies_outside(side: Side, sizes_px: tuple[float, float]) -> BoolArray:
+    return (side.areas_px < sizes_px[0]) | (side.areas_px > sizes_px[1])
 
 
 def _curves(
-    images: Sequence[CocoImage], sizes_px: tuple[float, float], wanted: int
+    images: Sequence[_Candidates], max_detections: int, sizes_px: tuple[float, float]
 ) -> tuple[FloatArray, FloatArray]:
-    """Precision [T, 101] and recall [T] of one class with `wanted` true cells."""
-    outcomes = [_judge(one, sizes_px) for one in images]
-    order = np.argsort(-np.concatenate([one.scores for one in images]), kind="stable")
-    right = np.concatenate([outcome[0] for outcome in outcomes], axis=1)[:, order]
-    wrong = np.concatenate([outcome[1] for outcome in outcomes], axis=1)[:, order]
+    """Precision [T, 101] and recall [T] of one class; NaN where no true cell is wanted."""
+    wanted = sum(int((~one.ignored(sizes_px)).sum()) for one in images)
+    precision = np.full((len(THRESHOLDS), len(RECALLS)), 0.0 if wanted else np.nan)
+    recall = precision[:, 0].copy()
+    if not wanted:
+        return precision, recall
+    outcomes = [one.judge(max_detections, sizes_px) for one in images]
+    scores = np.concatenate([one.pred.scores[:max_detections] for one in images])
+    order = np.argsort(-scores, kind="stable")
+    right, wrong = (np.concatenate(each, axis=1)[:, order] for each in zip(*outcomes))
     true_positives = right.cumsum(axis=1, dtype=np.float64)
     false_positives = wrong.cumsum(axis=1, dtype=np.float64)
-    recall = np.zeros(len(THRESHOLDS))
-    precision = np.zeros((len(THRESHOLDS), len(RECALLS)))
     for t, (tp, fp) in enumerate(zip(true_positives, false_positives)):
-        if len(tp) == 0:
-            continue
-        reached = tp / wanted
-        recall[t] = reached[-1]
-        # a perfect list is exactly 1, unlike with the epsilon of pycocotools
-        share = tp / np.maximum(fp + tp, 1)
-        best_from_here = np.maximum.accumulate(share[::-1])[::-1]
-        place = np.searchsorted(reached, RECALLS, side="left")
-        precision[t] = np.append(best_from_here, 0.0)[place]
+        if len(tp):
+            reached = tp / wanted
+            recall[t] = reached[-1]
+            # a perfect list is exactly 1, unlike with the epsilon of pycocotools
+            share = tp / np.maximum(fp + tp, 1)
+            best_from_here = np.maximum.accumulate(share[::-1])[::-1]
+            place = np.searchsorted(reached, RECALLS, side="left")
+            precision[t] = np.append(best_from_here, 0.0)[place]
     return precision, recall
-
-
-def _judge(one: CocoImage, sizes_px: tuple[float, float]) -> tuple[BoolArray, BoolArray]:
-    """Whether each detection is right, and whether it is wrong, bool [T, D]; else it is ignored.
-
-    Detections choose in the order of their scores: the free true cell of the highest IoU, and only
-    where there is none a cell that does not count, or a crowd region, which is never taken. Of
-    equal ones they take the last.
-    """
-    pairs, ignored = one.overlaps, _is_ignored(one, sizes_px)
-    rows, columns = pairs.true_index, pairs.pred_index
-    order = np.lexsort((-rows, -pairs.iou, ignored[rows], columns))
-    rows, columns, iou = rows[order], columns[order], pairs.iou[order]
-    outside = _lies_outside(one.pred_areas, sizes_px)
-    right = np.zeros((len(THRESHOLDS), pairs.shape[1]), bool)
-    wrong = np.zeros_like(right)
-    for t, threshold in enumerate(np.minimum(THRESHOLDS, _ALMOST_ONE)):
-        passing = np.flatnonzero(iou >= threshold)
-        options = (rows[passing], columns[passing])
-        chosen = passing[take_free_pairs(*options, np.arange(len(passing)), one.is_crowd)]
-        right[t, columns[chosen]] = ~ignored[rows[chosen]]
-        wrong[t] = ~outside
-        wrong[t, columns[chosen]] = False
-    return right, wrong
 
 
 def _mean(values: FloatArray) -> float:

@@ -6,8 +6,8 @@ import contextlib
 import io
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,16 @@ from cellseg.cells.instances import CellInstances
 from cellseg.datasets.ground_truth import ImageKey
 from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import DatasetError
-from cellseg.evaluation.coco import COCO_SIZES, CocoEvaluation, CocoImage
-from cellseg.evaluation.comparison import compare
+from cellseg.evaluation.coco import COCO_SIZES, CocoEvaluation, compare_boxes
+from cellseg.evaluation.comparison import Comparison, compare
 from cellseg.inference.detections import detections_to_cells
 from cellseg.io.coco_results import cells_to_coco_results, write_entries
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
 from detectron2.utils import comm
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from tabulate import tabulate
 
@@ -36,40 +36,17 @@ _LEAST_LIMIT = 10  # COCOEvaluator looks at 1, 10 and the limit, and takes the h
 logger = logging.getLogger("cellseg.evaluation")
 
 
-@dataclass(frozen=True, eq=False)
-class _TrueImage:
-    """The annotations of one image, crowd regions among them.
-
-    Attributes:
-        cells: with their classes.
-        boxes_xywh: float64 [N, 4], as they were annotated.
-        areas_px: float64 [N], as they were annotated.
-    """
-
-    cells: CellInstances
-    boxes_xywh: NDArray[np.float64]
-    areas_px: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _ImageResults:
-    """What is kept of the detections of one image: entries of the results file, and pairs."""
-
-    entries: list[dict[str, Any]]
-    pairs: dict[str, CocoImage]
-
-
 class DenseCOCOEvaluator(DatasetEvaluator):
     """Detectron2's COCOEvaluator for images with hundreds or thousands of cells.
 
-    The same numbers, from `cellseg.evaluation.coco`: seconds where pycocotools takes minutes.
-    Every task has every metric, NaN ("cannot be computed") where there is nothing to compute it
-    from; Detectron2's leaves out a task when the data set has no annotation at all, when nothing
-    was predicted, or when no image came.
+    The same numbers, from `cellseg.evaluation.coco`: seconds where pycocotools takes minutes. Every
+    task has every metric, NaN ("cannot be computed") where there is nothing to compute it from;
+    Detectron2's leaves out a task when the data set has no annotation at all, when nothing was
+    predicted, or when no image came.
 
-    As Detectron2 does, the true cells are read from the COCO file of the data set if it has one
-    (`json_file` in its metadata); otherwise they are converted to one in `output_dir`, anew every
-    time: a cached file would outlive a change of the data set.
+    As Detectron2 does, it reads the true cells from the COCO file of the data set if there is one
+    (`json_file` in its metadata); otherwise it makes one in `output_dir`, anew every time: a cached
+    file would outlive a change of the data set.
 
     Args:
         dataset_name: registered in DatasetCatalog; image ids may be strings.
@@ -88,21 +65,24 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         max_detections: int = 100,
         distributed: bool = True,
     ) -> None:
+        metadata = MetadataCatalog.get(dataset_name)
+        self.max_detections = max_detections
         self._dataset_name = dataset_name
-        self._classes = list(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
+        self._classes = list(metadata.get("thing_classes") or ())
         # Class number of each category id in the truth and in the results file; it has to be in
         # the metadata before the truth is converted.
         self._class_numbers = category_ids_of(dataset_name)
         self._tasks = sorted(tasks)
         self._output_dir = Path(output_dir)
-        self._max_detections = max(max_detections, _LEAST_LIMIT)
         self._distributed = distributed
+        path = _find_truth(dataset_name, self._output_dir)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-            self._truth = COCO(str(_find_truth(dataset_name, self._output_dir)))
+            self._truth = COCO(str(path))
         self.reset()
 
     def reset(self) -> None:
-        self._images: dict[ImageKey, _ImageResults] = {}
+        # by image: entries of the results file, and the comparison of each task
+        self._images: dict[ImageKey, tuple[list[dict[str, Any]], dict[str, Comparison]]] = {}
 
     def process(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
         """Compare the detections of some images with the true cells.
@@ -122,23 +102,9 @@ class DenseCOCOEvaluator(DatasetEvaluator):
             entries = cells_to_coco_results(key, cells, self._category_ids())
             if "segm" not in self._tasks:
                 entries = [{k: v for k, v in one.items() if k != "segmentation"} for one in entries]
-            self._images[key] = _ImageResults(entries, self._pair(self._true_image(key), cells))
+            self._images[key] = entries, self._compare(key, cells)
 
-    def _true_image(self, key: ImageKey) -> _TrueImage:
-        """The annotations of one image."""
-        image, annotations = self._truth.imgs[key], self._truth.imgToAnns[key]
-        return _TrueImage(
-            CellInstances.from_rles(
-                [self._truth.annToRLE(one) for one in annotations],
-                (image["height"], image["width"]),
-                classes=[self._class_numbers[one["category_id"]] for one in annotations],
-                is_crowd=[bool(one.get("iscrowd", 0)) for one in annotations],
-            ),
-            np.array([one["bbox"] for one in annotations], np.float64).reshape(-1, 4),
-            np.array([one["area"] for one in annotations], np.float64),
-        )
-
-    def _to_cells(self, instances: Any) -> CellInstances:
+    def _to_cells(self, instances: Instances) -> CellInstances:
         """The detections; without pixels where only boxes are evaluated."""
         if "segm" in self._tasks:
             return detections_to_cells(instances)
@@ -155,15 +121,25 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         """The category id of each class in the results file."""
         return sorted(self._class_numbers, key=lambda category: self._class_numbers[category])
 
-    def _pair(self, true: _TrueImage, cells: CellInstances) -> dict[str, CocoImage]:
-        """What COCO's evaluation of each task takes of an image."""
-        image = compare(true.cells, cells)
-        boxes = cells.boxes_xyxy.copy()
-        boxes[:, 2:] -= boxes[:, :2]  # in float32, as Detectron2 does
-        found = {"bbox": CocoImage.of_boxes(image, true.boxes_xywh, boxes.astype(np.float64))}
-        if "segm" in self._tasks:
-            found["segm"] = CocoImage.of_masks(image)
-        return {task: replace(one, true_areas=true.areas_px) for task, one in found.items()}
+    def _compare(self, key: ImageKey, cells: CellInstances | None) -> dict[str, Comparison]:
+        """The comparison of each task, with boxes and areas as they were annotated."""
+        image, annotations = self._truth.imgs[key], self._truth.imgToAnns[key]
+        image_hw = image["height"], image["width"]
+        true = CellInstances.from_rles(
+            [self._truth.annToRLE(one) for one in annotations],
+            image_hw,
+            classes=[self._class_numbers[one["category_id"]] for one in annotations],
+            is_crowd=[bool(one.get("iscrowd", 0)) for one in annotations],
+        )
+        cells = CellInstances.empty(image_hw) if cells is None else cells
+        areas = np.array([one["area"] for one in annotations], np.float64)
+        masks = compare(true, cells).without_masks
+        masks = replace(masks, truth=replace(masks.truth, areas_px=areas))
+        true_xywh = np.array([one["bbox"] for one in annotations], np.float64).reshape(-1, 4)
+        pred_xywh = cells.boxes_xyxy.copy()
+        pred_xywh[:, 2:] -= pred_xywh[:, :2]  # in float32, as Detectron2 does
+        boxes = compare_boxes(masks, true_xywh, pred_xywh.astype(np.float64))
+        return {"bbox": boxes, "segm": masks}
 
     def evaluate(self, img_ids: Sequence[Any] | None = None) -> OrderedDict[str, Any]:
         """COCO's metrics in 0 to 100 by task; empty on ranks other than 0.
@@ -179,45 +155,35 @@ class DenseCOCOEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return OrderedDict()
         found = {key: image for part in parts for key, image in part.items()}
-        self._write_results(found)
-        chosen = sorted(self._truth.imgs if img_ids is None else set(img_ids))
-        nothing = not any(found[key].entries for key in chosen if key in found)
+        entries = [entry for of_image, _ in found.values() for entry in of_image]
+        path, ids = self._output_dir / RESULTS_FILE, self._category_ids()
+        write_entries(path, entries, self._classes, ids)
+        if not entries:
+            logger.warning("COCO's metrics of %s: nothing was detected", self._dataset_name)
+        compared = [
+            found[key][1] if key in found else self._compare(key, None)
+            for key in sorted(self._truth.imgs if img_ids is None else set(img_ids))
+        ]
         results: OrderedDict[str, Any] = OrderedDict()
         for task in self._tasks:
-            if nothing:
-                results[task] = dict.fromkeys(self._names, float("nan"))
-                continue
-            images = [self._of_task(key, found, task) for key in chosen]
-            results[task] = self._metrics(CocoEvaluation(images, num_classes=len(self._classes)))
-            logger.info("COCO's metrics of %s:\n%s", task, _describe(results[task]))
-        if nothing:
-            logger.warning("COCO's metrics of %s: nothing was detected", self._dataset_name)
+            images = [of_image[task] for of_image in compared]
+            results[task] = self._metrics(images if entries else [])
+            table = tabulate([list(results[task].values())], [*results[task]], "pipe", ".3f")
+            logger.info("COCO's metrics of %s:\n%s", task, table)
         return results
 
-    def _write_results(self, found: Mapping[ImageKey, _ImageResults]) -> None:
-        entries = [entry for image in found.values() for entry in image.entries]
-        write_entries(self._output_dir / RESULTS_FILE, entries, self._classes, self._category_ids())
-
-    def _of_task(
-        self, key: ImageKey, found: Mapping[ImageKey, _ImageResults], task: str
-    ) -> CocoImage:
-        if key in found:
-            return found[key].pairs[task]
-        true = self._true_image(key)
-        return self._pair(true, CellInstances.empty(true.cells.image_hw))[task]
-
-    @property
-    def _names(self) -> list[str]:
-        per_class = [f"AP-{name}" for name in self._classes] if len(self._classes) > 1 else []
-        return ["AP", "AP50", "AP75", "APs", "APm", "APl", *per_class]
-
-    def _metrics(self, evaluation: CocoEvaluation) -> dict[str, float]:
-        limit = self._max_detections
+    def _metrics(self, images: Sequence[Comparison]) -> dict[str, float]:
+        """The metrics of one task; all NaN without images."""
+        evaluation = CocoEvaluation(images, num_classes=max(1, len(self._classes)))
+        limit = max(self.max_detections, _LEAST_LIMIT)
         every = evaluation.numbers(limit)
-        values = [every.ap, every.ap_at(0.5), every.ap_at(0.75)]
-        values += [evaluation.numbers(limit, sizes).ap for sizes in COCO_SIZES.values()]
-        values += [every.of_class(number).ap for number in range(len(self._classes))]
-        return {name: 100 * value for name, value in zip(self._names, values)}
+        values = {"AP": every.ap, "AP50": every.ap_at(0.5), "AP75": every.ap_at(0.75)}
+        for letter, sizes in zip("sml", COCO_SIZES.values()):
+            values[f"AP{letter}"] = evaluation.numbers(limit, sizes).ap
+        if len(self._classes) > 1:
+            for number, name in enumerate(self._classes):
+                values[f"AP-{name}"] = every.of_class(number).ap
+        return {name: 100 * value for name, value in values.items()}
 
 
 def build_coco_evaluator(
@@ -250,8 +216,3 @@ def _find_truth(dataset_name: str, output_dir: Path) -> Path:
         return Path(own)
     convert_to_coco_json(dataset_name, str(output_dir / converted), allow_cached=False)
     return output_dir / converted
-
-
-def _describe(metrics: Mapping[str, float]) -> str:
-    """A table with one column per metric."""
-    return tabulate([list(metrics.values())], list(metrics), tablefmt="pipe", floatfmt=".3f")

@@ -45,30 +45,32 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The true cells, the crowd regions or the predicted cells of a comparison.
+    """One side of a comparison: true cells with crowd regions, or predicted cells.
 
     Attributes:
         source: what was compared: a label image, or instances of which these are some.
         index: int64 [N], the cells' numbers among those of `source`, ascending.
-        areas_px: int64 [N].
+        areas_px: [N], pixels.
         classes: int64 [N]; 0 for the cells of a label image.
         scores: float64 [N]; 1 for the cells of a label image.
+        is_crowd: bool [N], which are regions of uncounted cells.
     """
 
     source: Segmentation
     index: IntArray
-    areas_px: IntArray
+    areas_px: NDArray[Any]
     classes: IntArray
     scores: NDArray[np.float64]
+    is_crowd: NDArray[np.bool_]
 
     @classmethod
     def of(cls, source: Segmentation, areas_px: IntArray) -> Side:
         """All cells of `source`, whose areas are known."""
-        count = len(areas_px)
-        classes, scores = np.zeros(count, np.int64), np.ones(count)
+        index = np.arange(len(areas_px))
         if isinstance(source, CellInstances):
-            classes, scores = source.classes, source.scores.astype(np.float64)
-        return cls(source, np.arange(count), areas_px, classes, scores)
+            scores = source.scores.astype(np.float64)
+            return cls(source, index, areas_px, source.classes, scores, source.is_crowd)
+        return cls(source, index, areas_px, 0 * index, np.ones(len(index)), index < 0)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -79,12 +81,7 @@ class Side:
         if not isinstance(source, CellInstances):
             source = CellInstances.from_label_image(source)
         numbers = (self.index[which], self.areas_px[which], self.classes[which])
-        return Side(source, *numbers, self.scores[which])
-
-    @property
-    def without_classes(self) -> Side:
-        """The same cells, all of class 0."""
-        return replace(self, classes=np.zeros_like(self.classes))
+        return Side(source, *numbers, self.scores[which], self.is_crowd[which])
 
     @cached_property
     def cells(self) -> CellInstances:
@@ -102,6 +99,11 @@ class Side:
             return self.cells.to_label_image()
         return check_label_image(self.source)
 
+    @property
+    def without_masks(self) -> Side:
+        """The same numbers without the cells, for memory's sake."""
+        return replace(self, source=CellInstances.empty((0, 0)))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -110,21 +112,29 @@ class Comparison:
     Choosing classes or detections only selects from what was found; nothing is searched again.
 
     Attributes:
-        overlaps: the pairs of true and predicted cells that share pixels.
-        in_crowds: the pairs of crowd regions and predicted cells that do.
-        true: the N true cells.
-        crowds: the crowd regions.
+        pairs: the pairs that share pixels, of `truth` and `pred`.
+        truth: the true cells and the crowd regions.
         pred: the M predicted cells.
     """
 
-    overlaps: Overlaps
-    in_crowds: Overlaps
-    true: Side
-    crowds: Side
+    pairs: Overlaps
+    truth: Side
     pred: Side
     _matchings: dict[tuple[float, bool, bool], Matching] = field(
         init=False, repr=False, default_factory=dict
     )
+
+    @cached_property
+    def true(self) -> Side:
+        """The N true cells, without the crowd regions."""
+        crowd = self.truth.is_crowd
+        return self.truth.select(~crowd) if crowd.any() else self.truth
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """The pairs of true and predicted cells that share pixels."""
+        crowd = self.truth.is_crowd
+        return self.pairs.select(true=~crowd) if crowd.any() else self.pairs
 
     def match(
         self, threshold: float = 0.5, *, strict: bool = False, greedy: bool = False
@@ -170,37 +180,25 @@ class Comparison:
     def _largest_share(self) -> NDArray[np.float64]:
         """Of each predicted cell, the largest share that lies in one crowd region."""
         largest = np.zeros(len(self.pred))
-        columns = self.in_crowds.pred_index
-        shares = self.in_crowds.intersection_px / self.pred.areas_px[columns]
-        np.maximum.at(largest, columns, shares)
+        inside = self.pairs.keep(self.truth.is_crowd[self.pairs.true_index])
+        shares = inside.intersection_px / self.pred.areas_px[inside.pred_index]
+        np.maximum.at(largest, inside.pred_index, shares)
         return largest
 
     @cached_property
     def counted(self) -> Comparison:
         """Without the predicted cells that the crowd rule forgives at a threshold of 0.5."""
         forgiven = self.forgiven(CROWD_SHARE, self.match(CROWD_SHARE))
-        return self.select(pred=~forgiven) if forgiven.any() else self
+        return self.select(~forgiven) if forgiven.any() else self
 
-    def select(
-        self,
-        *,
-        true: ArrayLike | None = None,
-        crowds: ArrayLike | None = None,
-        pred: ArrayLike | None = None,
-    ) -> Comparison:
-        """The comparison of some cells: bool, or ascending numbers; None keeps all of a side."""
-        sides = [
-            side if chosen is None else side.select(chosen)
-            for side, chosen in ((self.true, true), (self.crowds, crowds), (self.pred, pred))
-        ]
-        return Comparison(
-            self.overlaps.select(true, pred), self.in_crowds.select(crowds, pred), *sides
-        )
+    def select(self, pred: ArrayLike) -> Comparison:
+        """The comparison of some predicted cells: bool [M], or their ascending numbers."""
+        return Comparison(self.pairs.select(pred=pred), self.truth, self.pred.select(pred))
 
     def keep(self, thresholds: DetectionThresholds) -> Comparison:
         """The comparison of the detections that are cells, as `select_cells` chooses them."""
         voted = vote_over_image(self.pred.cells, thresholds)
-        return self.with_classes(voted.classes).select(pred=choose_cells(voted, thresholds))
+        return self.with_classes(voted.classes).select(choose_cells(voted, thresholds))
 
     def with_classes(self, pred_classes: IntArray) -> Comparison:
         """The same with other classes of the predicted cells, int64 [M]."""
@@ -208,32 +206,33 @@ class Comparison:
 
     def of_class(self, number: int) -> Comparison:
         """The cells and crowd regions of one class only."""
-        sides = {"true": self.true, "crowds": self.crowds, "pred": self.pred}
-        chosen = {name: side.classes == number for name, side in sides.items()}
-        if all(which.all() for which in chosen.values()):
+        true, pred = self.truth.classes == number, self.pred.classes == number
+        if true.all() and pred.all():
             return self
-        return self.select(**chosen)
-
-    @property
-    def without_classes(self) -> Comparison:
-        """The same cells, all of class 0."""
-        return replace(
-            self,
-            true=self.true.without_classes,
-            crowds=self.crowds.without_classes,
-            pred=self.pred.without_classes,
+        return Comparison(
+            self.pairs.select(true, pred), self.truth.select(true), self.pred.select(pred)
         )
 
     @cached_property
     def within_classes(self) -> Comparison:
         """The same cells; only those of one class overlap, and so match."""
-        pairs = self.overlaps
-        same = self.true.classes[pairs.true_index] == self.pred.classes[pairs.pred_index]
-        crowd = self.in_crowds
-        same_crowd = self.crowds.classes[crowd.true_index] == self.pred.classes[crowd.pred_index]
-        if same.all() and same_crowd.all():
-            return self
-        return replace(self, overlaps=pairs.keep(same), in_crowds=crowd.keep(same_crowd))
+        classes = (
+            self.truth.classes[self.pairs.true_index],
+            self.pred.classes[self.pairs.pred_index],
+        )
+        same = classes[0] == classes[1]
+        return self if same.all() else replace(self, pairs=self.pairs.keep(same))
+
+    @property
+    def without_classes(self) -> Comparison:
+        """The same cells, all of class 0."""
+        truth, pred = (replace(side, classes=0 * side.classes) for side in (self.truth, self.pred))
+        return replace(self, truth=truth, pred=pred)
+
+    @property
+    def without_masks(self) -> Comparison:
+        """The same numbers without the cells, for memory's sake."""
+        return replace(self, truth=self.truth.without_masks, pred=self.pred.without_masks)
 
 
 def compare(true: Segmentation, pred: Segmentation) -> Comparison:
@@ -242,7 +241,7 @@ def compare(true: Segmentation, pred: Segmentation) -> Comparison:
     Args:
         true: the true cells, a label image [H, W] or `CellInstances`; crowd regions are among the
             latter, with their flag.
-        pred: the predicted cells, of the same kind and size.
+        pred: the predicted cells, of the same kind and size; crowd regions play no part.
 
     Raises:
         LabelError: the two are of different kinds or sizes.
@@ -252,21 +251,9 @@ def compare(true: Segmentation, pred: Segmentation) -> Comparison:
         >>> image.count(0.5)
         Counts(tp=1, fp=1, fn=1, iou_sum=1.0)
     """
-    if isinstance(pred, CellInstances):
-        pred = pred.counted
+    pred = pred.counted if isinstance(pred, CellInstances) else pred
     pairs, true_areas, pred_areas = _overlaps(true, pred)
-    everything, found = Side.of(true, true_areas), Side.of(pred, pred_areas)
-    if isinstance(true, CellInstances) and true.is_crowd.any():
-        crowd = true.is_crowd
-        sides = (everything.select(~crowd), everything.select(crowd), found)
-        return Comparison(pairs.select(true=~crowd), pairs.select(true=crowd), *sides)
-    no_crowds = Side.of(CellInstances.empty(image_size(true)), true_areas[:0])
-    return Comparison(pairs, pairs.select(true=[]), everything, no_crowds, found)
-
-
-def image_size(side: Segmentation) -> tuple[int, int]:
-    """(height, width) of a segmentation's image, pixels."""
-    return side.image_hw if isinstance(side, CellInstances) else np.shape(side)[:2]
+    return Comparison(pairs, Side.of(true, true_areas), Side.of(pred, pred_areas))
 
 
 def iou_matrix(true: Segmentation, pred: Segmentation) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from cellseg.cells.labels import IntArray
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey, image_key
 from cellseg.errors import DatasetError, LabelError
-from cellseg.evaluation.coco import CocoEvaluation, CocoImage
+from cellseg.evaluation.coco import CocoEvaluation, compare_boxes
 from cellseg.evaluation.comparison import Comparison, compare
 from cellseg.evaluation.confusion import (
     MATCHED_FROM_IOU,
@@ -44,19 +44,17 @@ logger = logging.getLogger("cellseg.evaluation")
 
 @dataclass(frozen=True)
 class _ImageNumbers:
-    """What is kept of one image; no cells.
+    """What is kept of one image; no masks.
 
     Attributes:
-        table: float64 [1 + C, W], rows of the scorer of the table: all classes, then each.
-        chosen: likewise of the metrics that were asked for.
+        rows: float64 [1 + C, W], the scorer's numbers of all classes, then of each.
         confusion: int64 [C + 1, C + 1].
-        coco: what COCO's metrics need, by what is compared ("mask", "box").
+        ranked: comparisons of all detections, by what is compared ("mask", "box").
     """
 
-    table: FloatArray
-    chosen: FloatArray
+    rows: FloatArray
     confusion: IntArray
-    coco: dict[str, CocoImage]
+    ranked: dict[str, Comparison]
 
 
 class CellIoUEvaluator(DatasetEvaluator):
@@ -81,7 +79,7 @@ class CellIoUEvaluator(DatasetEvaluator):
         dataset_name: registered in DatasetCatalog, with masks (polygons or RLE) and thing_classes.
         score_threshold: detections below it are not cells.
         selection: which detections are cells, in place of `score_threshold`.
-        thresholds: IoU thresholds in (0, 1].
+        thresholds: IoU thresholds in (0, 1]; a metric without one in its name is their mean.
         metrics: further metrics, names of `cellseg.evaluation.score`, over all cells and per class.
             COCO's rank all detections; the others see those that `selection` keeps.
         distributed: gather the numbers of all ranks; otherwise each rank scores its own images.
@@ -106,8 +104,8 @@ class CellIoUEvaluator(DatasetEvaluator):
         output_dir: str | Path | None = None,
     ) -> None:
         by_image, self._ranked = split_ranked(metrics)  # a wrong name fails now, not after a run
-        self._chosen = Scorer(by_image)
-        self._table = Scorer(cell_iou_names(thresholds), thresholds)
+        self._names = cell_iou_names(thresholds)
+        self._scorer = Scorer([*self._names, *by_image], thresholds)
         self._truth = GroundTruth.load(dataset_name)
         self._selection = selection or DetectionThresholds(score=score_threshold)
         self._thresholds = tuple(thresholds)
@@ -168,13 +166,12 @@ class CellIoUEvaluator(DatasetEvaluator):
         """The numbers of one image: of all detections for COCO's metrics, else of those kept."""
         num_classes = len(self._truth.classes)
         parts = [kept.within_classes, *(kept.of_class(k) for k in range(num_classes))]
-        makers = {"mask": CocoImage.of_masks, "box": CocoImage.of_boxes}
-        return _ImageNumbers(
-            self._table.measure_all(parts),
-            self._chosen.measure_all(parts),
-            count_confusion(kept, num_classes),
-            {kind: make(everything) for kind, make in makers.items()} if self._ranked else {},
-        )
+        ranked = {}
+        if self._ranked:
+            boxes = compare_boxes(everything)
+            ranked = {"mask": everything.without_masks, "box": boxes.without_masks}
+        rows = self._scorer.measure_all(parts)
+        return _ImageNumbers(rows, count_confusion(kept, num_classes), ranked)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics over all images that came.
@@ -185,18 +182,19 @@ class CellIoUEvaluator(DatasetEvaluator):
         images = self._gather()
         if not images:
             return {}
-        rows = np.stack([image.table for image in images.values()])
+        rows = np.stack([image.rows for image in images.values()])
         metrics = self._table_metrics(rows)
         logger.info("%s", self._describe_table(metrics, len(images)))
         if len(self._truth.classes) > 1:
             self._report_confusion(np.sum([image.confusion for image in images.values()], axis=0))
         if self._metrics:
-            chosen = self._chosen_metrics(list(images.values()))
+            chosen = self._chosen_metrics(rows, list(images.values()))
             logger.info("%s", self._describe_chosen(chosen))
             metrics |= chosen
         if self._output_dir is not None:
             path = self._output_dir / PER_IMAGE_FILE
-            write_per_image(path, list(images), self._table.by_image(rows[:, 0]), self._thresholds)
+            by_image = self._scorer.by_image(rows[:, 0], self._names)
+            write_per_image(path, list(images), by_image, self._thresholds)
         return OrderedDict({TASK: metrics})
 
     def _gather(self) -> dict[ImageKey, _ImageNumbers]:
@@ -219,27 +217,23 @@ class CellIoUEvaluator(DatasetEvaluator):
 
     def _table_metrics(self, rows: FloatArray) -> dict[str, float]:
         """The metrics of the table from rows [I, 1 + C, W]: over all classes, and of each."""
-        metrics = self._table.combine(rows[:, 0])
+        metrics = self._scorer.combine(rows[:, 0], self._names)
         for number, name in enumerate(self._truth.classes, 1):
-            of_class = rows[:, number]
-            present = self._is_present(of_class)
-            values = self._table.combine(of_class[present])
+            each = self._scorer.by_image(rows[:, number], self._names)
+            cells = [each[name_at(n, t)] for n in ("tp", "fp", "fn") for t in self._thresholds]
+            present = np.sum(cells, axis=0) > 0
+            values = self._scorer.combine(rows[present, number], self._names)
             metrics |= {f"{metric}/{name}": value for metric, value in values.items()}
         return metrics
 
-    def _is_present(self, rows: FloatArray) -> Any:
-        """Which images, of rows [I, W], have a true or a predicted cell that counts."""
-        each = self._table.by_image(rows)
-        cells = [each[name_at(name, t)] for name in ("tp", "fp", "fn") for t in self._thresholds]
-        return np.sum(cells, axis=0) > 0
-
-    def _chosen_metrics(self, images: Sequence[_ImageNumbers]) -> dict[str, float]:
+    def _chosen_metrics(
+        self, rows: FloatArray, images: Sequence[_ImageNumbers]
+    ) -> dict[str, float]:
         """`metrics` over all cells, and "/<class>" where there are several classes."""
         classes = self._truth.classes if len(self._truth.classes) > 1 else ()
-        rows = np.stack([image.chosen for image in images])
         found: dict[str, float] = {}
         for number, suffix in enumerate(("", *(f"/{name}" for name in classes))):
-            values = self._chosen.combine(rows[:, number])
+            values = self._scorer.combine(rows[:, number])
             values |= self._ranked_metrics(images, None if number == 0 else number - 1)
             found |= {f"{name}{suffix}": values[name] for name in self._metrics}
         return found
@@ -251,7 +245,7 @@ class CellIoUEvaluator(DatasetEvaluator):
 
         @cache
         def evaluation_of(kind: str) -> CocoEvaluation:
-            every = [image.coco[kind] for image in images]
+            every = [image.ranked[kind] for image in images]
             return CocoEvaluation(every if number is None else [e.of_class(number) for e in every])
 
         return read_ranked(self._ranked, evaluation_of)

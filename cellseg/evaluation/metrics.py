@@ -17,25 +17,16 @@ from collections.abc import Iterable, Sequence
 from cellseg.errors import LabelError
 from cellseg.evaluation import coco, pixels
 from cellseg.evaluation.error_kinds import KIND_SENTENCES, count_errors
-from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS, Metric, RankedMetric, Value
+from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS, Measure, Metric, RankedMetric, Value
 from cellseg.evaluation.ratios import (
-    accuracy,
     boundary_f1,
     column,
+    count_difference,
     count_greedy_matches,
     count_matches,
     count_strict_matches,
-    dice,
-    difference,
-    f1,
-    jaccard,
-    mean_matched_score,
-    mean_true_score,
-    panoptic_quality,
     part_of_whole,
-    precision,
-    recall,
-    seg,
+    ratio_of_counts,
 )
 
 METRICS: dict[str, Metric | RankedMetric] = {}
@@ -109,146 +100,127 @@ def describe_metrics(metrics: Iterable[Metric | RankedMetric]) -> list[str]:
     return lines
 
 
-RATIOS: dict[str, tuple[Value, str]] = {
-    "precision": (precision, "TP / (TP + FP)"),
-    "recall": (recall, "TP / (TP + FN)"),
-    "f1": (f1, "2 TP / (2 TP + FP + FN)"),
-    "accuracy": (accuracy, "TP / (TP + FP + FN), as StarDist says"),
+_ACCURACY = ratio_of_counts(lambda tp, fp, fn, iou: (tp, tp + fp + fn))
+_F1 = ratio_of_counts(lambda tp, fp, fn, iou: (2 * tp, 2 * tp + fp + fn))
+_MEAN_IOU = ratio_of_counts(lambda tp, fp, fn, iou: (iou, tp))
+
+# Each a metric pooled over images and, by another name, the mean over images.
+_RATIOS: dict[str, tuple[Value, str]] = {
+    "precision": (ratio_of_counts(lambda tp, fp, fn, iou: (tp, tp + fp)), "TP / (TP + FP)"),
+    "recall": (ratio_of_counts(lambda tp, fp, fn, iou: (tp, tp + fn)), "TP / (TP + FN)"),
+    "f1": (_F1, "2 TP / (2 TP + FP + FN)"),
+    "accuracy": (_ACCURACY, "TP / (TP + FP + FN), as StarDist says"),
     "pq": (
-        panoptic_quality,
+        ratio_of_counts(lambda tp, fp, fn, iou: (2 * iou, 2 * tp + fp + fn)),
         "panoptic quality, `rq` x `sq` = sum of the pairs' IoU / (TP + FP / 2 + FN / 2) "
         "(Kirillov et al., CVPR 2019)",
     ),
-    "rq": (f1, "recognition quality, the same as `f1`"),
-    "sq": (mean_matched_score, "segmentation quality, the same as `mean_matched_score`"),
-    "mean_true_score": (mean_true_score, "sum of the pairs' IoU / true cells (StarDist)"),
-    "mean_matched_score": (mean_matched_score, "sum of the pairs' IoU / TP (StarDist)"),
-}
-"""Ratios of counts at an IoU threshold, each a metric pooled and, by another name, by image."""
-
-COUNTED = [
-    *(Metric(name, sentence, count_matches, ratio) for name, (ratio, sentence) in RATIOS.items()),
-    *(
-        Metric(
-            f"{name}_by_image",
-            f"`{name}` of each image (StarDist with `by_image=True`)",
-            count_matches,
-            ratio,
-            pooled=False,
-        )
-        for name, (ratio, _) in RATIOS.items()
+    "rq": (_F1, "recognition quality, the same as `f1`"),
+    "sq": (_MEAN_IOU, "segmentation quality, the same as `mean_matched_score`"),
+    "mean_true_score": (
+        ratio_of_counts(lambda tp, fp, fn, iou: (iou, tp + fn)),
+        "sum of the pairs' IoU / true cells (StarDist)",
     ),
-    Metric(
-        "ap_dsb",
+    "mean_matched_score": (_MEAN_IOU, "sum of the pairs' IoU / TP (StarDist)"),
+}
+
+# TP / (TP + FP + FN) of each image, under the names of those who report it.
+_ACCURACIES: dict[str, tuple[Measure, str]] = {
+    "ap_dsb": (
+        count_matches,
         "TP / (TP + FP + FN) of each image: the Data Science Bowl 2018 (Caicedo et al., Nature "
         "Methods 2019), with IoU >= t",
-        count_matches,
-        accuracy,
-        pooled=False,
     ),
-    Metric(
-        "ap_cellpose",
+    "ap_cellpose": (
+        count_matches,
         "the same: Cellpose's `average_precision`, averaged over images (Stringer et al., Nature "
         "Methods 2021; NaN there for an image without cells)",
-        count_matches,
-        accuracy,
-        pooled=False,
     ),
-    Metric(
-        "ap_dsb_greedy",
-        "`ap_dsb` with predicted cells that choose in the order of their scores (notebooks of "
-        "Kaggle)",
-        count_greedy_matches,
-        accuracy,
-        pooled=False,
-        needs_scores=True,
-    ),
-    Metric("f1_greedy", "`f1`, likewise", count_greedy_matches, f1, needs_scores=True),
-    Metric(
-        "score_dsb2018",
-        "`ap_dsb` with IoU > t, as Kaggle wrote the rule of the "
+    "score_dsb2018": (
+        count_strict_matches,
+        "the same with IoU > t, as Kaggle wrote the rule of the "
         "[Data Science Bowl 2018](https://www.kaggle.com/c/data-science-bowl-2018)",
-        count_strict_matches,
-        accuracy,
-        pooled=False,
     ),
-    Metric(
-        "score_sartorius",
-        "the same rule: [Sartorius Cell Instance Segmentation]"
+    "score_sartorius": (
+        count_strict_matches,
+        "the same rule as `score_dsb2018`: [Sartorius Cell Instance Segmentation]"
         "(https://www.kaggle.com/c/sartorius-cell-instance-segmentation)",
-        count_strict_matches,
-        accuracy,
-        pooled=False,
     ),
+}
+_GREEDY = "with predicted cells that choose in the order of their scores"
+
+_COUNTED = [
+    *(Metric(name, sentence, count_matches, value) for name, (value, sentence) in _RATIOS.items()),
+    *(
+        Metric(f"{name}_by_image", f"`{name}` of each image (StarDist with `by_image=True`)",
+               count_matches, value, pooled=False)
+        for name, (value, _) in _RATIOS.items()
+    ),
+    *(
+        Metric(name, sentence, measure, _ACCURACY, pooled=False)
+        for name, (measure, sentence) in _ACCURACIES.items()
+    ),
+    Metric("ap_dsb_greedy", f"`ap_dsb` {_GREEDY} (notebooks of Kaggle)", count_greedy_matches,
+           _ACCURACY, pooled=False, needs_scores=True),
+    Metric("f1_greedy", f"`f1` {_GREEDY}", count_greedy_matches, _F1, needs_scores=True),
+    Metric("mean_iou", "the same as `mean_matched_score`", count_matches, _MEAN_IOU),
     Metric("tp", "pairs (true positives)", count_matches),
     Metric("fp", "predicted cells left over (false positives)", count_matches, column(1),
            lower_is_better=True),
     Metric("fn", "true cells left over (false negatives)", count_matches, column(2),
            lower_is_better=True),
-    Metric("mean_iou", "the same as `mean_matched_score`", count_matches, mean_matched_score),
 ]  # fmt: skip
-"""Metrics of the counts at an IoU threshold."""
 
-MEASURED = [
-    Metric(
-        "aji",
-        "aggregated Jaccard index of each image: every true cell takes the predicted one of most "
-        "IoU, several may take the same (Kumar et al., IEEE TMI 2017)",
+# Metrics without an IoU threshold: how they are measured, their value, whether they are pooled.
+_MEASURED: dict[str, tuple[Measure, Value, bool, str]] = {
+    "aji": (
         pixels.aggregated_jaccard,
         part_of_whole,
-        pooled=False,
-        at_threshold=False,
+        False,
+        "aggregated Jaccard index of each image: every true cell takes the predicted one of most "
+        "IoU, several may take the same (Kumar et al., IEEE TMI 2017)",
     ),
-    Metric(
-        "aji_plus",
-        "the same with one-to-one pairs of the most IoU (Graham et al., Medical Image Analysis "
-        "2019)",
+    "aji_plus": (
         pixels.aggregated_jaccard_plus,
         part_of_whole,
-        pooled=False,
-        at_threshold=False,
+        False,
+        "the same with one-to-one pairs of the most IoU (Graham et al., Medical Image Analysis "
+        "2019)",
     ),
-    Metric("dice_foreground", "Dice (1945) of the pixels in any cell", pixels.foreground_px, dice,
-           at_threshold=False),
-    Metric("jaccard_foreground", "Jaccard index (1912) of the pixels in any cell",
-           pixels.foreground_px, jaccard, at_threshold=False),
-    Metric(
-        "seg_ctc",
+    "dice_foreground": (pixels.dice_px, part_of_whole, True, "Dice of the pixels in any cell"),
+    "jaccard_foreground": (
+        pixels.jaccard_px, part_of_whole, True, "Jaccard index of the pixels in any cell"
+    ),
+    "seg_ctc": (
+        pixels.seg_sums,
+        part_of_whole,
+        True,
         "mean over true cells of the IoU with the predicted cell that covers more than half of "
         "it: SEG of the Cell Tracking Challenge (Maška et al., Bioinformatics 2014)",
-        pixels.seg_sums,
-        seg,
-        at_threshold=False,
     ),
-    Metric(
-        "boundary_f1",
-        "F1 of boundary pixels that lie within 2 px of one of the other side (after Csurka et "
-        "al., BMVC 2013)",
+    "boundary_f1": (
         pixels.boundary_counts,
         boundary_f1,
-        at_threshold=False,
+        True,
+        "F1 of boundary pixels that lie within 2 px of one of the other side (after Csurka et "
+        "al., BMVC 2013)",
     ),
-    Metric(
-        "count_error",
-        "difference between the numbers of true and predicted cells of each image",
-        difference,
-        pooled=False,
-        at_threshold=False,
-        lower_is_better=True,
-    ),
+}  # fmt: skip
+
+_WITHOUT_THRESHOLD = [
     *(
-        Metric(
-            f"errors_{kind}",
-            f"{sentence} (`deepcell_toolbox`; Caicedo et al., Cytometry A 2019)",
-            count_errors,
-            column(number),
-            at_threshold=False,
-            lower_is_better=kind != "correct",
-        )
+        Metric(name, sentence, measure, value, pooled, at_threshold=False)
+        for name, (measure, value, pooled, sentence) in _MEASURED.items()
+    ),
+    Metric("count_error", "difference between the numbers of cells of each image",
+           count_difference, pooled=False, at_threshold=False, lower_is_better=True),
+    *(
+        Metric(f"errors_{kind}", f"{sentence} (`deepcell_toolbox`; Caicedo et al., Cytometry A "
+               "2019)", count_errors, column(number), at_threshold=False,
+               lower_is_better=kind != "correct")
         for number, (kind, sentence) in enumerate(KIND_SENTENCES.items())
     ),
 ]  # fmt: skip
-"""Metrics without an IoU threshold: of pixels, numbers of cells, kinds of errors."""
 
 _SIZES = {
     "": (coco.EVERY_SIZE, ""),
@@ -260,30 +232,23 @@ _SIZES = {
     "_large_livecell": (coco.LIVECELL_SIZES["large"], ", of cells from 31² px on (LIVECell)"),
 }
 
-RANKED = [
+# COCO's metrics (Lin et al., ECCV 2014), at 2,000 detections per image.
+_RANKED = [
     *(
-        RankedMetric(f"ap_coco_{kind}{size}", f"COCO's average precision of {kind}{es}{of_size}",
-                     coco.average_precision, kind, sizes_px)
-        for kind, es in (("mask", "s"), ("box", "es"))
+        RankedMetric(f"{what}_coco_{kind}{size}", f"{sentence} of {kinds}{of_size}", read, kind,
+                     sizes_px, at_threshold=what == "ap")
+        for what, sentence, read in (
+            ("ap", "COCO's average precision", coco.average_precision),
+            ("ar", "COCO's average recall", coco.average_recall),
+        )
+        for kind, kinds in (("mask", "masks"), ("box", "boxes"))
         for size, (sizes_px, of_size) in _SIZES.items()
     ),
-    *(
-        RankedMetric(f"ar_coco_{kind}{size}", f"COCO's average recall of {kind}{es}{of_size}",
-                     coco.average_recall, kind, sizes_px, at_threshold=False)
-        for kind, es in (("mask", "s"), ("box", "es"))
-        for size, (sizes_px, of_size) in _SIZES.items()
-    ),
-    RankedMetric(
-        "afnr_livecell",
-        "average false negative rate, 1 - `ar_coco_mask` (LIVECell: Edlund et al., Nature Methods "
-        "2021)",
-        coco.false_negative_rate,
-        at_threshold=False,
-        lower_is_better=True,
-    ),
+    RankedMetric("afnr_livecell", "average false negative rate, 1 - `ar_coco_mask` (LIVECell: "
+                 "Edlund et al., Nature Methods 2021)", coco.false_negative_rate,
+                 at_threshold=False, lower_is_better=True),
 ]  # fmt: skip
-"""COCO's metrics (Lin et al., ECCV 2014), at 2,000 detections per image."""
 
-_ENTRIES: list[Metric | RankedMetric] = [*COUNTED, *MEASURED, *RANKED]
+_ENTRIES: list[Metric | RankedMetric] = [*_COUNTED, *_WITHOUT_THRESHOLD, *_RANKED]
 for _entry in _ENTRIES:
     add_metric(_entry)

@@ -14,11 +14,22 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 BOUNDARY_TOLERANCE_PX = 2.0
 
 
-def foreground_px(image: Comparison, _: float = 0) -> tuple[int, int, int]:
-    """Pixels of one image in true cells, in predicted cells, in both."""
+def dice_px(image: Comparison, _: float = 0) -> tuple[int, int]:
+    """Dice of the pixels in any cell as (part, whole)."""
+    true, pred, both = _foreground_px(image)
+    return 2 * both, true + pred
+
+
+def jaccard_px(image: Comparison, _: float = 0) -> tuple[int, int]:
+    """Jaccard index of the pixels in any cell as (part, whole)."""
+    true, pred, both = _foreground_px(image)
+    return both, true + pred - both
+
+
+def _foreground_px(image: Comparison) -> list[int]:
+    """Pixels in true cells, in predicted cells, in both."""
     true, pred = image.true.labels > 0, image.pred.labels > 0
-    counts = [int(np.count_nonzero(part)) for part in (true, pred, true & pred)]
-    return counts[0], counts[1], counts[2]
+    return [int(np.count_nonzero(part)) for part in (true, pred, true & pred)]
 
 
 def aggregated_jaccard(image: Comparison, _: float = 0) -> tuple[int, int]:
@@ -86,8 +97,9 @@ def seg_scores(image: Comparison) -> NDArray[np.float64]:
 
 
 def seg_sums(image: Comparison, _: float = 0) -> tuple[float, int, int]:
-    """Sum of the SEG of one image's true cells, their number, the number of predicted cells."""
-    return float(seg_scores(image).sum()), len(image.true), len(image.pred)
+    """Sum of the SEG of one image's true cells, their number, the number of cells of both sides."""
+    true = len(image.true)
+    return float(seg_scores(image).sum()), true, true + len(image.pred)
 
 
 def boundary_counts(image: Comparison, _: float = 0) -> tuple[int, int, int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cellseg.errors import ConfigError, collect_problems
+from cellseg.errors import ConfigError, LabelError, collect_problems
+from cellseg.evaluation.scorer import split_ranked
 from cellseg.names import describe_unknown_names
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
@@ -64,3 +65,18 @@ def check_evaluator_names(cfg: CfgNode) -> None:
                 "Code that registers a name has to be listed in CELLSEG.PLUGINS.",
             )
         )
+
+
+def check_metric_names(cfg: CfgNode) -> None:
+    """Check the names of CELLSEG.TEST.METRICS.
+
+    Args:
+        cfg: the whole config.
+
+    Raises:
+        ConfigError: a name is no metric; the nearest ones are named.
+    """
+    try:
+        split_ranked(cfg.CELLSEG.TEST.METRICS)
+    except LabelError as error:
+        raise ConfigError(f"CELLSEG.TEST.METRICS: {error} (docs/metrics.md)") from error

@@ -57,19 +57,25 @@ class Scorer:
         rows = [self.measure(image) for image in images]
         return np.array(rows).reshape(len(rows), self._width)
 
-    def combine(self, rows: FloatArray) -> dict[str, float]:
-        """The metrics over the images of `rows`, [I, W], by name."""
-        return {
-            name: float(np.mean([metric.combine(rows[:, self._columns[key]]) for key in keys]))
-            for name, (metric, keys) in self._asked.items()
-        }
+    def combine(self, rows: FloatArray, names: Sequence[str] | None = None) -> dict[str, float]:
+        """Metrics over the images of `rows`, [I, W]; by default all of them, by name."""
+        found = {}
+        for name in self._asked if names is None else names:
+            metric, keys = self._asked[name]
+            values = [metric.combine(rows[:, self._columns[key]]) for key in keys]
+            found[name] = float(np.mean(values))
+        return found
 
-    def by_image(self, rows: FloatArray) -> dict[str, FloatArray]:
-        """The metrics of each image of `rows` alone, float64 [I] by name."""
-        return {
-            name: np.mean([metric.value(rows[:, self._columns[key]]) for key in keys], axis=0)
-            for name, (metric, keys) in self._asked.items()
-        }
+    def by_image(
+        self, rows: FloatArray, names: Sequence[str] | None = None
+    ) -> dict[str, FloatArray]:
+        """Metrics of each image of `rows` alone, float64 [I] by name."""
+        found = {}
+        for name in self._asked if names is None else names:
+            metric, keys = self._asked[name]
+            values = [metric.value(rows[:, self._columns[key]]) for key in keys]
+            found[name] = np.mean(values, axis=0)
+        return found
 
 
 def _take(image: Comparison, key: _Key) -> Sequence[float]:

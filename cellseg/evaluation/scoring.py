@@ -10,7 +10,7 @@ from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import Segmentation
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.errors import LabelError
-from cellseg.evaluation.coco import CocoEvaluation, CocoImage
+from cellseg.evaluation.coco import CocoEvaluation, compare_boxes
 from cellseg.evaluation.comparison import Comparison, compare_all
 from cellseg.evaluation.confusion import MATCHED_FROM_IOU, count_confusion
 from cellseg.evaluation.metric_kinds import FloatArray
@@ -138,9 +138,10 @@ class Comparisons:
         if kind not in ("mask", "box"):
             raise ValueError(f"kind is mask or box, not {kind!r}")
         if kind not in self._coco:
-            to_coco = CocoImage.of_masks if kind == "mask" else CocoImage.of_boxes
             images = [one if self._match_classes else one.without_classes for one in self.images]
-            self._coco[kind] = CocoEvaluation([to_coco(image) for image in images])
+            if kind == "box":
+                images = [compare_boxes(image) for image in images]
+            self._coco[kind] = CocoEvaluation(images)
         return self._coco[kind]
 
     def metrics(self, names: Sequence[str]) -> dict[str, float]:

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.overlaps import Overlaps
 from cellseg.cells.selection import (
     DetectionThresholds,
     PerClass,
     find_own_overlaps,
     select_detections,
-    vote_class,
+    vote_over_image,
 )
 from cellseg.errors import LabelError
 from cellseg.evaluation.comparison import Comparison, compare_all
@@ -160,37 +159,31 @@ def _sign(metric: str) -> int:
     return -1 if find_metric(metric)[0].lower_is_better else 1
 
 
-@dataclass(frozen=True, eq=False)
 class _Image:
-    """One image, its detections compared with its true cells and with each other."""
+    """One image: its detections compared with its true cells and with each other, once."""
 
-    whole: Comparison
-    own: Overlaps
+    def __init__(self, whole: Comparison) -> None:
+        self.whole = whole
+        self._pred = whole.pred.cells
+        self._own = find_own_overlaps(self._pred, across_classes=True)
 
-    @property
-    def pred(self) -> CellInstances:
-        """All detections."""
-        return self.whole.pred.cells
-
-    def select(self, classes: IntArray, thresholds: DetectionThresholds) -> IntArray:
-        """The detections that are cells, if they have these classes."""
-        same = classes[self.own.true_index] == classes[self.own.pred_index]
-        pred = self.pred.replace(classes=classes)
+    def select(self, thresholds: DetectionThresholds) -> tuple[IntArray, IntArray]:
+        """Classes of the detections after the vote, and which of them are cells."""
+        voted = vote_over_image(self._pred, thresholds)
+        same = voted.classes[self._own.true_index] == voted.classes[self._own.pred_index]
         areas_px = self.whole.pred.areas_px
-        return select_detections(pred, areas_px, self.own.keep(same), thresholds)
+        chosen = select_detections(voted, areas_px, self._own.keep(same), thresholds)
+        return voted.classes, chosen
 
 
 def _prepare(
     ground_truth: Sequence[CellInstances], predictions: Sequence[CellInstances]
 ) -> list[_Image]:
-    return [
-        _Image(whole, find_own_overlaps(whole.pred.cells, across_classes=True))
-        for whole in compare_all(ground_truth, predictions)
-    ]
+    return [_Image(whole) for whole in compare_all(ground_truth, predictions)]
 
 
-Selection = tuple[int, int, IntArray]
-"""Number of an image, the class it voted for (-1: no vote), and which detections are kept."""
+Selection = tuple[int, IntArray, IntArray]
+"""Number of an image, classes of its detections after the vote, and which of them are kept."""
 
 
 class _Search:
@@ -206,7 +199,7 @@ class _Search:
         self._sign = _sign(metric)
         # COCO's metrics rank the detections of all images: nothing of one image can be kept.
         self._scorer = None if find_metric(metric)[0].ranked else Scorer([metric])
-        self._known: dict[tuple[int, int, bytes], FloatArray] = {}
+        self._known: dict[tuple[int, bytes, bytes], FloatArray] = {}
 
     def fit(self, numbers: IntArray, start: DetectionThresholds) -> DetectionThresholds:
         """The best thresholds for some images; those of `start` where nothing is better.
@@ -266,28 +259,12 @@ class _Search:
         return self.metric_of(self.selections(numbers, thresholds))
 
     def selections(self, numbers: IntArray, thresholds: DetectionThresholds) -> list[Selection]:
-        return [self._select(int(k), thresholds) for k in numbers]
-
-    def _select(self, number: int, thresholds: DetectionThresholds) -> Selection:
-        image = self._images[number]
-        elected = vote_class(image.pred.scores, image.pred.classes, thresholds)
-        voted = -1 if elected is None else elected
-        return number, voted, image.select(self._classes(number, voted), thresholds)
-
-    def _classes(self, number: int, voted: int) -> IntArray:
-        """The classes of an image's detections after the vote, if there was one."""
-        classes = self._images[number].pred.classes
-        return classes if voted < 0 else np.full(len(classes), voted)
-
-    def _compared(self, selection: Selection) -> Comparison:
-        number, voted, kept = selection
-        image = self._images[number].whole
-        return image.with_classes(self._classes(number, voted)).select(pred=kept)
+        return [(k, *self._images[k].select(thresholds)) for k in numbers.tolist()]
 
     def metric_of(self, selections: Sequence[Selection]) -> float:
         """The metric over images of which certain detections are kept."""
         if self._scorer is None:
-            compared = Comparisons([self._compared(selection) for selection in selections])
+            compared = Comparisons([self._compare(*selection) for selection in selections])
             return compared.metrics([self._metric])[self._metric]
         return self._combine(self._rows(selections))
 
@@ -295,15 +272,17 @@ class _Search:
         assert self._scorer is not None
         return self._scorer.combine(rows)[self._metric]
 
+    def _compare(self, number: int, classes: IntArray, kept: IntArray) -> Comparison:
+        return self._images[number].whole.with_classes(classes).select(kept)
+
     def _rows(self, selections: Sequence[Selection]) -> FloatArray:
         """What the metric takes of each image, [I, W]; not measured again where it is known."""
         assert self._scorer is not None
         rows = []
-        for selection in selections:
-            number, voted, kept = selection
-            key = (number, voted, kept.tobytes())
+        for number, classes, kept in selections:
+            key = (number, classes.tobytes(), kept.tobytes())
             if key not in self._known:
-                image = self._compared(selection).within_classes
+                image = self._compare(number, classes, kept).within_classes
                 self._known[key] = self._scorer.measure(image)
             rows.append(self._known[key])
         return np.stack(rows)

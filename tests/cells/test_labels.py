@@ -8,6 +8,8 @@ import builders
 import numpy as np
 import pytest
 from cellseg.cells import labels as cl
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.runs import runs_to_boxes, runs_to_crops
 from cellseg.errors import LabelError
 from pycocotools import mask as coco_mask
 
@@ -17,6 +19,24 @@ SCENES = builders.all_scenes()
 def encode(bitmap: np.ndarray) -> dict[str, Any]:
     rle = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
     return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def ids_and_boxes(labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    ids, runs = cl.label_image_to_runs(labels)
+    return ids, runs_to_boxes(runs, len(ids), len(labels))
+
+
+def ids_crops_and_offsets(labels: Any) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    ids, runs = cl.label_image_to_runs(labels)
+    return ids, *runs_to_crops(runs, runs_to_boxes(runs, len(ids), len(labels)), len(labels))
+
+
+def decode(rle: dict[str, Any]) -> CellInstances:
+    return CellInstances.from_rles([rle], rle["size"])
+
+
+def encode_crop(crop: np.ndarray, offset_rc: tuple[int, int], image_hw: tuple[int, int]) -> Any:
+    return cl.crops_to_rles([crop.astype(bool)], [offset_rc], image_hw)[0]
 
 
 def random_label_images(count: int, seed: int) -> list[np.ndarray]:
@@ -34,7 +54,7 @@ def random_label_images(count: int, seed: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", SCENES)
 def test_cells_of_a_scene(name: str) -> None:
     scene = SCENES[name]
-    ids, boxes = cl.find_cells(scene.labels)
+    ids, boxes = ids_and_boxes(scene.labels)
     assert ids.tolist() == list(range(1, len(scene.masks) + 1))
     for label, (x0, y0, x1, y1) in zip(ids, boxes):
         rows, cols = np.nonzero(scene.labels == label)
@@ -42,7 +62,7 @@ def test_cells_of_a_scene(name: str) -> None:
 
 
 def test_boxes_by_hand() -> None:
-    ids, boxes = cl.find_cells(builders.touching().labels)
+    ids, boxes = ids_and_boxes(builders.touching().labels)
     assert ids.tolist() == [1, 2]
     assert boxes.tolist() == [[3, 4, 8, 10], [8, 4, 12, 10]]
     assert ids.dtype == boxes.dtype == np.int64
@@ -52,19 +72,18 @@ def test_rle_by_hand() -> None:
     # 3 rows, 2 columns; column-major the pixels are 0 1 1 | 1 0 0
     bitmap = np.array([[0, 1], [1, 0], [1, 0]])
     plain = {"size": [3, 2], "counts": [1, 3, 2]}
-    assert np.array_equal(cl.rle_to_bitmap(plain), bitmap)
+    assert np.array_equal(decode(plain).to_bitmaps()[0], bitmap)
     assert cl.bitmap_to_rle(bitmap) == {"size": [3, 2], "counts": "132"}
-    assert cl.rle_area(plain) == 3
-    crop, offset = cl.rle_to_crop(plain)
-    assert np.array_equal(crop, bitmap)
-    assert offset == (0, 0)
+    assert decode(plain).areas_px[0] == 3
+    assert np.array_equal(decode(plain).crops[0], bitmap)
+    assert decode(plain).offsets_rc.tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_way_agrees_with_pycocotools(seed: int) -> None:
     for labels in random_label_images(50, seed):
         ids, rles = cl.label_image_to_rles(labels)
-        crop_ids, crops, offsets = cl.label_image_to_crops(labels)
+        crop_ids, crops, offsets = ids_crops_and_offsets(labels)
         assert ids.tolist() == crop_ids.tolist() == sorted(set(labels.ravel().tolist()) - {0})
         assert cl.crops_to_rles(crops, offsets, labels.shape) == rles
         for label, rle, crop, offset in zip(ids, rles, crops, offsets):
@@ -73,11 +92,10 @@ def test_every_way_agrees_with_pycocotools(seed: int) -> None:
             assert cl.bitmap_to_rle(bitmap) == rle
             assert crop.any(axis=0)[[0, -1]].all()
             assert crop.any(axis=1)[[0, -1]].all()
-            decoded, decoded_offset = cl.rle_to_crop(rle)
-            assert np.array_equal(decoded, crop)
-            assert decoded_offset == tuple(offset)
-            assert np.array_equal(cl.rle_to_bitmap(rle), bitmap)
-            assert cl.rle_area(rle) == bitmap.sum()
+            assert np.array_equal(decode(rle).crops[0], crop)
+            assert decode(rle).offsets_rc[0].tolist() == list(offset)
+            assert np.array_equal(decode(rle).to_bitmaps()[0], bitmap)
+            assert decode(rle).areas_px[0] == bitmap.sum()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -94,8 +112,8 @@ def test_long_runs_and_bytes_and_lists_decode(seed: int) -> None:
     borders = np.flatnonzero(np.diff(flat, prepend=0)).tolist()
     runs = np.diff([0, *borders, flat.size]).tolist()
     for variant in (rle, as_bytes, {**rle, "counts": runs}):
-        assert np.array_equal(cl.rle_to_bitmap(variant), bitmap)
-        crop, (row, col) = cl.rle_to_crop(variant)
+        assert np.array_equal(decode(variant).to_bitmaps()[0], bitmap)
+        crop, (row, col) = decode(variant).crops[0], decode(variant).offsets_rc[0]
         assert crop.sum() == bitmap.sum()
         assert np.array_equal(bitmap[row : row + crop.shape[0], col : col + crop.shape[1]], crop)
 
@@ -104,30 +122,29 @@ def test_masks_without_pixels() -> None:
     empty = np.zeros((4, 6), bool)
     rle = cl.bitmap_to_rle(empty)
     assert rle == encode(empty)
-    crop, offset = cl.rle_to_crop(rle)
-    assert crop.shape == (0, 0)
-    assert offset == (0, 0)
-    assert cl.rle_area(rle) == 0
-    assert not cl.rle_to_bitmap(rle).any()
-    assert cl.crop_to_rle(np.zeros((0, 0)), (0, 0), (4, 6)) == rle
-    assert cl.crop_to_rle(np.zeros((2, 3)), (1, 1), (4, 6)) == rle
+    assert decode(rle).crops[0].shape == (0, 0)
+    assert decode(rle).offsets_rc.tolist() == [[0, 0]]
+    assert decode(rle).areas_px[0] == 0
+    assert not decode(rle).to_bitmaps()[0].any()
+    assert encode_crop(np.zeros((0, 0)), (0, 0), (4, 6)) == rle
+    assert encode_crop(np.zeros((2, 3)), (1, 1), (4, 6)) == rle
 
 
 def test_a_full_mask_and_crops_that_are_not_tight() -> None:
     full = np.ones((4, 6), bool)
-    assert cl.crop_to_rle(full, (0, 0), (4, 6)) == encode(full)
+    assert encode_crop(full, (0, 0), (4, 6)) == encode(full)
     loose = np.zeros((4, 6), bool)
     loose[1:4, 2:4] = True
-    assert cl.crop_to_rle(loose[:, 1:5], (0, 1), (4, 6)) == encode(loose)
+    assert encode_crop(loose[:, 1:5], (0, 1), (4, 6)) == encode(loose)
 
 
 def test_no_cells() -> None:
     for labels in (np.zeros((3, 5), np.uint8), np.zeros((0, 5), np.uint16)):
-        ids, crops, offsets = cl.label_image_to_crops(labels)
+        ids, crops, offsets = ids_crops_and_offsets(labels)
         assert ids.shape == (0,)
         assert crops == []
         assert offsets.shape == (0, 2)
-        assert cl.find_cells(labels)[1].shape == (0, 4)
+        assert ids_and_boxes(labels)[1].shape == (0, 4)
         assert cl.label_image_to_rles(labels)[1] == []
         assert cl.relabel_sequential(labels)[1].shape == (0,)
     assert cl.crops_to_rles([], [], (3, 5)) == []
@@ -136,7 +153,7 @@ def test_no_cells() -> None:
 
 def test_more_labels_than_uint16_holds() -> None:
     labels = builders.labels_beyond_uint16()
-    ids, crops, offsets = cl.label_image_to_crops(labels)
+    ids, crops, offsets = ids_crops_and_offsets(labels)
     assert len(ids) == 66_000
     drawn = cl.crops_to_label_image(crops, offsets, labels.shape)
     assert drawn.dtype == np.uint32
@@ -149,10 +166,10 @@ def test_more_labels_than_uint16_holds() -> None:
 def test_huge_labels_need_no_table_up_to_them() -> None:
     labels = np.zeros((4, 5), np.uint64)
     labels[1, 1:3], labels[3, 4] = 2**40, 7
-    ids, boxes = cl.find_cells(labels)
+    ids, boxes = ids_and_boxes(labels)
     assert ids.tolist() == [7, 2**40]
     assert boxes.tolist() == [[4, 3, 5, 4], [1, 1, 3, 2]]
-    _, crops, _ = cl.label_image_to_crops(labels)
+    _, crops, _ = ids_crops_and_offsets(labels)
     assert [int(crop.sum()) for crop in crops] == [1, 2]
 
 
@@ -176,7 +193,7 @@ def test_precedence_where_cells_overlap() -> None:
 
 
 def test_boolean_label_image_is_one_cell() -> None:
-    ids, boxes = cl.find_cells(builders.with_hole().masks[0])
+    ids, boxes = ids_and_boxes(builders.with_hole().masks[0])
     assert ids.tolist() == [1]
     assert boxes.tolist() == [[4, 4, 13, 13]]
 
@@ -191,7 +208,7 @@ def test_boolean_label_image_is_one_cell() -> None:
 )
 def test_what_is_no_label_image(labels: np.ndarray, says: str) -> None:
     with pytest.raises(LabelError, match=says):
-        cl.find_cells(labels)
+        ids_and_boxes(labels)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +217,7 @@ def test_what_is_no_label_image(labels: np.ndarray, says: str) -> None:
 )
 def test_crop_beyond_the_image(crop: np.ndarray, offset: tuple[int, int]) -> None:
     with pytest.raises(LabelError, match="beyond the image"):
-        cl.crop_to_rle(crop, offset, (4, 6))
+        encode_crop(crop, offset, (4, 6))
     with pytest.raises(LabelError, match="beyond the image"):
         cl.crops_to_label_image([crop.astype(bool)], [offset], (4, 6))
 
@@ -227,7 +244,7 @@ def test_crops_and_offsets_pair_up() -> None:
 )
 def test_what_is_no_rle(rle: Any) -> None:
     with pytest.raises(LabelError, match="RLE"):
-        cl.rle_to_crop(rle)
+        CellInstances.from_rles([rle], (3, 2))
 
 
 def test_bitmap_of_another_dimension() -> None:
@@ -236,5 +253,6 @@ def test_bitmap_of_another_dimension() -> None:
 
 
 def test_box_of_an_rle() -> None:
-    assert cl.rle_to_box(cl.bitmap_to_rle(builders.two_pieces().masks[0])) == (2, 2, 24, 15)
-    assert cl.rle_to_box(cl.bitmap_to_rle(np.zeros((3, 3)))) == (0, 0, 0, 0)
+    pieces = decode(cl.bitmap_to_rle(builders.two_pieces().masks[0]))
+    assert pieces.boxes_xyxy.tolist() == [[2, 2, 24, 15]]
+    assert decode(cl.bitmap_to_rle(np.zeros((3, 3)))).boxes_xyxy.tolist() == [[0, 0, 0, 0]]

@@ -87,11 +87,11 @@ def read(classes: tuple[str, ...], **options: Any) -> list[Any]:
 
 def test_as_a_dataset() -> None:
     records = read(("a", "b", "c"), types=3, one_type_per_image=True)
-    names = [{cell.class_name for cell in record.cells} for record in records]
+    classes = [set(record.cells.classes.tolist()) for record in records]
     assert len(records) == 3
-    assert all(len(of_image) == 1 for of_image in names)
+    assert all(len(of_image) == 1 for of_image in classes)
     mixed = read(("a", "b", "c"), types=3, num_cells=9)
-    assert {cell.class_name for record in mixed for cell in record.cells} == {"a", "b", "c"}
+    assert {number for record in mixed for number in record.cells.classes.tolist()} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

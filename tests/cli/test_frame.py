@@ -10,6 +10,7 @@ import pytest
 from cellseg.cli import command_names, main, parse_command, run_command
 from cellseg.cli._parser import CommandParser, split_off_overrides
 from cellseg.errors import DatasetError
+from cellseg.io import FORMATS
 from commands import REPOSITORY, run_program
 
 COMMANDS = ["convert", "evaluate", "find-lr", "info", "inspect", "predict", "preview", "report"]
@@ -151,3 +152,19 @@ def test_the_flags_of_detectron2s_parser() -> None:
 def test_a_parser_of_its_own_shows_the_description_as_it_is() -> None:
     parser = CommandParser("First.\n\n    an example   line\n", "cellseg x")
     assert "    an example   line" in parser.format_help()
+
+
+def test_a_plugin_that_is_missing_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--predictions", "a", "--ground-truth", "b", "--plugin", "no_such.py"]
+    assert run_command("evaluate", words) == 1
+    assert "PluginError: plug-in 'no_such.py' not found" in capsys.readouterr().err
+
+
+def test_a_plugin_is_known_before_choices_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "a_format_of_a_test.py"
+    file.write_text("from cellseg.io import FORMATS\nFORMATS['x'] = FORMATS['coco_json']\n")
+    words = ["--from", "x", "--to", "x", "--input", "a", "--split", "b", "--output", "c"]
+    try:
+        assert parse_command("convert", [*words, f"--plugin={file}"]).source == "x"
+    finally:
+        FORMATS.pop("x", None)

@@ -95,10 +95,12 @@ def test_training_and_prediction_from_an_empty_folder(
     folder = tmp_path / "empty"
     folder.mkdir()
     small = [*tiny_training, "OUTPUT_DIR", "run"]
-    config = ("--config-file", "quick_start.yaml")
+    (folder / "mine.yaml").write_text("SEED: 7\n")
+    config = ("--config-file", "quick_start.yaml", "mine.yaml")
     log = run_installed(installed, folder, "train", *config, *small)
     assert "Device: cpu (" in log
     assert (folder / "run" / "model_final.pth").is_file()
+    assert "SEED: 7\n" in (folder / "run" / "config.yaml").read_text()
     metrics = [json.loads(line) for line in (folder / "run/metrics.json").read_text().splitlines()]
     assert any("cell_iou/ap_dsb" in line for line in metrics)
 

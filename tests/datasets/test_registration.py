@@ -13,7 +13,6 @@ import builders
 import numpy as np
 import pytest
 from cell_records import make_record
-from cellseg.cells.labels import rle_to_bitmap
 from cellseg.datasets import registration
 from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.datasets.registration import (
@@ -25,6 +24,7 @@ from cellseg.datasets.registration import (
 from cellseg.errors import DatasetError
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
 
 SCENES = builders.all_scenes()
 
@@ -76,7 +76,7 @@ def test_registered_dicts_and_metadata(tmp_path: Path, datasets: Path, name: str
     assert cell["bbox"] == [3, 4, 8, 10]
     assert cell["bbox_mode"] == BoxMode.XYXY_ABS
     assert cell["iscrowd"] == 0
-    assert np.array_equal(rle_to_bitmap(cell["segmentation"]), SCENES["touching"].masks[0])
+    assert np.array_equal(coco_mask.decode(cell["segmentation"]), SCENES["touching"].masks[0])
     assert empty["annotations"] == []
     metadata = MetadataCatalog.get(f"{name}_train")
     assert metadata.thing_classes == ["round", "long"]

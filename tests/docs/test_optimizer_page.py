@@ -10,12 +10,11 @@ import pytest
 import torch
 from cellseg import load_config
 from cellseg.cli import parse_command
-from cellseg.config import KEYS
 from cellseg.engine.non_finite import StepInputs, random_state, stop_training
 from cellseg.engine.trainer import CellTrainer
 from cellseg.errors import TrainingError
 from detectron2.utils.events import EventStorage
-from pages import REPOSITORY, Page
+from pages import Page
 
 PAGE = Page("docs/optimizer.md")
 
@@ -37,14 +36,6 @@ def test_the_config_loads_and_the_command_takes_it(
     assert command == "cellseg find-lr --config-file careful.yaml"
     found = parse_command("find-lr", command.split()[2:])
     assert (found.lowest, found.highest, found.iterations) == (1e-6, 1.0, 100)
-
-
-def test_every_key_is_in_the_table_with_its_default() -> None:
-    keys = [key for key in KEYS.values() if key.name.startswith(("SOLVER.", "DETERMINISTIC"))]
-    text = (REPOSITORY / "docs/optimizer.md").read_text("utf-8")
-    for key, default in ((each.name, each.default) for each in keys):
-        shown = f"`{default}`" if isinstance(default, (str, list)) else str(default)
-        assert f"| `{key}` | {shown} |" in text
 
 
 def test_a_saved_iteration_gives_the_same_losses_again(

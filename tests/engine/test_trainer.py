@@ -11,8 +11,9 @@ import torch
 from cellseg import load_config
 from cellseg.engine import AtomicWrites, CellTrainer
 from cellseg.errors import CheckpointError
+from cellseg.evaluation.coco_evaluator import DenseCOCOEvaluator
 from detectron2.config import CfgNode
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -86,5 +87,5 @@ def test_evaluators_stand_side_by_side(cfg: CfgNode) -> None:
     assert isinstance(without, DatasetEvaluators)
     assert len(without._evaluators) == 2
     coco = without._evaluators[0]
-    assert isinstance(coco, COCOEvaluator)
-    assert coco._max_dets_per_image == [1, 10, cfg.TEST.DETECTIONS_PER_IMAGE]
+    assert isinstance(coco, DenseCOCOEvaluator)
+    assert coco.max_detections == cfg.TEST.DETECTIONS_PER_IMAGE

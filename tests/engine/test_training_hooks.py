@@ -226,7 +226,7 @@ def test_only_the_main_process_draws_and_records(
         ({"PATIENCE": -1}, "PATIENCE is -1; expected a whole number"),
         ({"EMA_DECAY": 1.0}, "EMA_DECAY is 1.0; expected 0"),
         ({"BEST_MODE": "most"}, "'max' or 'min'"),
-        ({"PATIENCE": 3}, "BEST_METRIC to name a figure"),
+        ({"PATIENCE": 3}, "BEST_METRIC to name a metric"),
         ({"BEST_METRIC": "cell_iou/ap_dsb"}, "hooked_val/cell_iou/ap_dsb"),
         ({"BEST_METRIC": "hooked_val/cell_iou/ap_dbs"}, "did you mean cell_iou/ap_dsb"),
         ({"BEST_METRIC": "hooked_val/cel_iou/ap_dsb"}, "did you mean cell_iou/ap_dsb"),

@@ -228,19 +228,6 @@ def test_all_problems_are_named_at_once() -> None:
     assert "GAMMA.PROB is 7.0; expected 0 to 1" in str(caught.value)
 
 
-def test_the_page_names_every_key_with_its_default() -> None:
-    text = (REPOSITORY / "docs" / "augmentation.md").read_text("utf-8")
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
-    told = {row[1].strip(" `"): row[2].strip() for row in rows}
-    known = {
-        f"{name}.{key}": str(value)
-        for name, own in find_switches(_config().CELLSEG.AUGMENTATION).items()
-        for key, value in own.items()
-        if key != "ENABLED"
-    }
-    assert told == known | {"EXTRA": "[]"}
-
-
 def test_the_fragment_of_the_page_builds() -> None:
     text = (REPOSITORY / "docs" / "augmentation.md").read_text("utf-8")
     fragment = text.split("```yaml\n")[1].split("```")[0]
