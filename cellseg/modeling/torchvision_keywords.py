@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from cellseg.names import find_near_names
 from detectron2.config import CfgNode, get_cfg
 
 # torchvision's keyword -> the key of Detectron2 that means the same.
@@ -166,5 +166,5 @@ def _apply_keywords(cfg: CfgNode, settings: dict[str, Any]) -> None:
 def _hint(name: str) -> str:
     if name in FOREIGN_MODULES:
         return ": a module of torchvision does not fit Detectron2's model; see docs/custom_head.md"
-    near = difflib.get_close_matches(name, KEYWORDS, n=1)
+    near = find_near_names(name, KEYWORDS, count=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
@@ -14,6 +13,7 @@ import torch
 from cellseg.engine.hooks.schedule import AfterEvaluation
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
+from cellseg.names import find_near_names
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -123,7 +123,7 @@ class BestCheckpoint(AfterEvaluation):
             for name, is_noisy in storage.smoothing_hints().items()
             if not is_noisy and latest[name][1] == storage.iter and name not in _NO_FIGURES
         )
-        near = difflib.get_close_matches(self.metric, figures, n=3)
+        near = find_near_names(self.metric, figures)
         return collect_problems(
             f"CELLSEG.TRAIN.BEST_METRIC is {self.metric!r}, which the evaluation does not compute; "
             "it computes",
