@@ -31,3 +31,8 @@ def test_the_hard_algebra_has_examples() -> None:
     for name in ("run_lengths", "runs", "polygons"):
         module = importlib.import_module(f"cellseg.cells.{name}")
         assert doctest.testmod(module).attempted >= 4
+
+
+def test_the_example_of_roi_align_on_six_cells() -> None:
+    module = pytest.importorskip("detectron2.layers.cpu_roi_align", reason="Detectron2 has none")
+    assert doctest.testmod(module) == (0, 5)

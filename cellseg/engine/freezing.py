@@ -102,13 +102,13 @@ class FreezeSchedule(HookBase):
         changes = [part for part in self.parts if part.is_due(iteration) != part.frozen]
         for part in changes:
             part.set_frozen(not part.frozen)
-            self._log(part, iteration)
+            self._log_change(part, iteration)
         for part in self.parts:
             part.keep_statistics()
         return bool(changes)
 
     @staticmethod
-    def _log(part: FrozenPart, iteration: int) -> None:
+    def _log_change(part: FrozenPart, iteration: int) -> None:
         size = sum(parameter.numel() for parameter in part.parameters)
         if not part.frozen:
             logger.info(

@@ -150,7 +150,9 @@ def find_learning_rate(
             except (TrainingError, FloatingPointError) as error:
                 if number == 0:
                     raise
-                logger.info("The loss is not finite any more at %.2g: %s", rate, _first(error))
+                logger.info(
+                    "The loss is not finite any more at %.2g: %s", rate, _first_line_of(error)
+                )
                 diverges_at = float(rate)
                 break
             losses.append(storage.latest()["total_loss"][0])
@@ -163,7 +165,7 @@ def find_learning_rate(
     return LearningRateSweep(rates[: len(losses)], np.array(losses), diverges_at)
 
 
-def _first(error: Exception) -> str:
+def _first_line_of(error: Exception) -> str:
     return " ".join(str(error).splitlines()[:2])
 
 

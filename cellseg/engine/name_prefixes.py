@@ -33,7 +33,9 @@ def match_prefixes(key: str, prefixes: Iterable[str], names: Iterable[str]) -> d
         if matching:
             found[name] = matching[-1]
     problems = [
-        f"{prefix!r}; {_near(prefix, known)}" for prefix in sorted(wanted) if prefix not in known
+        f"{prefix!r}; {_nearest_names(prefix, known)}"
+        for prefix in sorted(wanted)
+        if prefix not in known
     ]
     if problems:
         raise ConfigError(collect_problems(f"{key} names no parameter of the model with", problems))
@@ -46,7 +48,7 @@ def beginnings(name: str) -> list[str]:
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _near(prefix: str, known: Iterable[str]) -> str:
+def _nearest_names(prefix: str, known: Iterable[str]) -> str:
     near = find_near_names(prefix, known, likeness=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"

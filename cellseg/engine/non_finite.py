@@ -81,7 +81,7 @@ def stop_training(
         TrainingError: always.
     """
     model = getattr(model, "module", model)
-    mine = _describe(inputs, reason, losses)
+    mine = _describe_stop(inputs, reason, losses)
     if output_dir is not None:
         folder = (
             Path(output_dir) / FOLDER / f"iteration_{inputs.iteration:07d}_rank{comm.get_rank()}"
@@ -92,7 +92,7 @@ def stop_training(
     raise TrainingError("\n".join([f"Iteration {inputs.iteration}:", *everyone, _ADVICE]))
 
 
-def _describe(inputs: StepInputs, reason: str, losses: Mapping[str, float]) -> str:
+def _describe_stop(inputs: StepInputs, reason: str, losses: Mapping[str, float]) -> str:
     files = [str(image.get("file_name", "an image without a name")) for image in inputs.images]
     more = f", and {len(files) - _MOST_FILES} more" if len(files) > _MOST_FILES else ""
     who = f"process {comm.get_rank()}: " if comm.get_world_size() > 1 else ""
@@ -102,14 +102,14 @@ def _describe(inputs: StepInputs, reason: str, losses: Mapping[str, float]) -> s
 
 def _try_to_write(folder: Path, *arguments: Any) -> str:
     try:
-        _write(folder, *arguments)
+        _write_step(folder, *arguments)
     except Exception as error:  # whatever it is: the reason of the stop is what has to be told
         logger.exception("%s could not be written", folder)
         return f"The batch could not be saved: {error}."
     return f"Saved in {folder}."
 
 
-def _write(
+def _write_step(
     folder: Path,
     inputs: StepInputs,
     model: nn.Module,

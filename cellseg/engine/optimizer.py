@@ -33,12 +33,12 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     Raises:
         ConfigError: LR_FACTORS names no parameter; LAYER_DECAY meets no stage that it knows.
     """
-    optimizer = _build(cfg, model, learning_rate_factors(cfg, model))
+    optimizer = _build_optimizer(cfg, model, learning_rate_factors(cfg, model))
     logger.info("Parameter groups:\n%s", describe_groups(model, optimizer))
     return optimizer
 
 
-def _build(
+def _build_optimizer(
     cfg: CfgNode, model: torch.nn.Module, factors: Mapping[str, float]
 ) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
@@ -117,7 +117,7 @@ def describe_groups(model: torch.nn.Module, optimizer: torch.optim.Optimizer) ->
             len(group["params"]),
             f"{group['lr']:g}",
             f"{group['weight_decay']:g}",
-            _shorten(_common_names(group_of, number)),
+            _shorten_names(_common_names(group_of, number)),
         )
         for number, group in enumerate(optimizer.param_groups)
     ]
@@ -139,7 +139,7 @@ def _common_names(group_of: Mapping[str, int], number: int) -> list[str]:
     return list(dict.fromkeys(shortest))
 
 
-def _shorten(names: list[str]) -> str:
+def _shorten_names(names: list[str]) -> str:
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return "parts of " + ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))

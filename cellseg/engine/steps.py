@@ -87,7 +87,7 @@ class CellStep(SimpleTrainer):
         self.optimizer.zero_grad()
         losses = self._add_gradients(inputs)
         self.after_backward()
-        known = self._check(losses, inputs)
+        known = self._check_finite(losses, inputs)
         self._write_metrics(
             {name: torch.tensor(each) for name, each in known.items()}, data_seconds
         )
@@ -114,7 +114,7 @@ class CellStep(SimpleTrainer):
             with mixed_precision(self.device.type, self.precision):
                 losses = self.model(part)
         except FloatingPointError as error:  # Detectron2's proposals, before there is a loss
-            self._stop(inputs, str(error), {}, together=comm.get_world_size() == 1)
+            self._stop_training(inputs, str(error), {}, together=comm.get_world_size() == 1)
         return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
 
     def _exchange_gradients(self, now: bool) -> Any:
@@ -123,7 +123,9 @@ class CellStep(SimpleTrainer):
             return nullcontext()
         return self.model.no_sync()
 
-    def _check(self, losses: Mapping[str, torch.Tensor], inputs: StepInputs) -> dict[str, float]:
+    def _check_finite(
+        self, losses: Mapping[str, torch.Tensor], inputs: StepInputs
+    ) -> dict[str, float]:
         """The losses as numbers.
 
         All processes stop if one has to, since none could go on alone.
@@ -136,7 +138,7 @@ class CellStep(SimpleTrainer):
         known = dict(zip(losses, numbers))
         if not finite:
             reason = find_not_finite(known, norm) or "another process found what is not finite"
-            self._stop(inputs, reason, known)
+            self._stop_training(inputs, reason, known)
         return known
 
     def _gradient_norm(self) -> torch.Tensor:
@@ -146,7 +148,7 @@ class CellStep(SimpleTrainer):
             return torch.zeros((), dtype=torch.float64, device=self.device)
         return torch.stack(torch._foreach_norm(gradients)).norm().double()
 
-    def _stop(
+    def _stop_training(
         self,
         inputs: StepInputs,
         reason: str,

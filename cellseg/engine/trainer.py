@@ -78,7 +78,7 @@ class CellTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluators:
-        """COCO's AP, the IoU figures (`cell_iou`), pictures, and CELLSEG.TEST.EVALUATORS.
+        """COCO's AP, the IoU metrics (`cell_iou`), pictures, and CELLSEG.TEST.EVALUATORS.
 
         Args:
             output_folder: where they write; `<OUTPUT_DIR>/inference/<dataset_name>` by default,
@@ -112,7 +112,7 @@ class CellTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:
         """Detectron2's evaluation, then OUTPUT_DIR/report.html if CELLSEG.TEST.REPORT says so.
 
-        A report that cannot be written is a warning: the figures are there without it.
+        A report that cannot be written is a warning: the metrics are there without it.
         """
         results = super().test(cfg, model, evaluators)
         if cfg.CELLSEG.TEST.REPORT and comm.is_main_process():
@@ -127,10 +127,10 @@ class CellTrainer(DefaultTrainer):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, dict[str, float]]:
-        """Evaluate `AugmentedRCNN`: on several versions of every test image, as TEST.AUG says.
+        """Evaluate `AugmentedRCNN`: on several views of every test image, as TEST.AUG says.
 
         Returns:
-            The figures of `test`, with "_TTA" behind the name of each task (of each data set where
+            The metrics of `test`, with "_TTA" behind the name of each task (of each data set where
             there are several). Files go to `<OUTPUT_DIR>/inference_TTA/<dataset_name>`.
         """
         evaluators = [
@@ -138,7 +138,7 @@ class CellTrainer(DefaultTrainer):
             for name in cfg.DATASETS.TEST
         ]
         results = super().test(cfg, AugmentedRCNN(cfg, model), evaluators)
-        return {f"{name}_TTA": figures for name, figures in results.items()}
+        return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks and those of CELLSEG.TRAIN; checkpoints are whole or not there."""
@@ -185,7 +185,7 @@ class CellTrainer(DefaultTrainer):
         """Train to SOLVER.MAX_ITER, or as long as CELLSEG.TRAIN.PATIENCE lets it.
 
         Returns:
-            The figures of the last evaluation by task ("bbox", "segm", "cell_iou"); by dataset
+            The metrics of the last evaluation by task ("bbox", "segm", "cell_iou"); by dataset
             name first where there are several test sets; empty where nothing was evaluated.
         """
         stopped = False

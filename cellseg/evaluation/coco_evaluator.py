@@ -65,10 +65,9 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         max_detections: int = 100,
         distributed: bool = True,
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
         self.max_detections = max_detections
         self._dataset_name = dataset_name
-        self._classes = list(metadata.get("thing_classes") or ())
+        self._classes = list(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
         # Class number of each category id in the truth and in the results file; it has to be in
         # the metadata before the truth is converted.
         self._class_numbers = category_ids_of(dataset_name)
@@ -124,7 +123,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
     def _compare(self, key: ImageKey, cells: CellInstances | None) -> dict[str, Comparison]:
         """The comparison of each task, with boxes and areas as they were annotated."""
         image, annotations = self._truth.imgs[key], self._truth.imgToAnns[key]
-        image_hw = image["height"], image["width"]
+        image_hw = (image["height"], image["width"])
         true = CellInstances.from_rles(
             [self._truth.annToRLE(one) for one in annotations],
             image_hw,
@@ -156,8 +155,8 @@ class DenseCOCOEvaluator(DatasetEvaluator):
                 return OrderedDict()
         found = {key: image for part in parts for key, image in part.items()}
         entries = [entry for of_image, _ in found.values() for entry in of_image]
-        path, ids = self._output_dir / RESULTS_FILE, self._category_ids()
-        write_entries(path, entries, self._classes, ids)
+        path = self._output_dir / RESULTS_FILE
+        write_entries(path, entries, self._classes, self._category_ids())
         if not entries:
             logger.warning("COCO's metrics of %s: nothing was detected", self._dataset_name)
         compared = [

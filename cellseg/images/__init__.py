@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from cellseg.images.channels import ImageStack, select_image
 from cellseg.images.microscopes import MICROSCOPE_PACKAGES
-from cellseg.images.model_input import (
-    ImageInput,
-    prepare_model_input,
-    read_input_image,
-    read_model_input,
-    to_model_input,
-)
+from cellseg.images.model_input import ImageInput, to_model_input
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
     channel_percentiles,
@@ -34,12 +28,9 @@ __all__ = [
     "ImageStack",
     "channel_percentiles",
     "normalize_image",
-    "prepare_model_input",
     "read_image",
     "read_image_hw",
-    "read_input_image",
     "read_label_image",
-    "read_model_input",
     "select_image",
     "to_model_input",
 ]

@@ -85,7 +85,7 @@ def select_image(
     """
     channel_axes = _find_channel_axes(stack, bool(channels), page)
     numbers = _channel_numbers(stack, channel_axes, channels)
-    others = [at for at in _stacked(stack) if at not in channel_axes]
+    others = [at for at in _stacked_axes(stack) if at not in channel_axes]
     depth = _find_depth(stack, others) if projection == "max" else []
     fixed = _page_index(stack, [at for at in others if at not in depth], page)
     levels = (
@@ -95,7 +95,7 @@ def select_image(
     return reduce(np.maximum, levels)
 
 
-def _stacked(stack: ImageStack) -> list[int]:
+def _stacked_axes(stack: ImageStack) -> list[int]:
     return [at for at, axis in enumerate(stack.axes) if axis not in "YX"]
 
 
@@ -104,7 +104,7 @@ def _find_channel_axes(stack: ImageStack, wanted: bool, page: int) -> list[int]:
     unnamed = [at for at, axis in enumerate(stack.axes) if axis in _UNNAMED_AXES]
     if named or not wanted or not unnamed:
         return named
-    return unnamed[-1:] if page < 0 or len(_stacked(stack)) > 1 else []
+    return unnamed[-1:] if page < 0 or len(_stacked_axes(stack)) > 1 else []
 
 
 def _channel_numbers(
@@ -157,7 +157,8 @@ def _page_index(stack: ImageStack, positions: Sequence[int], page: int) -> dict[
     if page < 0 and count > 1:
         raise ImageReadError(
             f"expected one page; {stack.found}: {count} pages ({stack.describe(positions)}). "
-            f"Choose one, 0 to {count - 1}, with CELLSEG.INPUT.PAGE" + _advice(stack, positions)
+            f"Choose one, 0 to {count - 1}, with CELLSEG.INPUT.PAGE"
+            + _advice_on_axes(stack, positions)
         )
     if page >= count:
         pages = f"pages 0 to {count - 1}" if count > 1 else "page 0 only"
@@ -166,7 +167,7 @@ def _page_index(stack: ImageStack, positions: Sequence[int], page: int) -> dict[
     return dict(zip(positions, map(int, index)))
 
 
-def _advice(stack: ImageStack, positions: Sequence[int]) -> str:
+def _advice_on_axes(stack: ImageStack, positions: Sequence[int]) -> str:
     letters = {stack.axes[at] for at in positions}
     advice = ""
     if "Z" in letters or (len(positions) == 1 and letters <= set(_UNNAMED_AXES)):

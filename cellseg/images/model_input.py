@@ -131,18 +131,3 @@ def to_model_input(image: NDArray[Any], image_format: str = "BGR") -> NDArray[An
     ordered = rgb[..., ::-1] if image_format == "BGR" else rgb
     dtype = np.uint8 if image.dtype == np.uint8 else np.float32
     return np.require(ordered, dtype, ["C", "W"])
-
-
-def read_input_image(path: str | Path, cfg: Any) -> NDArray[Any]:
-    """The page and channels that a config chooses, [H, W] or [H, W, C], values as stored."""
-    return ImageInput.from_config(cfg).read(path)
-
-
-def prepare_model_input(image: NDArray[Any], cfg: Any) -> NDArray[Any]:
-    """An image as `read_input_image` returns it, as the model takes it, [H, W, 3]."""
-    return ImageInput.from_config(cfg).prepare(image)
-
-
-def read_model_input(path: str | Path, cfg: Any) -> NDArray[Any]:
-    """Read a file as the model takes it, [H, W, 3]; see `ImageInput`."""
-    return ImageInput.from_config(cfg).read_model_input(path)

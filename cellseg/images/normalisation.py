@@ -53,7 +53,7 @@ def normalize_image(
     for number in range(planes.shape[-1]):
         plane = planes[..., number]
         low, high = value_range if mode == "range" else _plane_limits(plane, mode, limits)
-        stretched[..., number] = _stretch(plane, float(low), float(high))
+        stretched[..., number] = _stretch_plane(plane, float(low), float(high))
     return stretched.reshape(image.shape)
 
 
@@ -103,17 +103,19 @@ def _ordered_values(channel: NDArray[Any], ranks: NDArray[np.int64]) -> Floats:
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
         counts = np.bincount(_from_zero(values)).cumsum()
         levels = np.searchsorted(counts, ranks, side="right")
-        return (levels + _least(values.dtype)).astype(np.float64)
+        return (levels + _least_value(values.dtype)).astype(np.float64)
     return np.partition(values, np.unique(ranks))[ranks].astype(np.float64)
 
 
-def _least(dtype: np.dtype[Any]) -> int:
+def _least_value(dtype: np.dtype[Any]) -> int:
     return int(np.iinfo(dtype).min)
 
 
 def _from_zero(values: NDArray[Any]) -> NDArray[Any]:
     """Integers of up to 16 bits, moved to begin at 0."""
-    return values if values.dtype.kind == "u" else values.astype(np.intp) - _least(values.dtype)
+    return (
+        values if values.dtype.kind == "u" else values.astype(np.intp) - _least_value(values.dtype)
+    )
 
 
 def _plane_limits(plane: NDArray[Any], mode: str, limits: Sequence[float]) -> tuple[float, float]:
@@ -124,15 +126,15 @@ def _plane_limits(plane: NDArray[Any], mode: str, limits: Sequence[float]) -> tu
     return float(plane.min()), float(plane.max())
 
 
-def _stretch(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+def _stretch_plane(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
     if plane.dtype.kind not in "iu" or plane.dtype.itemsize > 2:
-        return _scale(plane.astype(np.float64), low, high)
-    least, greatest = _least(plane.dtype), int(np.iinfo(plane.dtype).max)
-    table = _scale(np.arange(least, greatest + 1, dtype=np.float64), low, high)
+        return _scale_values(plane.astype(np.float64), low, high)
+    least, greatest = _least_value(plane.dtype), int(np.iinfo(plane.dtype).max)
+    table = _scale_values(np.arange(least, greatest + 1, dtype=np.float64), low, high)
     return table[_from_zero(plane)]
 
 
-def _scale(values: Floats, low: float, high: float) -> NDArray[np.float32]:
+def _scale_values(values: Floats, low: float, high: float) -> NDArray[np.float32]:
     """Works in `values`, which are lost."""
     values -= low
     values /= high - low if high > low else 1

@@ -31,13 +31,13 @@ def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
         path: file.
         palette_mode: "RGB" for the colours of a palette image, "P" for the indices.
     """
-    with _identify(path) as picture:
+    with _open_with_pillow(path) as picture:
         frames = 1 if picture.format == "MPO" else int(getattr(picture, "n_frames", 1))
 
         def read_frame(index: tuple[int, ...]) -> NDArray[Any]:
             if index:
                 picture.seek(index[0])
-            return _decode(picture, path, palette_mode)
+            return _decode_picture(picture, path, palette_mode)
 
         if frames > 1:
             shape = read_frame((0,)).shape
@@ -50,7 +50,7 @@ def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
 @contextmanager
 def open_jpeg2000(path: Path) -> Iterator[ImageStack]:
     """A JPEG 2000 file, through imagecodecs: Pillow keeps 8 bits of its colours."""
-    with _identify(path, ("JPEG2000",)):  # refuses what claims to be too large
+    with _open_with_pillow(path, ("JPEG2000",)):  # refuses what claims to be too large
         pass
     try:
         import imagecodecs
@@ -63,7 +63,7 @@ def open_jpeg2000(path: Path) -> Iterator[ImageStack]:
 
 def read_picture_hw(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> tuple[int, int]:
     """Height and width from the header, after the turn that a JPEG's orientation asks for."""
-    with _identify(path, formats) as picture:
+    with _open_with_pillow(path, formats) as picture:
         width, height = picture.size
         is_turned = picture.format in _WITH_ORIENTATION and (
             picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
@@ -71,7 +71,7 @@ def read_picture_hw(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> t
         return (width, height) if is_turned else (height, width)
 
 
-def _identify(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> Image.Image:
+def _open_with_pillow(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> Image.Image:
     return Image.open(path, formats=formats)
 
 
@@ -80,7 +80,7 @@ def _stack_of(image: NDArray[Any]) -> ImageStack:
     return ImageStack("YXS"[: image.ndim], image.shape, lambda _: image, has_alpha=has_alpha)
 
 
-def _decode(picture: Image.Image, path: Path, palette_mode: str) -> NDArray[Any]:
+def _decode_picture(picture: Image.Image, path: Path, palette_mode: str) -> NDArray[Any]:
     picture.load()
     if picture.format == "PNG" and _png_depth_and_colour(path)[0] == 16:
         is_grey = picture.mode.startswith("I")

@@ -58,8 +58,8 @@ def read_image(
         ImageReadError: missing, truncated, no image, not finite, implausibly large, in need of a
             package, or of more pages or channels than chosen.
     """
-    with _open(path) as stack:
-        return _finish(select_image(stack, channels, page, projection))
+    with _open_image(path) as stack:
+        return _checked_pixels(select_image(stack, channels, page, projection))
 
 
 def read_label_image(path: str | Path) -> NDArray[Any]:
@@ -68,11 +68,11 @@ def read_label_image(path: str | Path) -> NDArray[Any]:
     Raises:
         ImageReadError: as `read_image`, or the file has several channels or no integers.
     """
-    with _open(path, palette_mode="P") as stack:
+    with _open_image(path, palette_mode="P") as stack:
         planes = math.prod(stack.shape) // math.prod(stack.image_hw)
         if planes > 1 + stack.has_alpha:
             raise ImageReadError(f"a label image has one page of one channel; {stack.found}")
-        labels = _finish(select_image(stack))
+        labels = _checked_pixels(select_image(stack))
         if labels.dtype.kind not in "iu":
             raise ImageReadError(f"a label image has integers; found {labels.dtype}")
         return labels
@@ -86,21 +86,26 @@ def read_image_hw(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageReadError: missing, no image, or several that are no stack.
     """
-    with _explain(path) as file:
-        kind = _identify(file)
+    with _explaining_errors(path) as file:
+        kind = _identify_format(file)
         if kind in _PICTURE_FORMATS:
             return read_picture_hw(file, _PICTURE_FORMATS[kind])
-        with _opener(file, kind) as stack:
+        with _opener_of(file, kind) as stack:
             return stack.image_hw
 
 
 @contextmanager
-def _open(path: str | Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
-    with _explain(path) as file, _opener(file, _identify(file), palette_mode) as stack:
+def _open_image(path: str | Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
+    with (
+        _explaining_errors(path) as file,
+        _opener_of(file, _identify_format(file), palette_mode) as stack,
+    ):
         yield stack
 
 
-def _opener(file: Path, kind: str, palette_mode: str = "RGB") -> AbstractContextManager[ImageStack]:
+def _opener_of(
+    file: Path, kind: str, palette_mode: str = "RGB"
+) -> AbstractContextManager[ImageStack]:
     if kind == "tiff":
         return open_tiff(file)
     if kind == "jpeg2000":
@@ -110,7 +115,7 @@ def _opener(file: Path, kind: str, palette_mode: str = "RGB") -> AbstractContext
     return open_microscope_file(file, kind)
 
 
-def _identify(file: Path) -> str:
+def _identify_format(file: Path) -> str:
     """A key of `_PICTURE_FORMATS`, "tiff" or an ending of MICROSCOPE_PACKAGES."""
     if file.is_dir() and (ending := microscope_ending(file, b"")):
         return ending  # OME-Zarr is a folder
@@ -126,7 +131,7 @@ def _identify(file: Path) -> str:
 
 
 @contextmanager
-def _explain(path: str | Path) -> Iterator[Path]:
+def _explaining_errors(path: str | Path) -> Iterator[Path]:
     """Make one ImageReadError, which names the file, of whatever a decoder raises."""
     file = Path(path)
     try:
@@ -146,7 +151,7 @@ def _explain(path: str | Path) -> Iterator[Path]:
         raise ImageReadError(f"{file}: cannot be read as an image: {reason}") from error
 
 
-def _finish(image: NDArray[Any]) -> NDArray[Any]:
+def _checked_pixels(image: NDArray[Any]) -> NDArray[Any]:
     """Check the values; native byte order, contiguous, no booleans."""
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)

@@ -116,10 +116,10 @@ class _Pages:
 
     def __call__(self, index: tuple[int, ...]) -> NDArray[Any]:
         number = int(np.ravel_multi_index(index, self.leading)) if index else 0
-        page = _present(self.series.pages[number])
-        with _opened(page.parent.filehandle):
+        page = _page_in_file(self.series.pages[number])
+        with _opened_again(page.parent.filehandle):
             _check_page(page)
-            return _decode(page)
+            return _decode_pixels(page)
 
 
 class _Whole:
@@ -130,12 +130,12 @@ class _Whole:
 
     def __call__(self, index: tuple[int, ...]) -> NDArray[Any]:
         for page in self.series.pages:
-            _check_page(_present(page))
-        return _decode(self.series).reshape(self.shape)
+            _check_page(_page_in_file(page))
+        return _decode_pixels(self.series).reshape(self.shape)
 
 
 @contextmanager
-def _opened(file: Any) -> Iterator[None]:
+def _opened_again(file: Any) -> Iterator[None]:
     """Open again what tifffile has closed: the further files of an OME-TIFF."""
     was_closed = file.closed
     if was_closed:
@@ -147,7 +147,7 @@ def _opened(file: Any) -> Iterator[None]:
             file.close()
 
 
-def _decode(source: tifffile.TiffPageSeries | tifffile.TiffPage) -> NDArray[Any]:
+def _decode_pixels(source: tifffile.TiffPageSeries | tifffile.TiffPage) -> NDArray[Any]:
     try:
         return source.asarray()
     except Exception as error:
@@ -156,7 +156,7 @@ def _decode(source: tifffile.TiffPageSeries | tifffile.TiffPage) -> NDArray[Any]
         raise
 
 
-def _present(page: Any) -> Any:
+def _page_in_file(page: Any) -> Any:
     if page is None:
         raise ImageReadError("a page is missing: of an OME-TIFF in several files, one is not there")
     return page
@@ -227,7 +227,7 @@ def _check_directories(path: Path) -> None:
         is_big = header[2:4] in (b"+\0", b"\0+")
         pointer, count, entry_bytes = ("Q", "Q", 20) if is_big else ("I", "H", 12)
         size_bytes = path.stat().st_size
-        (offset,) = _unpack(order + pointer, header[8 if is_big else 4 :])
+        (offset,) = _unpack_whole(order + pointer, header[8 if is_big else 4 :])
         seen: set[int] = set()
         while offset:
             if offset in seen:
@@ -242,10 +242,10 @@ def _check_directories(path: Path) -> None:
 
 def _read_at(stream: BinaryIO, offset: int, layout: str) -> tuple[int, ...]:
     stream.seek(offset)
-    return _unpack(layout, stream.read(struct.calcsize(layout)))
+    return _unpack_whole(layout, stream.read(struct.calcsize(layout)))
 
 
-def _unpack(layout: str, content: bytes) -> tuple[int, ...]:
+def _unpack_whole(layout: str, content: bytes) -> tuple[int, ...]:
     length = struct.calcsize(layout)
     if len(content) < length:
         raise ImageReadError(_TRUNCATED)

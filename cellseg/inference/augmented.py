@@ -1,4 +1,4 @@
-"""Test-time augmentation: what is found in several versions of an image, as one result."""
+"""Test-time augmentation: what is found in several views of an image, as one result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-# Boxes of two versions that overlap by this IoU may be of the same cell; the best one is taken.
+# Boxes of two views that overlap by this IoU may be of the same cell; the best one is taken.
 SAME_CELL_IOU = 0.5
 
 ImageDict = dict[str, Any]
@@ -42,11 +42,11 @@ def check_test_augmentation_config(cfg: CfgNode) -> None:
 
 
 @dataclass(frozen=True)
-class Version:
+class View:
     """One way to look at an image: resized, then mirrored, then turned.
 
     Attributes:
-        resize: from the image to the size of the version.
+        resize: from the image to the size of the view.
         mirrored: left and right are exchanged.
         turns: by 90 degrees, counter-clockwise, 0 to 3.
         image_hw: (height, width) of the resized image, before the turn, pixels.
@@ -59,7 +59,7 @@ class Version:
 
     @property
     def transform(self) -> T.TransformList:
-        """From the image to the version."""
+        """From the image to the view."""
         steps = [self.resize]
         if self.mirrored:
             steps.append(HFlipTransform(self.image_hw[1]))
@@ -67,24 +67,24 @@ class Version:
             steps.append(Rotate90Transform(self.image_hw, self.turns))
         return T.TransformList(steps)
 
-    def masks_back(self, soft_masks: Tensor) -> Tensor:
-        """Soft masks [N, 1, M, M] of the version's boxes as those of the image's boxes."""
+    def masks_in_image(self, soft_masks: Tensor) -> Tensor:
+        """Soft masks [N, 1, M, M] of the view's boxes as those of the image's boxes."""
         upright = torch.rot90(soft_masks, -self.turns, (2, 3))
         return upright.flip(3) if self.mirrored else upright
 
 
 class AugmentedRCNN(nn.Module):
-    """A GeneralizedRCNN that looks at several versions of each image; called as one, in testing.
+    """A GeneralizedRCNN that looks at several views of each image; called as one, in testing.
 
-    Detectron2's `GeneralizedRCNNWithTTA` keeps whatever any version shows, with the highest of its
-    scores, so every version adds its false alarms. Here a cell's score is the mean over all
-    versions, 0 where a version does not show it, as in the weighted boxes fusion of Solovyev et al.
+    Detectron2's `GeneralizedRCNNWithTTA` keeps whatever any view shows, with the highest of its
+    scores, so every view adds its false alarms. Here a cell's score is the mean over all
+    views, 0 where a view does not show it, as in the weighted boxes fusion of Solovyev et al.
     (arXiv:1910.13302). Its box is the mean weighted by the scores, and so are its soft mask (as it
-    lies in the box) and what else the heads say of a detection. Each version is looked at once,
-    where Detectron2 looks a second time for the masks. With one version that is the image itself
+    lies in the box) and what else the heads say of a detection. Each view is looked at once,
+    where Detectron2 looks a second time for the masks. With one view that is the image itself
     the result is the model's own.
 
-    Versions: the sizes of TEST.AUG.MIN_SIZES (shorter side, up to MAX_SIZE; 0: as the image is
+    Views: the sizes of TEST.AUG.MIN_SIZES (shorter side, up to MAX_SIZE; 0: as the image is
     given), each also mirrored with TEST.AUG.FLIP and in all four turns by 90 degrees with
     CELLSEG.TEST.AUG_ROTATE90.
 
@@ -142,61 +142,61 @@ class AugmentedRCNN(nn.Module):
         """
         if do_postprocess:
             return self(batched_inputs)
-        return [self._detect(given["image"]) for given in batched_inputs]
+        return [self._detect_in_views(given["image"]) for given in batched_inputs]
 
-    def _detect(self, image: Tensor) -> Instances:
+    def _detect_in_views(self, image: Tensor) -> Instances:
         pixels = image.permute(1, 2, 0).cpu().numpy()
-        versions = list(self._versions(pixels))
+        views = list(self._views_of(pixels))
         inputs = [
             {"image": torch.as_tensor(np.ascontiguousarray(changed.transpose(2, 0, 1)))}
-            for changed in (version.transform.apply_image(pixels) for version in versions)
+            for changed in (view.transform.apply_image(pixels) for view in views)
         ]
         hw = pixels.shape[:2]
-        found = [_in_image(self._infer(each), v, hw) for each, v in zip(inputs, versions)]
+        found = [_in_image(self._detect_in_view(each), v, hw) for each, v in zip(inputs, views)]
         merged = merge_detections(found)
         return merged[merged.scores > self.least_score][: self.most_detections]
 
-    def _versions(self, pixels: NDArray[Any]) -> Iterator[Version]:
+    def _views_of(self, pixels: NDArray[Any]) -> Iterator[View]:
         for size in self.sizes:
             resize: Any = T.ResizeShortestEdge(size, self.max_size).get_transform(pixels)
             hw = (resize.new_h, resize.new_w) if size else pixels.shape[:2]
             for mirrored in self.mirrored:
                 for turns in self.turns:
-                    yield Version(resize if size else NoOpTransform(), mirrored, turns, hw)
+                    yield View(resize if size else NoOpTransform(), mirrored, turns, hw)
 
-    def _infer(self, given: ImageDict) -> Instances:
+    def _detect_in_view(self, given: ImageDict) -> Instances:
         with torch.no_grad():
             (found,) = self.model.inference([given], do_postprocess=False)
         result: Instances = found
         return result
 
 
-def merge_detections(versions: Sequence[Instances]) -> Instances:
-    """Detections of several versions of an image as one set.
+def merge_detections(views: Sequence[Instances]) -> Instances:
+    """Detections of several views of an image as one set.
 
-    A detection and, of every other version, the one of its class that overlaps it most, by an IoU
+    A detection and, of every other view, the one of its class that overlaps it most, by an IoU
     of 0.5 at least, are one cell; those with the highest scores choose first, each is chosen once.
 
     Args:
-        versions: all in one frame, with `pred_boxes`, `scores`, `pred_classes` and any other
+        views: all in one frame, with `pred_boxes`, `scores`, `pred_classes` and any other
             fields with floats per detection, the same ones everywhere.
 
     Returns:
-        By descending score. The score is the sum of a cell's scores over the number of versions;
-        boxes and other fields are means weighted by the scores. With one version: what was given.
+        By descending score. The score is the sum of a cell's scores over the number of views;
+        boxes and other fields are means weighted by the scores. With one view: what was given.
     """
-    fields = [each.get_fields() for each in versions]
+    fields = [each.get_fields() for each in views]
     joined: dict[str, Tensor] = {
         name: torch.cat([getattr(each[name], "tensor", each[name]) for each in fields])
         for name in fields[0]
     }
     scores = joined["scores"]
-    leaders, group = _group(joined, [len(each) for each in versions])
+    leaders, group = _group_by_cell(joined, [len(each) for each in views])
     weights = scores.new_zeros(len(leaders)).index_add(0, group, scores)
-    merged = Instances(versions[0].image_size)
+    merged = Instances(views[0].image_size)
     for name, values in joined.items():
         if name == "scores":
-            merged.scores = weights / len(versions)
+            merged.scores = weights / len(views)
         elif values.is_floating_point():
             shape = (-1, *[1] * (values.dim() - 1))
             sums = values.new_zeros((len(leaders), *values.shape[1:]))
@@ -207,38 +207,40 @@ def merge_detections(versions: Sequence[Instances]) -> Instances:
     return sort_by_score(merged)
 
 
-def _group(joined: dict[str, Tensor], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which detections, of `counts` per version, are of one cell.
+def _group_by_cell(joined: dict[str, Tensor], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which detections, of `counts` per view, are of one cell.
 
     Returns:
         int64 [G], the detection of the highest score of each cell; int64 [N], the cell of each
         detection.
     """
     scores = joined["scores"]
-    candidates = _candidates(joined["pred_boxes"], joined["pred_classes"], counts)
-    version_of = np.repeat(np.arange(len(counts)), counts).tolist()
+    candidates = _overlapping_in_other_views(joined["pred_boxes"], joined["pred_classes"], counts)
+    view_of = np.repeat(np.arange(len(counts)), counts).tolist()
     group = np.full(len(scores), -1)
     leaders: list[int] = []
     for leader in scores.argsort(descending=True, stable=True).tolist():
         if group[leader] >= 0:
             continue
-        seen = {version_of[leader]}
+        seen = {view_of[leader]}
         group[leader] = len(leaders)
         for other in candidates.get(leader, ()):  # the nearest first
-            if group[other] < 0 and version_of[other] not in seen:
-                seen.add(version_of[other])
+            if group[other] < 0 and view_of[other] not in seen:
+                seen.add(view_of[other])
                 group[other] = len(leaders)
         leaders.append(leader)
     indices = torch.tensor(leaders, dtype=torch.long, device=scores.device)
     return indices, torch.from_numpy(group).to(scores.device)
 
 
-def _candidates(boxes_xyxy: Tensor, classes: Tensor, counts: Sequence[int]) -> dict[int, list[int]]:
-    """By detection, those of its class in other versions that overlap it, by descending IoU."""
+def _overlapping_in_other_views(
+    boxes_xyxy: Tensor, classes: Tensor, counts: Sequence[int]
+) -> dict[int, list[int]]:
+    """By detection, those of its class in other views that overlap it, by descending IoU."""
     boxes = Boxes(boxes_xyxy)
     pairs = []
     stop = 0
-    for count in counts:  # one version at a time: all pairs at once may be gigabytes
+    for count in counts:  # one view at a time: all pairs at once may be gigabytes
         start, stop = stop, stop + count
         ious = pairwise_iou(boxes, boxes[start:stop])
         ious[classes[:, None] != classes[None, start:stop]] = 0
@@ -252,14 +254,14 @@ def _candidates(boxes_xyxy: Tensor, classes: Tensor, counts: Sequence[int]) -> d
     return candidates
 
 
-def _in_image(found: Instances, version: Version, image_hw: tuple[int, int]) -> Instances:
-    """Detections in a version with boxes and soft masks as they are in the image."""
+def _in_image(found: Instances, view: View, image_hw: tuple[int, int]) -> Instances:
+    """Detections in a view with boxes and soft masks as they are in the image."""
     fields = found.get_fields()
     tensor = found.pred_boxes.tensor
-    boxes = version.transform.inverse().apply_box(tensor.cpu().numpy())
+    boxes = view.transform.inverse().apply_box(tensor.cpu().numpy())
     fields = fields | {"pred_boxes": Boxes(torch.from_numpy(boxes).to(tensor))}
     if found.has("pred_masks"):
-        fields["pred_masks"] = version.masks_back(found.pred_masks)
+        fields["pred_masks"] = view.masks_in_image(found.pred_masks)
     return Instances(image_hw, **fields)
 
 

@@ -40,7 +40,7 @@ def find_images(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     missing = []
     for name in inputs:
-        paths = _resolve(name)
+        paths = _resolve_input(name)
         if not paths:
             missing.append(name)
         for path in paths:
@@ -48,7 +48,7 @@ def find_images(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     return list(found.values()), missing
 
 
-def _resolve(name: str) -> list[Path]:
+def _resolve_input(name: str) -> list[Path]:
     path = Path(name)
     if path.is_file():  # before globbing: names may hold brackets
         return [path]
@@ -100,11 +100,12 @@ def predict_files(
     when it is complete, with the JSON last.
 
     Args:
-        predict: image as stored to cells, such as a `CellPredictor`.
-        paths: image files.
-        output_dir: made if needed.
-        read: file to image, such as `CellPredictor.read_image`.
-        classes: class names.
+        predict: gives the cells of an image with the file's own values, such as a
+            `CellPredictor`.
+        paths: image files; see `output_stems` for the names of their results.
+        output_dir: the folder that results go to, made if needed.
+        read: gives the image of a file, such as `CellPredictor.read_image`.
+        classes: names of the classes that cells can have.
         category_ids: the category id of each class; by default 1 to C.
         formats: keys of `cellseg.io.FORMATS`, in which the cells are written as well.
 
@@ -123,7 +124,7 @@ def predict_files(
                 image = read(path)
                 cells = predict(image)
             except CellsegError as error:
-                problems.append(_name_file(path, error))
+                problems.append(_with_file_name(path, error))
                 logger.error("%s", problems[-1])
                 continue
             write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
@@ -133,6 +134,6 @@ def predict_files(
     return problems
 
 
-def _name_file(path: Path, error: CellsegError) -> str:
+def _with_file_name(path: Path, error: CellsegError) -> str:
     text = str(error)
     return text if str(path) in text else f"{path}: {text}"

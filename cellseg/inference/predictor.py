@@ -36,7 +36,7 @@ class CellPredictor:
     """A trained model that takes one image of any size and intensity range at a time.
 
     Images are read, normalized and resized as in training and evaluation. With TEST.AUG.ENABLED the
-    model looks at several versions of each (`AugmentedRCNN`).
+    model looks at several views of each (`AugmentedRCNN`).
 
     Args:
         cfg: from `load_config`; `MODEL.WEIGHTS` names the checkpoint. It is copied.

@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from cellseg.cells.drawing import colour_neighbours, stretch_contrast, write_picture
+from cellseg.cells.drawing import colour_neighbours, make_readable, write_picture
 from cellseg.cells.instances import CellInstances
 from cellseg.errors import CellsegError
 from cellseg.images import read_image
@@ -28,8 +28,6 @@ _GAP_PX = 8
 _READABLE_PX = 13  # diameter of a cell on the page below which a part of the image is shown
 _PAPER = 250
 _TEXT = (30, 30, 30)
-_BRIGHT_BACKGROUND = 110
-_DARK_GAMMA = 0.6
 _SHARP_SHIFT = 4  # OpenCV draws at sixteenths of a pixel
 _WEIGHTS = {ERROR: 10_000, WARNING: 100, NOTE: 1}
 _SEVERITY_COLOURS = {ERROR: (200, 0, 0), WARNING: (190, 95, 0), NOTE: (60, 60, 60)}
@@ -128,15 +126,12 @@ def _draw_image(
     """The image or the part of it that is shown, and whether it is a part."""
     marked = {k for finding in findings for k in finding.cells}
     cells = image.record.cells.counted if pixels.shape[:2] == image.record.image_hw else None
-    picture = stretch_contrast(pixels)
+    picture, bright = make_readable(pixels)
     top, left, height, width = _find_window(image, marked)
     is_part = (height, width) != image.record.image_hw
     if cells is None:
         top, left, (height, width), is_part = 0, 0, picture.shape[:2], False
-    bright = np.median(picture) > _BRIGHT_BACKGROUND
     shown = picture[top : top + height, left : left + width]
-    if not bright:
-        shown = _brighten(shown)
     scale = TILE_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -199,24 +194,12 @@ def _draw_outlines(
             for line in outlines
         ]
         is_marked = k in marked
-        cv2.polylines(
-            picture,
-            points,
-            isClosed=True,
-            color=_MARK if is_marked else palette[colours[k]],
-            thickness=1,
-            lineType=cv2.LINE_AA,
-            shift=_SHARP_SHIFT,
-        )
+        colour = _MARK if is_marked else palette[colours[k]]
+        cv2.polylines(picture, points, True, colour, 1, cv2.LINE_AA, _SHARP_SHIFT)
         if is_marked and len(marked) <= _MOST_FRAMED:
             x, y, width, height = cv2.boundingRect(np.concatenate(points) >> _SHARP_SHIFT)
             low, high = (x - 5, y - 5), (x + width + 4, y + height + 4)
             cv2.rectangle(picture, low, high, _MARK, 1)
-
-
-def _brighten(picture: Picture) -> Picture:
-    table = 255 * (np.arange(256) / 255) ** _DARK_GAMMA
-    return table.round().astype(np.uint8)[picture]
 
 
 def _unreadable() -> Picture:
@@ -261,15 +244,8 @@ def _write(
 def _lay_out(tiles: Sequence[Picture]) -> Picture:
     """Tiles row by row on paper."""
     columns = min(COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    height, width = tiles[0].shape[:2]
-    page = np.full(
-        (rows * (height + _GAP_PX) + _GAP_PX, columns * (width + _GAP_PX) + _GAP_PX, 3),
-        _PAPER,
-        np.uint8,
-    )
-    for place, tile in enumerate(tiles):
-        row, col = divmod(place, columns)
-        top, left = _GAP_PX + row * (height + _GAP_PX), _GAP_PX + col * (width + _GAP_PX)
-        page[top : top + height, left : left + width] = tile
-    return page
+    blanks = [np.full_like(tiles[0], _PAPER)] * (-len(tiles) % columns)
+    whole = np.stack([*tiles, *blanks])
+    framed = np.pad(whole, ((0, 0), (_GAP_PX, 0), (_GAP_PX, 0), (0, 0)), constant_values=_PAPER)
+    rows = [np.hstack(list(framed[k : k + columns])) for k in range(0, len(framed), columns)]
+    return np.pad(np.vstack(rows), ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=_PAPER)

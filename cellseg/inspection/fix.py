@@ -134,15 +134,10 @@ def _images_to_drop(inspection: Inspection) -> Iterator[tuple[int, str]]:
 
 def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[ImageRecord, list[Change]]:
     """The record with its cells mended, and what was done."""
-    record, cells = image.record, image.cells
-    why = {int(k): "its mask cannot be used" for k, _ in image.bad_masks}
-    why |= {second: f"nearly the same as cell {first}" for first, second in image.same_cells}
-    empty = cells.index[cells.area_px == 0].tolist()
-    why = {**dict.fromkeys(empty, "no pixel"), **why}
-    every = record.cells
-    claimed = _claimed(every, why) if fixes.fill_holes and cells.holes.any() else None
-    parted = set(cells.index[cells.pieces > 1].tolist()) if fixes.split_pieces else set()
-    holed = set(cells.index[cells.holes > 0].tolist()) if claimed is not None else set()
+    record, every = image.record, image.record.cells
+    why = _unusable_cells(image)
+    usable = np.setdiff1d(np.arange(len(every)), list(why))
+    claimed = every[usable].to_label_image() > 0  # the pixels of any cell
     kept: list[tuple[int, Crop, tuple[int, int]]] = []
     changes: list[Change] = []
 
@@ -157,12 +152,12 @@ def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[ImageRecord, list[Ch
         if number in why:
             note(number, "cell removed", why[number])
             continue
-        if number in holed and claimed is not None:
+        if fixes.fill_holes:
             filled = _fill_holes(crop, (row, col), claimed)
             if (added := np.count_nonzero(filled) - np.count_nonzero(crop)) > 0:
                 note(number, "hole filled", f"{added} px")
             crop = filled
-        parts = _pieces(crop, (row, col)) if number in parted else [(crop, (row, col))]
+        parts = _find_pieces(crop, (row, col)) if fixes.split_pieces else [(crop, (row, col))]
         if len(parts) > 1:
             note(number, "cell split", f"{len(parts)} pieces")
         for part, place in parts:
@@ -172,6 +167,14 @@ def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[ImageRecord, list[Ch
             else:
                 kept.append((number, part, place))
     return replace(record, cells=_choose_cells(every, kept)), changes
+
+
+def _unusable_cells(image: ImageMeasures) -> dict[int, str]:
+    """Numbers of the cells that are removed whole, and why."""
+    empty = image.cells.index[image.cells.area_px == 0].tolist()
+    why = dict.fromkeys(empty, "no pixel")
+    why |= {number: "its mask cannot be used" for number, _ in image.bad_masks}
+    return why | {second: f"nearly the same as cell {first}" for first, second in image.same_cells}
 
 
 def _choose_cells(
@@ -188,16 +191,6 @@ def _choose_cells(
     )
 
 
-def _claimed(cells: CellInstances, unusable: dict[int, str]) -> Crop:
-    """Pixels of any cell."""
-    claimed = np.zeros(cells.image_hw, bool)
-    for number in np.flatnonzero(~cells.is_crowd).tolist():
-        if number not in unusable:
-            crop, (row, col) = cells.crops[number], cells.offsets_rc[number].tolist()
-            claimed[row : row + crop.shape[0], col : col + crop.shape[1]] |= crop
-    return claimed
-
-
 def _fill_holes(crop: Crop, offset_rc: tuple[int, int], claimed: Crop) -> Crop:
     (row, col), (height, width) = offset_rc, crop.shape
     taken = claimed[row : row + height, col : col + width] & ~crop
@@ -205,7 +198,7 @@ def _fill_holes(crop: Crop, offset_rc: tuple[int, int], claimed: Crop) -> Crop:
     return filled
 
 
-def _pieces(crop: Crop, offset_rc: tuple[int, int]) -> list[tuple[Crop, tuple[int, int]]]:
+def _find_pieces(crop: Crop, offset_rc: tuple[int, int]) -> list[tuple[Crop, tuple[int, int]]]:
     """Tight crops of the pieces of a cell and their places in the image."""
     count, labels = cv2.connectedComponents(crop.astype(np.uint8), connectivity=8)
     found = [crop_bitmap(labels == label) for label in range(1, count)]

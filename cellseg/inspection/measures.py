@@ -1,11 +1,11 @@
-"""Figures of every image and every cell, from one reading of the image.
+"""Measures of every image and every cell, from one reading of the image.
 
 The work per cell is done on its crop, so that thousands of cells cost little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, IntArray
+from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError
 from cellseg.images import read_image
@@ -107,8 +108,7 @@ class ImageMeasures:
         read_error: why it cannot be read, or "".
         intensities: None where it cannot be read.
         fingerprint: for comparison with other images; None where it cannot be read.
-        cells: figures of the cells.
-        crops, offsets_rc: not kept.
+        cells: measures of the cells.
         covered_px: pixels in any cell.
         overlap_px: pixels in more than one.
         edge_step_px: greatest common divisor of all the places where a row or column enters or
@@ -178,7 +178,7 @@ def measure_image(
             for k, reason in sorted((bad_masks or {}).items())
             if not record.cells.is_crowd[k]
         ),
-        same_cells=tuple(_find_same(crops, offsets_rc, table)),
+        same_cells=tuple(_find_same(cells, table)),
     )
 
 
@@ -209,22 +209,22 @@ def _measure_cells(
         overlap = int(np.count_nonzero(crop & (count[window] > 1)))
         rows.append((area, *_pieces_and_holes(crop), overlap))
         means.append(float(grey[window][crop].mean()) if grey is not None and area else np.nan)
-    figures = np.array(rows, np.int64).reshape(-1, 5)
+    counts = np.array(rows, np.int64).reshape(-1, 5)
     sizes_hw = np.array([crop.shape for crop in crops], np.int64).reshape(-1, 2)
     at_edge = (offsets_rc == 0) | (offsets_rc + sizes_hw == cells.image_hw)
     return CellTable(
         index=index.astype(np.int64),
         class_name=np.array([classes[number] for number in cells.classes], np.str_),
-        area_px=figures[:, 0],
+        area_px=counts[:, 0],
         width_px=sizes_hw[:, 1],
         height_px=sizes_hw[:, 0],
         x_px=offsets_rc[:, 1],
         y_px=offsets_rc[:, 0],
-        pieces=figures[:, 1],
-        holes=figures[:, 2],
-        hole_px=figures[:, 3],
-        overlap_px=figures[:, 4],
-        on_border=at_edge.any(axis=1) & (figures[:, 0] > 0),
+        pieces=counts[:, 1],
+        holes=counts[:, 2],
+        hole_px=counts[:, 3],
+        overlap_px=counts[:, 4],
+        on_border=at_edge.any(axis=1) & (counts[:, 0] > 0),
         mean=np.array(means, np.float64),
     )
 
@@ -259,32 +259,13 @@ def _edge_step(crops: Sequence[Crop], offsets_rc: IntArray, image_hw: tuple[int,
     return max(step, 1)
 
 
-def _find_same(
-    crops: Sequence[Crop], offsets_rc: IntArray, table: CellTable
-) -> list[tuple[int, int]]:
-    """Pairs of cells of which one is a copy of the other, or nearly."""
+def _find_same(cells: CellInstances, table: CellTable) -> Iterator[tuple[int, int]]:
+    """Numbers of cells of which one is a copy of the other, or nearly."""
     suspects = np.flatnonzero(table.overlap_px > SAME_CELL_IOU / 2 * np.maximum(table.area_px, 1))
-    found = []
-    for place, first in enumerate(suspects.tolist()):
-        for second in suspects[place + 1 :].tolist():
-            shared = _shared_px(crops, offsets_rc, first, second)
-            joint = table.area_px[first] + table.area_px[second] - shared
-            if shared >= SAME_CELL_IOU * joint:
-                found.append((int(table.index[first]), int(table.index[second])))
-    return found
-
-
-def _shared_px(crops: Sequence[Crop], offsets_rc: IntArray, first: int, second: int) -> int:
-    starts = offsets_rc[[first, second]]
-    ends = starts + np.array([crops[first].shape, crops[second].shape])
-    start, end = starts.max(axis=0), ends.min(axis=0)
-    if (end <= start).any():
-        return 0
-    windows = [
-        crops[k][tuple(slice(a, b) for a, b in zip(start - offset, end - offset))]
-        for k, offset in zip((first, second), starts)
-    ]
-    return int(np.count_nonzero(windows[0] & windows[1]))
+    pairs = find_overlaps(cells[suspects], cells[suspects])
+    same = (pairs.iou >= SAME_CELL_IOU) & (pairs.true_index < pairs.pred_index)
+    for first, second in zip(pairs.true_index[same], pairs.pred_index[same]):
+        yield int(table.index[suspects[first]]), int(table.index[suspects[second]])
 
 
 def _measure_intensities(image: NDArray[Any]) -> Intensities:

@@ -150,7 +150,7 @@ class CellTypeROIHeads(CellROIHeads):
         if self.training:
             losses = dict(self.mask_head(pooled, instances))
             return losses | {"loss_cell_type": self._type_loss(pooled, instances)}
-        return self._predict(pooled, instances)
+        return self._predict_masks_and_types(pooled, instances)
 
     def _type_loss(self, pooled: Tensor, instances: list[Instances]) -> Tensor:
         with torch.no_grad():
@@ -164,7 +164,9 @@ class CellTypeROIHeads(CellROIHeads):
         loss = cross_entropy(logits.float(), types, weight=self.class_weights)
         return self.type_loss_weight * loss
 
-    def _predict(self, pooled: Tensor, instances: list[Instances]) -> list[Instances]:
+    def _predict_masks_and_types(
+        self, pooled: Tensor, instances: list[Instances]
+    ) -> list[Instances]:
         found = [_without_types(one) for one in instances]
         found = self.mask_head(pooled, found)  # of one class, whatever they were taken for
         soft_masks = torch.cat([one.pred_masks for one in found])

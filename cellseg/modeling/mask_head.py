@@ -97,7 +97,7 @@ def true_masks(logits: Tensor, foreground: Sequence[Instances]) -> Tensor:
 
 
 def put_mask_statistics(logits: Tensor, targets: Tensor, picture_period: int = 0) -> None:
-    """Put the training figures of Detectron2's mask head into the open event storage.
+    """Put the training metrics of Detectron2's mask head into the open event storage.
 
     `mask_rcnn/accuracy` is the share of pixels on the right side of 0.5, `false_positive` that of
     the background which is not, `false_negative` that of the cells.

@@ -149,9 +149,9 @@ class MaskIoUHead(CellMaskHead):
         ious, known = true_mask_ious(logits.detach() > 0, targets, foreground)
         errors = (found - ious) * known
         count = known.sum().clamp(min=1)
-        figures = torch.stack([(ious * known).sum(), errors.detach().abs().sum()]) / count
-        for name, figure in zip(("mean", "mean_error"), figures.tolist()):
-            get_event_storage().put_scalar(f"mask_iou/{name}", figure)
+        metrics = torch.stack([(ious * known).sum(), errors.detach().abs().sum()]) / count
+        for name, metric in zip(("mean", "mean_error"), metrics.tolist()):
+            get_event_storage().put_scalar(f"mask_iou/{name}", metric)
         return losses | {"loss_mask_iou": self.mask_iou_weight * (errors**2).sum() / count}
 
     def _rescore(self, x: Tensor, instances: Sequence[Instances]) -> None:

@@ -32,21 +32,21 @@ _TERM = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\*)?(?P<name>\w+)", re.ASCII)
 @MASK_LOSS_REGISTRY.register()
 def bce(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over the pixels: the loss of Mask R-CNN (He et al., 2017)."""
-    logits, targets = _widen(logits, targets)
+    logits, targets = _at_least_float32(logits, targets)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=(1, 2))
 
 
 @MASK_LOSS_REGISTRY.register()
 def dice(logits: Tensor, targets: Tensor) -> Tensor:
     """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) of probabilities p (Milletari et al., 2016)."""
-    shared, predicted, true = _sums(logits, targets)
+    shared, predicted, true = _soft_areas(logits, targets)
     return 1 - (2 * shared + _SMOOTH) / (predicted + true + _SMOOTH)
 
 
 @MASK_LOSS_REGISTRY.register()
 def jaccard(logits: Tensor, targets: Tensor) -> Tensor:
     """1 - (sum(p t) + 1) / (sum(p) + sum(t) - sum(p t) + 1): soft IoU (Rahman and Wang, 2016)."""
-    shared, predicted, true = _sums(logits, targets)
+    shared, predicted, true = _soft_areas(logits, targets)
     return 1 - (shared + _SMOOTH) / (predicted + true - shared + _SMOOTH)
 
 
@@ -58,7 +58,7 @@ def lovasz(logits: Tensor, targets: Tensor) -> Tensor:
     adds to the Jaccard loss of the pixels so far. Without target pixels the first step adds all
     there is, and a single pixel would get the whole gradient: there, all errors weigh the same.
     """
-    logits, targets = _widen(logits, targets)
+    logits, targets = _at_least_float32(logits, targets)
     signs = 2 * targets - 1
     errors, order = (1 - logits * signs).flatten(1).sort(dim=1, descending=True)
     sorted_targets = targets.flatten(1).gather(1, order)
@@ -71,13 +71,13 @@ def lovasz(logits: Tensor, targets: Tensor) -> Tensor:
     return (F.relu(errors) * steps).sum(dim=1)
 
 
-def _widen(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _at_least_float32(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(logits.dtype, torch.float32)
     return logits.to(wide), targets.to(wide)
 
 
-def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    logits, targets = _widen(logits, targets)
+def _soft_areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits, targets = _at_least_float32(logits, targets)
     probabilities = logits.sigmoid()
     return (
         (probabilities * targets).sum(dim=(1, 2)),
@@ -98,7 +98,7 @@ def weighted_bce(weight: float) -> Loss:
     """`bce` as a weighted mean, with `boundary_weights`."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        logits, targets = _widen(logits, targets)
+        logits, targets = _at_least_float32(logits, targets)
         weights = boundary_weights(targets, weight)
         pixels = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (weights * pixels).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
@@ -125,19 +125,19 @@ def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
     for part in text.replace(" ", "").split("+"):
         found = _TERM.fullmatch(part)
         if found is None or found["name"] not in MASK_LOSS_REGISTRY:
-            raise ConfigError(_explain(text, found["name"] if found else part))
+            raise ConfigError(_explain_loss_name(text, found["name"] if found else part))
         weighted = found["name"] == "bce" and boundary_weight > 0
         term = weighted_bce(boundary_weight) if weighted else MASK_LOSS_REGISTRY.get(found["name"])
         terms.append((float(found["weight"] or 1), term))
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        logits, targets = _widen(logits, targets)
+        logits, targets = _at_least_float32(logits, targets)
         return torch.stack([factor * term(logits, targets) for factor, term in terms]).sum(dim=0)
 
     return loss
 
 
-def _explain(text: str, name: str) -> str:
+def _explain_loss_name(text: str, name: str) -> str:
     known = sorted(entry for entry, _ in MASK_LOSS_REGISTRY)
     near = did_you_mean(name, known, 2)
     hint = near and f"{near} "

@@ -71,7 +71,7 @@ def paste_mask_crops(
     for batch in _sample_crops(soft_masks, boxes_xyxy, image_hw):
         bitmaps = (batch.soft >= thresholds[batch.index, None, None]).cpu().numpy()
         corners = batch.corner_rc.cpu().numpy()
-        rows, columns = _extents(bitmaps, axis=1), _extents(bitmaps, axis=2)
+        rows, columns = _occupied_extents(bitmaps, axis=1), _occupied_extents(bitmaps, axis=2)
         for k, index in enumerate(batch.index.tolist()):
             (top, bottom), (left, right) = rows[k], columns[k]
             if bottom > top:
@@ -143,7 +143,7 @@ def _sample_crops(
             "expected [N, M, M] and [N, 4]"
         )
     masks, boxes = masks.float(), boxes_xyxy.float()
-    start_xy, stop_xy = _regions(boxes, image_hw)
+    start_xy, stop_xy = _writable_regions(boxes, image_hw)
     size_xy = (stop_xy - start_xy).clamp(min=0)
     padded_xy = -(-size_xy // CROP_STEP_PX) * CROP_STEP_PX
     for padded_w, padded_h in padded_xy.unique(dim=0).tolist():
@@ -153,21 +153,25 @@ def _sample_crops(
         for index in same_size.nonzero()[:, 0].split(
             max(1, MAX_PIXELS_AT_ONCE // (padded_w * padded_h))
         ):
-            grid_x = _grid(start_xy[index, 0], padded_w, boxes[index, 0], boxes[index, 2])
-            grid_y = _grid(start_xy[index, 1], padded_h, boxes[index, 1], boxes[index, 3])
+            grid_x = _mask_coordinates(
+                start_xy[index, 0], padded_w, boxes[index, 0], boxes[index, 2]
+            )
+            grid_y = _mask_coordinates(
+                start_xy[index, 1], padded_h, boxes[index, 1], boxes[index, 3]
+            )
             shape = (len(index), padded_h, padded_w)
             grid = torch.stack(
                 [grid_x[:, None, :].expand(shape), grid_y[:, :, None].expand(shape)], dim=3
             )
             soft = grid_sample(masks[index, None], grid, align_corners=False)[:, 0]
             inside = (
-                _inside(size_xy[index, 1], padded_h)[:, :, None]
-                & (_inside(size_xy[index, 0], padded_w)[:, None, :])
+                _is_inside(size_xy[index, 1], padded_h)[:, :, None]
+                & (_is_inside(size_xy[index, 0], padded_w)[:, None, :])
             )
             yield _CropBatch(index, soft * inside, start_xy[index].flip(1))
 
 
-def _regions(boxes_xyxy: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _writable_regions(boxes_xyxy: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """First and past-the-last pixel (int64[N, 2], x then y) that each mask may write to.
 
     One pixel around the box, inside the image; nothing for a box without area.
@@ -179,17 +183,17 @@ def _regions(boxes_xyxy: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Ten
     return start.long(), torch.where(has_area, stop, start).long()
 
 
-def _grid(start: Tensor, count: int, low: Tensor, high: Tensor) -> Tensor:
+def _mask_coordinates(start: Tensor, count: int, low: Tensor, high: Tensor) -> Tensor:
     """Centres of `count` pixels from `start` on, in mask coordinates: -1 at `low`, 1 at `high`."""
     centre = start[:, None] + torch.arange(count, device=start.device) + 0.5
     return (centre - low[:, None]) / (high - low)[:, None] * 2 - 1
 
 
-def _inside(size: Tensor, count: int) -> Tensor:
+def _is_inside(size: Tensor, count: int) -> Tensor:
     return torch.arange(count, device=size.device) < size[:, None]
 
 
-def _extents(bitmaps: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
+def _occupied_extents(bitmaps: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
     """First and past-the-last occupied index of each bitmap [B, h, w] along an axis (1 or 2).
 
     int64[B, 2]; (0, 0) for a bitmap without a pixel.

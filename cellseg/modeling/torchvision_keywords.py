@@ -153,7 +153,7 @@ def _take_overlaps(cfg: CfgNode, settings: dict[str, Any]) -> None:
 def _apply_keywords(cfg: CfgNode, settings: dict[str, Any]) -> None:
     skip_resize = settings.pop("_skip_resize", False)  # references/detection with its own resizing
     for name in settings.keys() - KEYWORDS.keys():
-        raise TypeError(f"maskrcnn_resnet50_fpn() has no keyword {name!r}{_hint(name)}")
+        raise TypeError(f"maskrcnn_resnet50_fpn() has no keyword {name!r}{_hint_for_keyword(name)}")
     min_size = settings.get("min_size", cfg.INPUT.MIN_SIZE_TEST)
     choices = (min_size,) if isinstance(min_size, int) else tuple(min_size)
     cfg.INPUT.MIN_SIZE_TRAIN = (0,) if skip_resize else choices
@@ -163,7 +163,7 @@ def _apply_keywords(cfg: CfgNode, settings: dict[str, Any]) -> None:
         cfg.merge_from_list([KEYWORDS[name], float(value) if is_threshold else value])
 
 
-def _hint(name: str) -> str:
+def _hint_for_keyword(name: str) -> str:
     if name in FOREIGN_MODULES:
         return ": a module of torchvision does not fit Detectron2's model; see docs/custom_head.md"
     near = find_near_names(name, KEYWORDS, count=1)

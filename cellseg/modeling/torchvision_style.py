@@ -125,12 +125,12 @@ class MaskRCNN(TorchvisionMaskRCNN):
         check_images(images, len(self.cfg.MODEL.PIXEL_MEAN))
         images_hw = [(image.shape[1], image.shape[2]) for image in images]
         if not self.training:
-            return self._predict([self._network_input(image) for image in images], images_hw)
+            return self._predict_images([self._network_input(image) for image in images], images_hw)
         check_targets(targets, images_hw, self.num_classes)
         inputs = [self._network_input(image) for image in images]
         for item, target in zip(inputs, targets or ()):
             item["instances"] = _target_to_instances(target, item["image"].shape[1:])
-        return self._losses(inputs)
+        return self._training_losses(inputs)
 
     def _check_modules(self) -> None:
         for name, module in self.named_modules():
@@ -147,14 +147,14 @@ class MaskRCNN(TorchvisionMaskRCNN):
                 "torch.autocast"
             )
 
-    def _losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _training_losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         # Detectron2's heads report their statistics to an open EventStorage and fail without one.
         with nullcontext() if has_event_storage() else EventStorage():
             losses = self.detector(inputs)
         return {LOSS_NAMES.get(name, name): loss for name, loss in losses.items()}
 
     @torch.no_grad()
-    def _predict(
+    def _predict_images(
         self, inputs: list[dict[str, Any]], images_hw: Sequence[tuple[int, int]]
     ) -> list[dict[str, Tensor]]:
         detections = self.detector.inference(inputs, do_postprocess=False)
@@ -250,8 +250,8 @@ def _target_to_instances(target: Mapping[str, Tensor], network_hw: Sequence[int]
     masks = target["masks"].bool()
     (height, width), (network_h, network_w) = masks.shape[1:], network_hw
     if (height, width) != (network_h, network_w):
-        rows = _nearest(height, network_h, masks.device)
-        masks = masks[:, rows][:, :, _nearest(width, network_w, masks.device)]
+        rows = _nearest_sources(height, network_h, masks.device)
+        masks = masks[:, rows][:, :, _nearest_sources(width, network_w, masks.device)]
     boxes = Boxes(target["boxes"].float().clone())
     boxes.scale(network_w / width, network_h / height)
     return Instances(
@@ -262,7 +262,7 @@ def _target_to_instances(target: Mapping[str, Tensor], network_hw: Sequence[int]
     )
 
 
-def _nearest(old: int, new: int, device: torch.device) -> Tensor:
+def _nearest_sources(old: int, new: int, device: torch.device) -> Tensor:
     """Index of the old pixel under the centre of each new one: int64[new]."""
     return ((torch.arange(new, device=device) + 0.5) * old / new).long().clamp(max=old - 1)
 

@@ -79,9 +79,9 @@ class TorchvisionHandler(PathHandler):
         converted = Path(get_cache_dir()) / "torchvision" / source.name
         with file_lock(str(converted)):  # of several processes, one downloads
             if not source.is_file():
-                _download(path, url, source)
+                _download_weights(path, url, source)
             if force or not _is_up_to_date(converted, source):
-                _convert(path, source, converted)
+                _convert_weights(path, source, converted)
         return str(converted)
 
 
@@ -130,7 +130,7 @@ def torchvision_mismatches(cfg: CfgNode) -> list[str]:
     problems = [
         f"{key} is {found}; {weights} was trained with {expected}"
         for key, expected in wanted.items()
-        if (found := _get(cfg, key)) != expected
+        if (found := _value_of_key(cfg, key)) != expected
     ]
     norm = cfg.MODEL.RESNETS.NORM
     if norm not in _BATCH_NORMS:
@@ -141,7 +141,7 @@ def torchvision_mismatches(cfg: CfgNode) -> list[str]:
     return problems
 
 
-def _get(cfg: CfgNode, key: str) -> Any:
+def _value_of_key(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         cfg = cfg[part]
     return list(cfg) if isinstance(cfg, tuple) else cfg
@@ -168,7 +168,7 @@ def _weights_url(path: str) -> str:
     return get_model_weights(_network_name(path))["IMAGENET1K_V1"].url
 
 
-def _download(path: str, url: str, target: Path) -> None:
+def _download_weights(path: str, url: str, target: Path) -> None:
     """Fetch `url`; the eight digits in its name are the start of the file's SHA-256."""
     digits = re.search(r"-([0-9a-f]{8,})\.", target.name)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def _is_up_to_date(converted: Path, source: Path) -> bool:
     return converted.is_file() and os.path.getmtime(converted) >= os.path.getmtime(source)
 
 
-def _convert(path: str, source: Path, target: Path) -> None:
+def _convert_weights(path: str, source: Path, target: Path) -> None:
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
         weights = torchvision_to_detectron2(state)

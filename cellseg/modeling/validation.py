@@ -22,7 +22,9 @@ def check_images(images: Sequence[Tensor], channels: int) -> None:
         InputValueError: no image at all, or one of another shape or range.
     """
     if not isinstance(images, list | tuple):
-        raise InputTypeError(f"images: expected a list of tensors [C, H, W], found {_kind(images)}")
+        raise InputTypeError(
+            f"images: expected a list of tensors [C, H, W], found {_describe_kind(images)}"
+        )
     if not images:
         raise InputValueError("images: expected at least one image, found none")
     for index, image in enumerate(images):
@@ -31,7 +33,7 @@ def check_images(images: Sequence[Tensor], channels: int) -> None:
 
 def _check_image(where: str, image: Any, channels: int) -> None:
     if not isinstance(image, Tensor):
-        raise InputTypeError(f"{where}: expected a float tensor, found {_kind(image)}")
+        raise InputTypeError(f"{where}: expected a float tensor, found {_describe_kind(image)}")
     if not image.is_floating_point():
         raise InputTypeError(
             f"{where}: expected a float tensor in 0 to 1, found {image.dtype}; divide 8-bit "
@@ -39,7 +41,7 @@ def _check_image(where: str, image: Any, channels: int) -> None:
         )
     if image.dim() != 3 or image.shape[0] not in (1, channels) or 0 in image.shape:
         raise InputValueError(
-            f"{where}: expected shape [{channels}, H, W] or [1, H, W], found {_shape(image)}"
+            f"{where}: expected shape [{channels}, H, W] or [1, H, W], found {_shape_of(image)}"
         )
     low, high = -INTENSITY_TOLERANCE, 1 + INTENSITY_TOLERANCE
     if not bool(((image >= low) & (image <= high)).all()):  # also False for NaN
@@ -69,7 +71,7 @@ def check_targets(
     if targets is None:
         raise InputValueError("targets: needed in training mode; call model.eval() to predict")
     if not isinstance(targets, list | tuple):
-        raise InputTypeError(f"targets: expected a list of dicts, found {_kind(targets)}")
+        raise InputTypeError(f"targets: expected a list of dicts, found {_describe_kind(targets)}")
     if len(targets) != len(images_hw):
         raise InputValueError(
             f"targets: expected one per image, found {len(targets)} for {len(images_hw)} images"
@@ -84,13 +86,15 @@ def check_targets(
 
 def _check_fields(index: int, target: Any) -> None:
     if not isinstance(target, Mapping):
-        raise InputTypeError(f"image {index}: expected a dict as target, found {_kind(target)}")
+        raise InputTypeError(
+            f"image {index}: expected a dict as target, found {_describe_kind(target)}"
+        )
     for field in ("boxes", "labels", "masks"):
         if field not in target:
             raise InputValueError(f"image {index}, {field}: missing; found {sorted(target)}")
         if not isinstance(target[field], Tensor):
             raise InputTypeError(
-                f"image {index}, {field}: expected a tensor, found {_kind(target[field])}"
+                f"image {index}, {field}: expected a tensor, found {_describe_kind(target[field])}"
             )
 
 
@@ -98,43 +102,45 @@ def _check_boxes(where: str, boxes: Tensor, image_hw: tuple[int, int]) -> None:
     if not boxes.is_floating_point():
         raise InputTypeError(f"{where}: expected a float tensor, found {boxes.dtype}")
     if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise InputValueError(f"{where}: expected shape [N, 4], found {_shape(boxes)}")
+        raise InputValueError(f"{where}: expected shape [N, 4], found {_shape_of(boxes)}")
     x0, y0, x1, y1 = boxes.unbind(dim=1)
-    _refuse(where, boxes, ~boxes.isfinite().all(dim=1), "not finite")
-    _refuse(where, boxes, (x1 <= x0) | (y1 <= y0), "degenerate (needs x1 < x2 and y1 < y2)")
+    _refuse_rows(where, boxes, ~boxes.isfinite().all(dim=1), "not finite")
+    _refuse_rows(where, boxes, (x1 <= x0) | (y1 <= y0), "degenerate (needs x1 < x2 and y1 < y2)")
     height, width = image_hw
     beyond = (boxes < -BOX_TOLERANCE_PX).any(dim=1)
     beyond |= (x1 > width + BOX_TOLERANCE_PX) | (y1 > height + BOX_TOLERANCE_PX)
-    _refuse(where, boxes, beyond, f"outside the image of {width} x {height} px")
+    _refuse_rows(where, boxes, beyond, f"outside the image of {width} x {height} px")
 
 
 def _check_labels(where: str, labels: Tensor, count: int, num_classes: int) -> None:
     if labels.dtype != torch.int64:
         raise InputTypeError(f"{where}: expected int64, found {labels.dtype}")
     if labels.shape != (count,):
-        raise InputValueError(f"{where}: expected shape [{count}], found {_shape(labels)}")
+        raise InputValueError(f"{where}: expected shape [{count}], found {_shape_of(labels)}")
     wrong = (labels < 1) | (labels >= num_classes)
-    _refuse(where, labels, wrong, f"not in 1 to {num_classes - 1} (0 is the background)")
+    _refuse_rows(where, labels, wrong, f"not in 1 to {num_classes - 1} (0 is the background)")
 
 
 def _check_masks(where: str, masks: Tensor, shape: tuple[int, int, int]) -> None:
     if masks.dtype not in (torch.uint8, torch.bool):
         raise InputTypeError(f"{where}: expected uint8 or bool, found {masks.dtype}")
     if masks.shape != shape:
-        raise InputValueError(f"{where}: expected shape {list(shape)}, found {_shape(masks)}")
+        raise InputValueError(f"{where}: expected shape {list(shape)}, found {_shape_of(masks)}")
     if masks.dtype == torch.uint8 and bool((masks > 1).any()):
         raise InputValueError(f"{where}: expected 0 and 1, found {int(masks.max())}")
 
 
-def _refuse(where: str, values: Tensor, wrong: Tensor, reason: str) -> None:
+def _refuse_rows(where: str, values: Tensor, wrong: Tensor, reason: str) -> None:
     if bool(wrong.any()):
         k = int(wrong.nonzero()[0])
         raise InputValueError(f"{where}[{k}]: {values[k].tolist()} is {reason}")
 
 
-def _shape(tensor: Tensor) -> list[int]:
+def _shape_of(tensor: Tensor) -> list[int]:
     return list(tensor.shape)
 
 
-def _kind(value: Any) -> str:
-    return f"a tensor of shape {_shape(value)}" if isinstance(value, Tensor) else str(type(value))
+def _describe_kind(value: Any) -> str:
+    return (
+        f"a tensor of shape {_shape_of(value)}" if isinstance(value, Tensor) else str(type(value))
+    )

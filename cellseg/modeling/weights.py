@@ -47,7 +47,7 @@ def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}"
         ) from error
-    problems = _describe(checkpointer.incompatible)
+    problems = _describe_misfits(checkpointer.incompatible)
     if len(problems) > (len(model.state_dict()) - 1 if partial else 0):
         raise CheckpointError(
             collect_problems(
@@ -73,7 +73,7 @@ def check_weights_file(path: str) -> None:
         )
 
 
-def _describe(incompatible: Any) -> list[str]:
+def _describe_misfits(incompatible: Any) -> list[str]:
     wrong_shapes = {
         name: f"{name}: {list(found)} in the file, {list(expected)} in the model"
         for name, found, expected in incompatible.incorrect_shapes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
 MAX_IMAGES = 60
+_TITLES = {"results": "Results", "charts": "Charts", "gallery": "Images"}
 
 
 def write_report(
@@ -65,16 +67,24 @@ def write_report(
     selection = DetectionThresholds.from_config(cfg)
     if score_threshold is not None:
         selection = replace(selection, score=score_threshold)
-    metrics = list(cfg.CELLSEG.TEST.METRICS)
-    reader = functools.partial(_read_image, ImageInput.from_config(cfg).read)
+    read = functools.partial(_read_image, ImageInput.from_config(cfg).read)
+    numbers = itertools.count()  # of the gallery's images, within the page
     sections: list[Section] = []
-    shown = 0
-    for number, result in enumerate(results):
-        added, images = _dataset_sections(
-            result, number, len(results) > 1, selection, metrics, max_images, shown, reader
-        )
-        sections += added
-        shown += images
+    for place, result in enumerate(results):
+        if result.missing:
+            bodies = {"results": render_missing(result.missing)}
+        else:
+            kept = result.compared.keep(selection)
+            bodies = {
+                "results": summarize(result, kept, selection, cfg.CELLSEG.TEST.METRICS),
+                "charts": draw_charts(result, kept, selection),
+                "gallery": draw_gallery(result, kept, numbers, max_images=max_images, read=read),
+            }
+        behind = f" ({result.name})" if len(results) > 1 else ""
+        sections += [
+            Section(f"{part}-{place}", f"{_TITLES[part]}{behind}", body)
+            for part, body in bodies.items()
+        ]
     sections.append(Section("training", "Training", draw_training(read_history(run_dir))))
     title = f"Segmentation report: {run_dir.resolve().name}"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -103,33 +113,6 @@ def _read_results(
         read_dataset_result(name, predictions.get(name, folder / name / RESULTS_FILE), category_ids)
         for name in names
     ]
-
-
-def _dataset_sections(
-    result: DatasetResult,
-    number: int,
-    several: bool,
-    selection: DetectionThresholds,
-    metrics: Sequence[str],
-    max_images: int,
-    first_image: int,
-    read: Callable[[Path], NDArray[Any]],
-) -> tuple[list[Section], int]:
-    behind = f" ({result.name})" if several else ""
-    if result.missing:
-        body = render_missing(result.missing)
-        return [Section(f"results-{number}", f"Results{behind}", body)], 0
-    kept = result.compared.keep(selection)
-    gallery, shown = draw_gallery(
-        result, kept, max_images=max_images, first_number=first_image, read=read
-    )
-    return [
-        Section(
-            f"results-{number}", f"Results{behind}", summarize(result, kept, selection, metrics)
-        ),
-        Section(f"charts-{number}", f"Charts{behind}", draw_charts(result, kept, selection)),
-        Section(f"gallery-{number}", f"Images{behind}", gallery),
-    ], shown
 
 
 def _read_image(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any]:

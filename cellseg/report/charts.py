@@ -62,7 +62,7 @@ class Chart:
         x_label, y_label: what the axes say.
         series: what is drawn.
         x_range, y_range: (lowest, highest) of the axes; None finds a value that suits the data.
-        log: both axes are logarithmic, and only positive values are drawn.
+        log: both axes are logarithmic, without a range, and only positive values are drawn.
         diagonal: where not "", the line y = x is drawn with this name, and both axes are alike.
         note: a sentence below it.
         table: the values follow as a folded table; all series have the same `x` then.
@@ -93,7 +93,8 @@ def draw_chart(chart: Chart) -> Markup:
     with mpl.rc_context(_STYLE):
         width, height = (px / _PX_PER_INCH for px in _SIZE_PX)
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
+        scale = "log" if chart.log else "linear"
+        axes = figure.add_subplot(xscale=scale, yscale=scale)
         for one in chart.series:
             _draw_series(axes, chart, one)
         _set_up_axes(axes, chart)
@@ -118,9 +119,8 @@ def _draw_series(axes: Any, chart: Chart, one: Series) -> None:
 def _set_up_axes(axes: Any, chart: Chart) -> None:
     axes.set_xlabel(chart.x_label, gid="label")
     axes.set_ylabel(chart.y_label, gid="label")
-    if chart.log:
-        axes.set(xscale="log", yscale="log")
-    axes.set(xlim=chart.x_range, ylim=chart.y_range)
+    if not chart.log:
+        axes.set(xlim=chart.x_range, ylim=chart.y_range)
     if chart.diagonal:
         limits = [*axes.get_xlim(), *axes.get_ylim()]
         ends = [min(limits), max(limits)]

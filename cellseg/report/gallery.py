@@ -18,6 +18,8 @@ from cellseg.cells.drawing import make_readable
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop
 from cellseg.errors import ImageReadError
+from cellseg.evaluation.comparison import Comparison
+from cellseg.evaluation.error_kinds import KIND_SENTENCES
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.page import render
@@ -40,15 +42,7 @@ WORDS = {
     "correct": "correct",
 }
 
-KIND_MEANING = {
-    "correct": "true and predicted cell match with an IoU above 0.6",
-    "missed": "a true cell that no predicted cell matches",
-    "spurious": "a predicted cell that matches no true cell",
-    "split": "one true cell, predicted in several pieces",
-    "merge": "several true cells, predicted as one",
-    "catastrophe": "several true and several predicted cells mixed up",
-    "confused": "right outline, wrong class",
-}
+KIND_MEANING = KIND_SENTENCES | {measures.CONFUSED: "pairs of the right outline, wrong class"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,49 +53,44 @@ class GalleryImage:
         number: its own within the page.
         name, path: of the image.
         score: its AP.
-        true, pred: true and predicted cells.
-        kinds: what happened to each of them.
+        cells: its true and predicted cells, compared.
     """
 
     number: int
     name: str
     path: Path
     score: float
-    true: CellInstances
-    pred: CellInstances
-    kinds: measures.CellKinds
+    cells: Comparison
 
 
 def draw_gallery(
     result: DatasetResult,
     kept: Comparisons,
+    numbers: Iterator[int],
     *,
     max_images: int,
-    first_number: int,
     read: Callable[[Path], NDArray[Any]],
-) -> tuple[Markup, int]:
-    """The gallery of one dataset and how many images are in it.
+) -> Markup:
+    """The gallery of one dataset.
 
     Args:
         result: true and predicted cells of the images.
         kept: their comparisons with the detections that count as cells.
+        numbers: gives every image its own number within the page.
         max_images: at most so many are shown, the worst of them first.
-        first_number: number within the page of the first image.
         read: file to image [H, W] or [H, W, C]; raises ImageReadError where it cannot.
     """
     scores = kept.metrics_by_image(["ap_dsb"])["ap_dsb"].tolist()
     order = sorted(range(len(scores)), key=lambda k: (scores[k], result.images[k].name))
     cards = []
-    for number, k in enumerate(measures.choose_images(order, max_images), first_number):
+    for k, number in zip(measures.choose_images(order, max_images), numbers):
         image, cells = result.images[k], kept.images[k].counted
-        sides = (cells.true.cells, cells.pred.cells, measures.find_kinds(cells))
-        card = GalleryImage(number, image.name, image.path, scores[k], *sides)
+        card = GalleryImage(number, image.name, image.path, scores[k], cells)
         cards.append(draw_card(card, result.classes, read))
-    body = render(
+    return render(
         "gallery", cards=cards, images=len(order), classes=result.classes,
         kinds=shown_kinds(result.classes), words=WORDS, meaning=KIND_MEANING,
     )  # fmt: skip
-    return body, len(cards)
 
 
 def shown_kinds(classes: Sequence[str]) -> list[str]:
@@ -126,12 +115,17 @@ def draw_card(
         picture, bright = encode_picture(read(image.path))
     except ImageReadError as error:
         problem = str(error)
-    height, width = image.true.image_hw
-    sides = (("true", image.true, image.kinds.true), ("predicted", image.pred, image.kinds.pred))
+    true, pred, kinds = (
+        image.cells.true.cells,
+        image.cells.pred.cells,
+        measures.find_kinds(image.cells),
+    )
+    sides = (("true", true, kinds.true), ("predicted", pred, kinds.pred))
+    height, width = true.image_hw
     return render(
         "card", number=image.number, name=image.name, score=image.score, bright=bright,
         picture=picture, problem=problem, height=height, width=width, words=WORDS,
-        counts={kind: count for kind, count in image.kinds.counts.items() if count},
+        counts={kind: count for kind, count in kinds.counts.items() if count},
         tokens=_error_tokens(sides), panels=[_panel(*side, classes) for side in sides],
     )  # fmt: skip
 

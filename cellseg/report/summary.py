@@ -74,7 +74,8 @@ def _metric_rows(
     for name, sentence in sentences.items():
         interval = " – ".join(map(_format, intervals[name])) if name in intervals else ""
         value, *by_class = [_format(column[name]) for column in columns]
-        rows.append([name, value, interval, *by_class, sentence])
+        lower = "; lower is better" if find_metric(name)[0].lower_is_better else ""
+        rows.append([name, value, interval, *by_class, sentence + lower])
     return rows
 
 

@@ -197,7 +197,7 @@ class LabelMasks:
         if squares.numel() == 0 or min(self.image_size) == 0:
             return squares
         low, high = (boxes.to(self.device, torch.float32) - 0.5).split(2, dim=1)
-        bins = _divide(high - low, mask_size)
+        bins = _divide_truly(high - low, mask_size)
         has_shared = bool((self.planes == EVERY_CELL).any())
         kinds, kind_of = bins.ceil().long().unique(dim=0, return_inverse=True)
         for number, (across, down) in enumerate(kinds.tolist()):
@@ -223,14 +223,14 @@ class LabelMasks:
         portion = max(1, _SAMPLES_AT_ONCE // (count * side * side * across))
         for begin in range(0, down, portion):
             some = slice(begin, begin + portion)
-            samples = self._samples(
+            samples = self._bilinear_samples(
                 (columns, x_shares), (starts[:, some], y_shares[:, some]), has_shared
             )
             for sample in samples.flatten(0, 1):  # one by one: floats add up in this order
                 total += sample
-        return _divide(total, across * down)
+        return _divide_truly(total, across * down)
 
-    def _samples(
+    def _bilinear_samples(
         self, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], has_shared: bool
     ) -> Tensor:
         """Bilinear samples [down, across, N, side, side]."""
@@ -252,7 +252,7 @@ class LabelMasks:
         return samples
 
 
-def _divide(values: Tensor, divisor: int) -> Tensor:
+def _divide_truly(values: Tensor, divisor: int) -> Tensor:
     """True division on every device; by a plain number CUDA would multiply with the inverse."""
     return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
 
@@ -277,7 +277,7 @@ def _axis_taps(
     """
     numbers = torch.arange(side, dtype=start.dtype, device=start.device)
     halves = torch.arange(samples, dtype=start.dtype, device=start.device)[:, None, None] + 0.5
-    steps = _divide(halves * bins[:, None], samples)
+    steps = _divide_truly(halves * bins[:, None], samples)
     at = (start[:, None] + numbers * bins[:, None]) + steps
     outside = (at < -1) | (at > limit)
     at = at.clamp(0, limit - 1)

@@ -55,19 +55,19 @@ def apply_to_planes(transforms: T.TransformList, planes: LabelPlanes) -> LabelPl
     """
     for transform in transforms.transforms:
         if len(planes):
-            planes = _apply(transform, planes)
+            planes = _apply_one(transform, planes)
         else:  # an image without cells still has a size
             moved = transform.apply_segmentation(np.zeros(planes.image_hw, np.uint8))
             planes = LabelPlanes.empty(moved.shape[:2])
     return planes
 
 
-def _apply(transform: T.Transform, planes: LabelPlanes) -> LabelPlanes:
+def _apply_one(transform: T.Transform, planes: LabelPlanes) -> LabelPlanes:
     kind, count = type(transform), len(planes)
     if kind in _MOVE_ANY_TYPE or getattr(transform, "moves_labels", False):
         moved = [transform.apply_segmentation(each) for each in planes.planes]
     elif kind is T.ResizeTransform:
-        return LabelPlanes(_resize(transform, planes.planes), planes.layers)
+        return LabelPlanes(_resize_planes(transform, planes.planes), planes.layers)
     elif kind in _MOVE_BYTES:
         moved = [_move_bytes(transform, each, count) for each in planes.planes]
     else:
@@ -78,18 +78,18 @@ def _apply(transform: T.Transform, planes: LabelPlanes) -> LabelPlanes:
     return LabelPlanes(moved[0][None] if len(moved) == 1 else np.stack(moved), planes.layers)
 
 
-def _resize(transform: T.ResizeTransform, planes: Planes) -> Planes:
+def _resize_planes(transform: T.ResizeTransform, planes: Planes) -> Planes:
     if planes.shape[1:] != (transform.h, transform.w):
         raise LabelError(
             f"a resize of {transform.h} x {transform.w} pixels for masks of "
             f"{planes.shape[1]} x {planes.shape[2]}"
         )
-    rows = _nearest(transform.h, transform.new_h)
-    cols = _nearest(transform.w, transform.new_w)
+    rows = _nearest_sources(transform.h, transform.new_h)
+    cols = _nearest_sources(transform.w, transform.new_w)
     return planes.take(rows, axis=1).take(cols, axis=2)
 
 
-def _nearest(old: int, new: int) -> NDArray[np.int64]:
+def _nearest_sources(old: int, new: int) -> NDArray[np.int64]:
     """The pixel of `old` ones that Pillow gives each of `new` ones; its 8-bit images are asked."""
     numbers = np.arange(old)
     return sum(
@@ -168,14 +168,14 @@ def _move_each(transform: T.Transform, planes: LabelPlanes) -> LabelPlanes:
     """One bitmap per cell: slow, and right for any transform."""
     _warn_of_slow(type(transform).__name__)
     cropped = [
-        crop_bitmap(transform.apply_segmentation(bitmap) != 0) for bitmap in _bitmaps(planes)
+        crop_bitmap(transform.apply_segmentation(bitmap) != 0) for bitmap in _bitmaps_of(planes)
     ]
     first = transform.apply_segmentation(np.zeros(planes.image_hw, np.uint8))
     crops, offsets = [crop for crop, _ in cropped], [offset for _, offset in cropped]
     return LabelPlanes.from_crops(crops, offsets, first.shape[:2])
 
 
-def _bitmaps(planes: LabelPlanes) -> Iterator[NDArray[np.uint8]]:
+def _bitmaps_of(planes: LabelPlanes) -> Iterator[NDArray[np.uint8]]:
     for number, layer in enumerate(planes.layers.tolist(), 1):
         plane = planes.planes[layer]
         bitmap = (plane == number).astype(np.uint8)

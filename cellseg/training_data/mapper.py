@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 import torch
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.errors import ConfigError, DatasetError, LabelError
-from cellseg.images import ImageInput, read_model_input
+from cellseg.images import ImageInput
 from cellseg.training_data.augmentations import (
     LabelledImage,
     SameClassImages,
@@ -22,6 +21,8 @@ from cellseg.training_data.augmentations import (
     build_copy_paste,
     labelled_image_to_annotations,
     needs_tight_boxes,
+    polygons_to_rle,
+    read_labelled_image,
     scale_resizing,
 )
 from cellseg.training_data.label_masks import LabelMasks
@@ -96,7 +97,7 @@ class CellDatasetMapper:
         if is_train:
             augmentations = [*augmentations, *build_cell_augmentations(cfg)]
             entries = partial(get_detection_dataset_dicts, list(cfg.DATASETS.TRAIN))
-            others = SameClassImages(entries, partial(_load_labelled_image, cfg))
+            others = SameClassImages(entries, partial(read_labelled_image, cfg))
             copy_paste = build_copy_paste(cfg, others)
         return {
             "is_train": is_train,
@@ -130,16 +131,16 @@ class CellDatasetMapper:
         detection_utils.check_image_size(entry, image)
         try:
             if self.is_train and annotations is not None:
-                image, cells = self._paste(image, annotations)
-                entry["image"], entry["instances"] = self._augment(image, cells)
+                image, cells = self._paste_cells(image, annotations)
+                entry["image"], entry["instances"] = self._augment_image_and_masks(image, cells)
             else:
-                entry["image"], _ = self._augment(image, None)
+                entry["image"], _ = self._augment_image_and_masks(image, None)
         except (KeyError, LabelError) as error:
             problem = f"no {error} in an annotation" if isinstance(error, KeyError) else error
             raise DatasetError(f"{entry['file_name']}: {problem}") from error
         return entry
 
-    def _paste(
+    def _paste_cells(
         self, image: NDArray[Any], annotations: list[dict[str, Any]]
     ) -> tuple[NDArray[Any], list[dict[str, Any]]]:
         """The image and its counted cells, with those that copy-paste adds."""
@@ -152,7 +153,7 @@ class CellDatasetMapper:
             return image, cells
         return pasted.image, labelled_image_to_annotations(pasted)
 
-    def _augment(
+    def _augment_image_and_masks(
         self, image: NDArray[Any], cells: list[dict[str, Any]] | None
     ) -> tuple[torch.Tensor, Instances | None]:
         augmented = T.AugInput(image)
@@ -247,7 +248,7 @@ def transform_masks(
     if len(rles) == len(segmentations):
         return masks
     outlines = [each for each in segmentations if isinstance(each, list)]
-    drawn = [_draw(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
+    drawn = [polygons_to_rle(polygons, new_hw) for polygons in _move_outlines(outlines, transforms)]
     others = LabelMasks.from_planes(LabelPlanes.from_rles(drawn, new_hw))
     order = np.argsort([isinstance(each, list) for each in segmentations], kind="stable")
     joined = LabelMasks.cat([masks, others]) if rles else others
@@ -280,15 +281,3 @@ def _move_outlines(
         ]
         for polygons in outlines
     ]
-
-
-def _draw(polygons: list[NDArray[Any]], image_hw: tuple[int, int]) -> dict[str, Any]:
-    """RLE of an outline, by the rule that Detectron2 and COCO have for which pixels are inside."""
-    if not polygons:
-        return {"size": list(image_hw), "counts": [image_hw[0] * image_hw[1]]}
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, *image_hw))
-
-
-def _load_labelled_image(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
-    image = read_model_input(entry["file_name"], cfg)
-    return annotations_to_labelled_image(image, entry["annotations"])

@@ -3,10 +3,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from cellseg.cells.drawing import colour_neighbours
+from cellseg.cells.drawing import (
+    colour_neighbours,
+    draw_comparison,
+    draw_overlay,
+    stretch_contrast,
+    write_picture,
+)
 from cellseg.cells.instances import CellInstances
 from cellseg.errors import LabelError
-from cellseg.report import draw_comparison, draw_overlay, stretch_contrast, write_picture
 
 RED = (255, 40, 40)
 

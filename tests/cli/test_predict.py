@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 import tifffile
 import torch
 from cellseg import load_config
+from cellseg.cells.instances import CellInstances
 from cellseg.cells.synthetic import make_cells
+from cellseg.io import read_records
 from commands import REPOSITORY, Command, run_program
 from detectron2.modeling import build_model
 
@@ -110,3 +113,26 @@ def test_no_weights_is_one_clear_error(main: Callable, images: Path, tmp_path: P
     status = main(arguments("--input", images, "--output", tmp_path / "out"))
     assert isinstance(status, str)
     assert status.startswith("ConfigError: MODEL.WEIGHTS is empty")
+
+
+@pytest.mark.parametrize("name", ["geojson", "imagej_rois"])
+def test_cells_in_another_format_are_read_back(
+    name: str, main: Callable, images: Path, options: list[str], tmp_path: Path
+) -> None:
+    """Compared with coco_results.json: both hold overlapping cells too."""
+    out = tmp_path / "out"
+    few = ["CELLSEG.TEST.SCORE_THRESHOLD", "0.0", "TEST.DETECTIONS_PER_IMAGE", "5"]
+    found = ["--input", images, "--output", out, "--format", name]
+    assert main(arguments(*found, *options, *few)) == 0
+    results = json.loads((out / "coco_results.json").read_text())
+    shutil.copytree(images, out / "images")
+    records = {record.image_id: record.cells for record in read_records(name, tmp_path, "out")}
+    assert records.keys() == {"field_1", "field_2"}
+    for image_id, cells in records.items():
+        rles = [one["segmentation"] for one in results if one["image_id"] == image_id]
+        expected = CellInstances.from_rles(rles, (64, 80))
+        expected = expected[expected.areas_px > 0]
+        assert len(cells) == len(expected) > 0
+        assert sorted(m.tobytes() for m in cells.to_bitmaps()) == sorted(
+            m.tobytes() for m in expected.to_bitmaps()
+        )

@@ -38,8 +38,8 @@ def test_read_model_input_follows_the_config(tmp_path: Path) -> None:
     own = SimpleNamespace(NORMALIZE="percentile", PERCENTILES=[5.0, 95.0])
     cfg = SimpleNamespace(INPUT=SimpleNamespace(FORMAT="BGR"), CELLSEG=SimpleNamespace(INPUT=own))
     expected = images.normalize_image(RGB_16, "percentile", (5, 95))[..., ::-1]
-    assert np.array_equal(images.read_model_input(path, cfg), expected)
-    assert np.array_equal(images.prepare_model_input(RGB_16, cfg), expected)
+    assert np.array_equal(images.ImageInput.from_config(cfg).read_model_input(path), expected)
+    assert np.array_equal(images.ImageInput.from_config(cfg).prepare(RGB_16), expected)
 
 
 def test_two_channels_leave_the_third_black() -> None:
@@ -69,7 +69,7 @@ def test_channels_page_and_range_of_a_stack(
     metadata = {"axes": "TCYX", "Channel": {"Name": ["a", "b", "c"]}}
     tifffile.imwrite(tmp_path / "a.ome.tif", stack, ome=True, metadata=metadata)
     cfg = make_cfg(CHANNELS=chosen, PAGE=1, NORMALIZE="range", RANGE=[0, 40000])
-    found = images.read_model_input(tmp_path / "a.ome.tif", cfg)
+    found = images.ImageInput.from_config(cfg).read_model_input(tmp_path / "a.ome.tif")
     rgb = np.dstack([np.zeros((7, 11)) if k is None else stack[1, k] for k in order])
     expected = 255 * np.clip(rgb / 40000, 0, 1)
     assert np.allclose(found, expected[..., ::-1], rtol=1e-6)
@@ -79,8 +79,8 @@ def test_channels_page_and_range_of_a_stack(
 def test_arrays_have_the_channels_that_were_chosen() -> None:
     for chosen, image in (([0, 1], RGB_16), ([], RGB_16[..., :2]), ([0, 1, 2], GREY_16)):
         with pytest.raises(ImageReadError, match="channels"):
-            images.prepare_model_input(image, make_cfg(CHANNELS=chosen))
-    found = images.prepare_model_input(RGB_8[..., :2], make_cfg(CHANNELS=[4, 5]))
+            images.ImageInput.from_config(make_cfg(CHANNELS=chosen)).prepare(image)
+    found = images.ImageInput.from_config(make_cfg(CHANNELS=[4, 5])).prepare(RGB_8[..., :2])
     assert found.dtype == np.uint8
 
 

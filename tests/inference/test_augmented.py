@@ -1,4 +1,4 @@
-"""Several versions of an image, one result."""
+"""Several views of an image, one result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from cellseg import load_config
 from cellseg.errors import ConfigError
-from cellseg.inference.augmented import AugmentedRCNN, Version, merge_detections
+from cellseg.inference.augmented import AugmentedRCNN, View, merge_detections
 from cellseg.inference.predictor import CellPredictor
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -53,7 +53,7 @@ def found(boxes: list[list[float]], scores: list[float], classes: list[int]) -> 
     )
 
 
-def test_scores_are_means_over_versions_and_boxes_weighted_by_them() -> None:
+def test_scores_are_means_over_views_and_boxes_weighted_by_them() -> None:
     first = found([[0.0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.4], [0, 0])
     second = found([[2.0, 0, 12, 10]], [0.3], [0])
     merged = merge_detections([first, second])
@@ -93,23 +93,23 @@ def test_nothing_found() -> None:
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_masks_come_back_as_they_went(mirrored: bool, turns: int) -> None:
-    """A soft mask is the crop of its box; the crop in the version, brought back, is that again."""
+    """A soft mask is the crop of its box; the crop in the view, brought back, is that again."""
     resize = T.ResizeTransform(*HW, 2 * HW[0], 2 * HW[1])
-    version = Version(resize, mirrored, turns, (2 * HW[0], 2 * HW[1]))
-    plain = Version(NoOpTransform(), mirrored, turns, HW)
+    view = View(resize, mirrored, turns, (2 * HW[0], 2 * HW[1]))
+    plain = View(NoOpTransform(), mirrored, turns, HW)
     image = np.random.default_rng(0).random(HW).astype(np.float32)
     x0, y0, x1, y1 = box = (8, 20, 36, 48)
-    for each, scale in ((plain, 1), (version, 2)):
+    for each, scale in ((plain, 1), (view, 2)):
         moved = each.transform.apply_box(np.array([box], np.float32))
         back = each.transform.inverse().apply_box(moved)
         assert np.allclose(back, [box])
         a, b, c, d = (int(value) // scale for value in moved[0])
         crop = plain.transform.apply_image(image)[b:d, a:c]
-        (mask,) = each.masks_back(torch.from_numpy(crop.copy())[None, None])[0]
+        (mask,) = each.masks_in_image(torch.from_numpy(crop.copy())[None, None])[0]
         assert np.array_equal(mask.numpy(), image[y0:y1, x0:x1])
 
 
-def test_one_version_is_the_model_itself(tiny_model: list[str], image: torch.Tensor) -> None:
+def test_one_view_is_the_model_itself(tiny_model: list[str], image: torch.Tensor) -> None:
     cfg = configured(tiny_model, "TEST.AUG.FLIP", False, "CELLSEG.TEST.AUG_ROTATE90", False)
     model = built(cfg)
     batch = [{"image": image, "height": 32, "width": 48}]
@@ -127,7 +127,7 @@ def test_one_version_is_the_model_itself(tiny_model: list[str], image: torch.Ten
 
 
 def test_a_turned_image_has_turned_cells(tiny_model: list[str], image: torch.Tensor) -> None:
-    """The eight versions of an image and of the same image turned are the same eight."""
+    """The eight views of an image and of the same image turned are the same eight."""
     cfg = configured(tiny_model, "TEST.DETECTIONS_PER_IMAGE", 200)
     augmented = AugmentedRCNN(cfg, built(cfg))
     turned = torch.rot90(image, 1, (1, 2))
@@ -146,7 +146,7 @@ def test_sizes(tiny_model: list[str], image: torch.Tensor) -> None:
     cfg = configured(tiny_model, "TEST.AUG.MIN_SIZES", (0, 80), "TEST.AUG.MAX_SIZE", 100)
     augmented = AugmentedRCNN(cfg, built(cfg))
     pixels = image.permute(1, 2, 0).numpy()
-    shapes = [each.transform.apply_image(pixels).shape[:2] for each in augmented._versions(pixels)]
+    shapes = [each.transform.apply_image(pixels).shape[:2] for each in augmented._views_of(pixels)]
     assert len(shapes) == 16
     assert set(shapes) == {(64, 96), (96, 64), (67, 100), (100, 67)}
     (merged,) = augmented.inference([{"image": image}], do_postprocess=False)

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 from cellseg.evaluation.pictures import PictureEvaluator
-from cellseg.images import read_model_input
+from cellseg.images import ImageInput
 from cellseg.inference.files import predict_files
 from cellseg.inference.predictor import CellPredictor
 from cellseg.training_data.mapper import CellDatasetMapper
@@ -68,7 +68,7 @@ def test_the_same_pixels_in_all_three(
     cfg.merge_from_list(options)
     chosen = CellPredictor(cfg)
     chosen.model = predictor.model
-    expected = read_model_input(path, cfg).transpose(2, 0, 1)
+    expected = ImageInput.from_config(cfg).read_model_input(path).transpose(2, 0, 1)
     assert expected.max() > 100
     chosen.predict_file(path)
     chosen(chosen.read_image(path))

@@ -177,6 +177,22 @@ def test_dark_and_light(opened):
     assert page > text
 
 
+def test_charts_follow_the_page(opened):
+    """Lines, marks, labels and the grid of a chart have other colours in the dark."""
+    look = (
+        "return ['.line path', '.dots circle', '.bars path', '.label text', '.xtick path']"
+        ".map((s) => { const c = getComputedStyle(document.querySelector('.chart > svg ' + s));"
+        "return [c.stroke, c.fill] })"
+    )
+    light = opened.run(look)
+    opened.set_dark(True)
+    dark = opened.run(look)
+    assert all(one != other for one, other in zip(light, dark))
+    line, label = dark[0], dark[3]
+    assert line == ["rgb(86, 180, 233)", "none"]  # --s0 of the dark style
+    assert label[1] == "rgb(232, 234, 237)"  # --text
+
+
 def test_print_is_light_and_without_controls(opened):
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     opened.devtools("Emulation.setEmulatedMedia", media="print", features=features)

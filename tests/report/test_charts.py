@@ -94,9 +94,11 @@ def test_the_table_has_the_numbers():
     assert texts == [["IoU", "a", "b"], ["0.5", "0.25", "1"], ["0.6", "–", "0"]]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("series", [[], [Series("", [], [], "dots")]])
 @pytest.mark.parametrize("log", [False, True])
-def test_no_data_is_an_empty_chart(log):
-    svg = draw(Chart("t", "x", "y", [], log=log, diagonal="equal"))
+def test_no_data_is_an_empty_chart(log, series):
+    svg = draw(Chart("t", "x", "y", series, log=log, diagonal="equal"))
     assert not svg.findall(".//circle")
     assert len(svg.findall(".//text")) >= 4
 

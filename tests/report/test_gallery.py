@@ -15,7 +15,6 @@ from cellseg.cells.instances import CellInstances
 from cellseg.errors import ImageReadError
 from cellseg.evaluation import compare
 from cellseg.report.gallery import GalleryImage, draw_card, encode_picture, outline_path
-from cellseg.report.measures import find_kinds
 
 
 def pixels_on(path: str, hw: tuple[int, int]) -> np.ndarray:
@@ -74,8 +73,7 @@ def test_colours_are_not_swapped():
 
 def card(name: str = "a", read=lambda path: np.zeros((20, 30))) -> ElementTree.Element:
     true = CellInstances.from_crops([np.ones((6, 8), bool)], [(3, 4)], (20, 30))
-    kinds = find_kinds(compare(true, true[:0]))
-    image = GalleryImage(3, name, Path("x.png"), 0.25, true, true[:0], kinds)
+    image = GalleryImage(3, name, Path("x.png"), 0.25, compare(true, true[:0]))
     return ElementTree.fromstring(draw_card(image, ["<b>", "c"], read))
 
 

@@ -1,4 +1,4 @@
-"""What a training has beside its steps: best checkpoint, early end, validation loss, averages.
+"""What a training has beside its steps: best checkpoint, early stopping, validation loss, averages.
 
 All are hooks as Detectron2 has them, chosen by the keys below CELLSEG.TRAIN (docs/training.md).
 """
@@ -39,7 +39,7 @@ def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[Ho
 
     The order is: what prepares the model; the average of the weights, put into the model for
     checkpoint, evaluation, validation loss and best checkpoint, which follow in this order;
-    the decision to stop; the record of the run; and last, so that all figures are written,
+    the decision to stop; the record of the run; and last, so that all metrics are written,
     Detectron2's writers.
 
     Args:

@@ -52,7 +52,7 @@ class WeightAverage(HookBase):
         """Update the average; put it into the model where one of the next hooks wants it."""
         self._add_missing()
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        weights = dict(self._parameters())
+        weights = dict(self._averaged_parameters())
         names = [name for name in self._outside if name in weights]
         if names:
             get_ema_multi_avg_fn(decay)(
@@ -71,12 +71,12 @@ class WeightAverage(HookBase):
     def apply(self) -> None:
         """Put the average into the model."""
         if not self._holds_average:
-            self._swap()
+            self._swap_weights()
 
     def remove(self) -> None:
         """Put the weights back."""
         if self._holds_average:
-            self._swap()
+            self._swap_weights()
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates, and what the model does not hold."""
@@ -94,25 +94,25 @@ class WeightAverage(HookBase):
         saved = state_dict["outside_of_model"]
         self._outside = {
             name: saved[name].to(parameter, copy=True)
-            for name, parameter in self._parameters()
+            for name, parameter in self._averaged_parameters()
             if name in saved and saved[name].shape == parameter.shape
         }
         self.remove()
         logger.info("Average of the weights: over %d iterations so far", self._updates)
 
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _averaged_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.trainer.checkpointer.model.named_parameters()
 
     @torch.no_grad()
     def _add_missing(self) -> None:
         """Begin with those parameters that were frozen until now."""
-        for name, parameter in self._parameters():
+        for name, parameter in self._averaged_parameters():
             if parameter.requires_grad and name not in self._outside:
                 self._outside[name] = parameter.detach().clone()
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for name, parameter in self._parameters():
+    def _swap_weights(self) -> None:
+        for name, parameter in self._averaged_parameters():
             if name in self._outside:
                 inside = parameter.detach().clone()
                 parameter.copy_(self._outside[name])

@@ -19,13 +19,13 @@ from detectron2.utils import comm
 
 BEST_FILE = "model_best.pth"
 HISTORY_FILE = "best.json"
-_NO_FIGURES = ("lr", "eta_seconds")
+_NO_METRICS = ("lr", "eta_seconds")
 
 logger = logging.getLogger(__name__)
 
 
 class BestCheckpoint(AfterEvaluation):
-    """Writes `model_best.pth` whenever a figure is better than ever before in this run.
+    """Writes `model_best.pth` whenever a metric is better than ever before in this run.
 
     The file holds weights only: "model", with "iteration" (the last one that was trained),
     "metric" and "value". It does not become the checkpoint to resume from. `best.json` beside it
@@ -33,11 +33,11 @@ class BestCheckpoint(AfterEvaluation):
     resumed run starts with counts, also if the checkpoint is older than the evaluation. A value
     that is not finite is never the best.
 
-    Needed in all processes; the main one has the figures and writes.
+    Needed in all processes; the main one has the metrics and writes.
 
     Args:
         period: TEST.EVAL_PERIOD.
-        metric: name of the figure in the trainer's storage.
+        metric: name of the metric in the trainer's storage.
         mode: "max" or "min", which of two values is better.
     """
 
@@ -56,7 +56,7 @@ class BestCheckpoint(AfterEvaluation):
 
     def before_train(self) -> None:
         """Take over what an interrupted run has found, the same in all processes."""
-        own = self._read_history(), (self._folder() / BEST_FILE).is_file()
+        own = self._read_history(), (self._output_folder() / BEST_FILE).is_file()
         history, has_file = comm.all_gather(own)[0]
         if history is not None and self.trainer.start_iter > 0:
             self._take_over(history)
@@ -72,7 +72,7 @@ class BestCheckpoint(AfterEvaluation):
         return f"{self.metric} {self.best[1]:.5g} at iteration {self.best[0]}"
 
     def act(self) -> None:
-        """Compare the figure that has just been stored, and save."""
+        """Compare the value that has just been stored, and save."""
         problem, value = comm.all_gather(self._latest_value())[0]
         if problem:
             raise ConfigError(problem)
@@ -99,7 +99,7 @@ class BestCheckpoint(AfterEvaluation):
         return {"metric": self.metric, "mode": self.mode, "best": self.best, "values": self._values}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned, unless it is of another figure."""
+        """Take over what `state_dict` returned, unless it is of another metric."""
         if (state_dict["metric"], state_dict["mode"]) == (self.metric, self.mode):
             self.best = tuple(state_dict["best"]) if state_dict["best"] else None
             self._values = dict(state_dict["values"])
@@ -107,27 +107,27 @@ class BestCheckpoint(AfterEvaluation):
     def _last_trained(self) -> int:
         return min(self.trainer.iter, self.trainer.max_iter - 1)
 
-    def _folder(self) -> Path:
+    def _output_folder(self) -> Path:
         return Path(self.trainer.checkpointer.save_dir)
 
     def _latest_value(self) -> tuple[str, float]:
-        """What is wrong, or "", and the value; only the main process has figures."""
+        """What is wrong, or "", and the value; only the main process has metrics."""
         if not comm.is_main_process():
             return "", math.nan
         storage = self.trainer.storage
         latest = storage.latest()
         if self.metric in latest and latest[self.metric][1] == storage.iter:
             return "", float(latest[self.metric][0])
-        figures = sorted(
+        metrics = sorted(
             name
             for name, is_noisy in storage.smoothing_hints().items()
-            if not is_noisy and latest[name][1] == storage.iter and name not in _NO_FIGURES
+            if not is_noisy and latest[name][1] == storage.iter and name not in _NO_METRICS
         )
-        near = find_near_names(self.metric, figures)
+        near = find_near_names(self.metric, metrics)
         return collect_problems(
             f"CELLSEG.TRAIN.BEST_METRIC is {self.metric!r}, which the evaluation does not compute; "
             "it computes",
-            figures or ["no figure at all"],
+            metrics or ["no metric at all"],
             hint=f"Did you mean {' or '.join(near)}?" if near else "",
         ), math.nan
 
@@ -145,7 +145,7 @@ class BestCheckpoint(AfterEvaluation):
         checkpointer = self.trainer.checkpointer
         data = {"model": checkpointer.model.state_dict(), "metric": self.metric}
         data |= self._describe_best()
-        with checkpointer.path_manager.open(str(self._folder() / BEST_FILE), "wb") as file:
+        with checkpointer.path_manager.open(str(self._output_folder() / BEST_FILE), "wb") as file:
             torch.save(data, file)
 
     def _write_history(self) -> None:
@@ -159,12 +159,12 @@ class BestCheckpoint(AfterEvaluation):
             "best": {**self._describe_best(), "file": BEST_FILE} if self.best else None,
             "evaluations": evaluations,
         }
-        with write_whole(self._folder() / HISTORY_FILE) as partial:
+        with write_whole(self._output_folder() / HISTORY_FILE) as partial:
             partial.write_text(json.dumps(history, indent=1) + "\n", "utf-8")
 
     def _read_history(self) -> dict[str, Any] | None:
-        """What `best.json` holds of this figure; None where there is none."""
-        path = self._folder() / HISTORY_FILE
+        """What `best.json` holds of this metric; None where there is none."""
+        path = self._output_folder() / HISTORY_FILE
         if not comm.is_main_process() or not path.is_file():
             return None
         try:
@@ -193,9 +193,9 @@ class TrainingStopped(BaseException):
 
 
 class EarlyStopping(HookBase):
-    """Ends training when a figure has not become better for some evaluations.
+    """Ends training when a metric has not become better for some evaluations.
 
-    The checkpoint `model_final.pth` is written, as at a normal end; the figures are those of the
+    The checkpoint `model_final.pth` is written, as at a normal end; the metrics are those of the
     last evaluation, which is not repeated. All processes stop at the same iteration, as all know
     the same values.
 
@@ -211,7 +211,7 @@ class EarlyStopping(HookBase):
 
     def before_train(self) -> None:
         """A run that had stopped stops again when it is resumed."""
-        self._decide(self.trainer.iter - 1)
+        self._decide_to_stop(self.trainer.iter - 1)
         if self.reason:
             logger.warning(
                 "Nothing left to train: %s. Raise CELLSEG.TRAIN.PATIENCE to go on", self.reason
@@ -225,7 +225,7 @@ class EarlyStopping(HookBase):
     def after_step(self) -> None:
         """Decide, and write the final checkpoint."""
         trainer = self.trainer
-        self._decide(trainer.iter)
+        self._decide_to_stop(trainer.iter)
         if not self.reason:
             return
         logger.info(
@@ -235,7 +235,7 @@ class EarlyStopping(HookBase):
         if comm.is_main_process():
             trainer.checkpointer.save("model_final", iteration=trainer.iter)
 
-    def _decide(self, iteration: int) -> None:
+    def _decide_to_stop(self, iteration: int) -> None:
         """Whether to stop after `iteration`; not if at most one is left: it has its own end."""
         waiting = self._best.waiting
         self.reason = ""

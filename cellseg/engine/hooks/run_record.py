@@ -55,7 +55,7 @@ class RunRecord(HookBase):
         self._earlier = self._read_earlier() if self.trainer.start_iter > 0 else []
         self._entry = {
             "status": "running",
-            "start_time": _now(),
+            "start_time": _local_time_now(),
             "start_iteration": self.trainer.start_iter,
             "command": sys.argv,
             "engine": self._engine,
@@ -68,21 +68,21 @@ class RunRecord(HookBase):
             "config_sha256": hash_config(self._cfg),
             "config": yaml.safe_load(self._cfg.dump()),
         }
-        self._write()
+        self._write_record()
 
     def after_train(self) -> None:
         """Complete the entry."""
         trainer = self.trainer
         self._entry |= {
             **self._describe_end(),
-            "end_time": _now(),
+            "end_time": _local_time_now(),
             "end_iteration": trainer.iter,
             "figures": {
                 name: value if math.isfinite(value) else None
                 for name, (value, _) in sorted(trainer.storage.latest().items())
             },
         }
-        self._write()
+        self._write_record()
 
     def _describe_end(self) -> dict[str, str]:
         if self.trainer.iter >= self.trainer.max_iter:
@@ -101,13 +101,13 @@ class RunRecord(HookBase):
             logger.warning("%s cannot be read and is begun anew: %s", self._path, error)
             return []
 
-    def _write(self) -> None:
+    def _write_record(self) -> None:
         with write_whole(self._path) as partial:
             runs = [*self._earlier, self._entry]
             partial.write_text(json.dumps({"runs": runs}, indent=1) + "\n", "utf-8")
 
 
-def _now() -> str:
+def _local_time_now() -> str:
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
@@ -133,15 +133,15 @@ def describe_working_trees() -> list[dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in (Path.cwd(), Path(__file__).parent):
-        top = _git(folder, "rev-parse", "--show-toplevel")
-        revision = _git(folder, "rev-parse", "HEAD")
+        top = _ask_git(folder, "rev-parse", "--show-toplevel")
+        revision = _ask_git(folder, "rev-parse", "HEAD")
         if top and revision:
-            changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+            changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
             found[top] = {"folder": top, "revision": revision, "dirty": bool(changes)}
     return list(found.values())
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _ask_git(folder: Path, *arguments: str) -> str:
     """What git prints; "" if it fails or is not there."""
     command = ["git", "-C", str(folder), *arguments]
     try:
@@ -193,13 +193,13 @@ def _size_hw(image: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _describe_image(image: Mapping[str, Any]) -> str:
     cells = [
-        (cell.get("category_id"), [float(edge) for edge in cell["bbox"]], _plain(cell))
+        (cell.get("category_id"), [float(edge) for edge in cell["bbox"]], _as_plain_value(cell))
         for cell in image.get("annotations", ())
     ]
     return repr((str(image.get("image_id")), *_size_hw(image), cells)) + "\n"
 
 
-def _plain(cell: Mapping[str, Any]) -> Any:
+def _as_plain_value(cell: Mapping[str, Any]) -> Any:
     """A segmentation of any kind as something with a stable `repr`."""
     segmentation = cell.get("segmentation")
     if isinstance(segmentation, np.ndarray):

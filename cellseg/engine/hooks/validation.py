@@ -55,17 +55,20 @@ class ValidationLoss(AfterEvaluation):
             if not losses or not comm.is_main_process():
                 continue
             total = sum(losses.values())
-            parts = {f"{prefix}validation/{_short(key)}": value for key, value in losses.items()}
-            figures = {f"{prefix}validation_loss": total, **parts}
-            self.trainer.storage.put_scalars(**figures, smoothing_hint=False)
+            parts = {
+                f"{prefix}validation/{_short_loss_name(key)}": value
+                for key, value in losses.items()
+            }
+            metrics = {f"{prefix}validation_loss": total, **parts}
+            self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
             logger.info(
                 "Validation loss on %s: %.4g (%s)",
                 *(name, total),
-                ", ".join(f"{_short(key)} {value:.4g}" for key, value in losses.items()),
+                ", ".join(f"{_short_loss_name(key)} {value:.4g}" for key, value in losses.items()),
             )
 
 
-def _short(name: str) -> str:
+def _short_loss_name(name: str) -> str:
     """Without "loss": every log line repeats all names that have it."""
     return name.removeprefix("loss_")
 

@@ -3,6 +3,8 @@
 from cellseg.training_data.augmentations.annotations import (
     annotations_to_labelled_image,
     labelled_image_to_annotations,
+    polygons_to_rle,
+    read_labelled_image,
 )
 from cellseg.training_data.augmentations.build import (
     build_cell_augmentations,
@@ -67,6 +69,8 @@ __all__ = [
     "input_scale",
     "labelled_image_to_annotations",
     "needs_tight_boxes",
+    "polygons_to_rle",
+    "read_labelled_image",
     "scale_hw",
     "scale_resizing",
 ]

@@ -10,8 +10,10 @@ import pycocotools.mask as coco_mask
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.labels import label_image_to_rles
 from cellseg.cells.run_lengths import Rle
+from cellseg.images import ImageInput
 from cellseg.training_data.augmentations.base import Image
 from cellseg.training_data.augmentations.copy_paste import LabelledImage
+from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
 
@@ -25,15 +27,38 @@ def annotations_to_labelled_image(
     """
     image_hw = (image.shape[0], image.shape[1])
     cells = [cell for cell in annotations if not cell.get("iscrowd", 0)]
-    rles = [_as_rle(cell["segmentation"], image_hw) for cell in cells]
+    given = [cell["segmentation"] for cell in cells]
+    rles = [polygons_to_rle(one, image_hw) if isinstance(one, list) else one for one in given]
     classes = np.array([cell["category_id"] for cell in cells], np.int64)
     return LabelledImage(image, LabelPlanes.from_rles(rles, image_hw), classes)
 
 
-def _as_rle(segmentation: Any, image_hw: tuple[int, int]) -> Rle:
-    if not isinstance(segmentation, list):
-        return segmentation
-    return coco_mask.merge(coco_mask.frPyObjects(segmentation, *image_hw))
+def read_labelled_image(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
+    """Read the image of a dataset entry as the model takes it, with its cells.
+
+    Args:
+        cfg: says by CELLSEG.INPUT and INPUT.FORMAT how files are read.
+        entry: of a Detectron2 dataset, with `file_name` and `annotations`.
+
+    Raises:
+        ImageReadError: the image cannot be read.
+        LabelError: as `annotations_to_labelled_image`.
+    """
+    image = ImageInput.from_config(cfg).read_model_input(entry["file_name"])
+    return annotations_to_labelled_image(image, entry["annotations"])
+
+
+def polygons_to_rle(polygons: Sequence[Any], image_hw: tuple[int, int]) -> Rle:
+    """RLE of an outline, by the rule that Detectron2 and COCO have for which pixels are inside.
+
+    Args:
+        polygons: one per piece, each [x0, y0, x1, y1, ...] in pixels; without any the mask is
+            empty.
+        image_hw: (height, width) of the image, pixels.
+    """
+    if not polygons:
+        return {"size": list(image_hw), "counts": [image_hw[0] * image_hw[1]]}
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, *image_hw))
 
 
 def labelled_image_to_annotations(labelled: LabelledImage) -> list[dict[str, Any]]:

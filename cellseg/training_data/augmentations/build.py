@@ -43,13 +43,15 @@ def build_cell_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]
     node = cfg.CELLSEG.AUGMENTATION
     builders: dict[str, Callable[[CfgNode], CellAugmentation]] = {
         "ROTATE90": lambda own: RandomRotate90(own.PROB),
-        "SCALE": lambda own: RandomScaleCrop(_pair(own.RANGE), own.PROB),
-        "ELASTIC": lambda own: RandomElastic(_pair(own.STRENGTH_PX), own.SIGMA_PX, own.PROB),
-        "GAMMA": lambda own: RandomGamma(_pair(own.RANGE), own.PROB),
-        "BRIGHTNESS": lambda own: RandomBrightness(_pair(own.RANGE), own.PROB),
-        "CONTRAST": lambda own: RandomContrast(_pair(own.RANGE), own.PROB),
-        "BLUR": lambda own: RandomBlur(_pair(own.SIGMA_PX), own.PROB),
-        "NOISE": lambda own: RandomNoise(_pair(own.SIGMA), own.PROB),
+        "SCALE": lambda own: RandomScaleCrop(_low_and_high(own.RANGE), own.PROB),
+        "ELASTIC": lambda own: RandomElastic(
+            _low_and_high(own.STRENGTH_PX), own.SIGMA_PX, own.PROB
+        ),
+        "GAMMA": lambda own: RandomGamma(_low_and_high(own.RANGE), own.PROB),
+        "BRIGHTNESS": lambda own: RandomBrightness(_low_and_high(own.RANGE), own.PROB),
+        "CONTRAST": lambda own: RandomContrast(_low_and_high(own.RANGE), own.PROB),
+        "BLUR": lambda own: RandomBlur(_low_and_high(own.SIGMA_PX), own.PROB),
+        "NOISE": lambda own: RandomNoise(_low_and_high(own.SIGMA), own.PROB),
         "INVERT": lambda own: RandomInvert(own.PROB),
     }
     own = [build(node[name]) for name, build in builders.items() if node[name].ENABLED]
@@ -91,5 +93,5 @@ def needs_tight_boxes(cfg: CfgNode) -> bool:
     return bool(node.EXTRA) or any(node[name].ENABLED for name in _LOOSENING)
 
 
-def _pair(values: list[float]) -> tuple[float, float]:
+def _low_and_high(values: list[float]) -> tuple[float, float]:
     return values[0], values[1]

@@ -127,7 +127,7 @@ class CopyPaste:
                 f"copy-paste: an image of shape {list(other.image.shape)} cannot be pasted onto "
                 f"one of {list(target.image.shape)}; the channels differ"
             )
-        chosen, areas = self._choose(other, target.classes)
+        chosen, areas = self._choose_cells(other, target.classes)
         flips = np.random.random(2) < 0.5 if self.flip else (False, False)
         other = other.flip(rows=bool(flips[0]), cols=bool(flips[1]))
         here, there = self._draw_windows(target.cells.image_hw, other.cells.image_hw)
@@ -138,9 +138,9 @@ class CopyPaste:
         if not chosen.size:
             return target
         covered: NDArray[np.bool_] = np.any(front.planes, axis=0)
-        behind, kept = self._clear(target.cells, covered, here)
+        behind, kept = self._clear_pixels(target.cells, covered, here)
         return LabelledImage(
-            self._blend(target.image, other.image[there], covered, here),
+            self._blend_pixels(target.image, other.image[there], covered, here),
             _put_in_front(front, behind, here),
             np.r_[target.classes[kept], other.classes[chosen]],
         )
@@ -157,7 +157,7 @@ class CopyPaste:
         start, stop = max(first, 0), max(min(first + there, here), 0)
         return slice(start, stop), slice(start - first, stop - first)
 
-    def _choose(self, other: LabelledImage, classes: IntArray) -> tuple[IntArray, IntArray]:
+    def _choose_cells(self, other: LabelledImage, classes: IntArray) -> tuple[IntArray, IntArray]:
         """Numbers of the cells to paste, ascending, and their areas in pixels."""
         planes, areas = other.cells.planes, other.cells.areas_px
         wanted = np.isin(other.classes, classes) & (areas > 0)
@@ -173,7 +173,7 @@ class CopyPaste:
         enough = (left_px >= self.min_visible * areas_px) & (left_px >= self.min_area_px)
         return (left_px == areas_px) | (enough & (left_px > 0))
 
-    def _clear(
+    def _clear_pixels(
         self, cells: LabelPlanes, covered: NDArray[np.bool_], here: Window
     ) -> tuple[LabelPlanes, IntArray]:
         """Take the covered pixels away; the cells that are left, and their old numbers."""
@@ -188,7 +188,9 @@ class CopyPaste:
         enough = self._is_enough(areas - lost, areas)
         return (behind if enough.all() else behind.select(enough)), np.flatnonzero(enough)
 
-    def _blend(self, image: Image, front: Image, covered: NDArray[np.bool_], here: Window) -> Image:
+    def _blend_pixels(
+        self, image: Image, front: Image, covered: NDArray[np.bool_], here: Window
+    ) -> Image:
         result = image.copy()
         weight: NDArray[Any] = covered.astype(np.float32)
         if self.edge_sigma_px > 0:

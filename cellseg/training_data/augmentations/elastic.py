@@ -57,14 +57,14 @@ def draw_shift(image_hw: tuple[int, int], strength_px: float, sigma_px: float) -
     nodes: FloatArray = smooth[margin : margin + rows, margin : margin + cols]
     # deviation of uniform noise, and what a Gaussian in two dimensions leaves of it
     nodes *= strength_px * math.sqrt(3) * 2 * math.sqrt(math.pi) * sigma
-    nodes *= min(1.0, MAX_SLOPE / max(_steepest(nodes) / step, 1e-9))
+    nodes *= min(1.0, MAX_SLOPE / max(_steepest_slope(nodes) / step, 1e-9))
     places = [np.arange(side, dtype=np.float32) / np.float32(step) for side in (width, height)]
     xs, ys = np.meshgrid(*places)
     shift = cv2.remap(np.ascontiguousarray(nodes), xs, ys, cv2.INTER_LINEAR)
     return np.asarray(shift, np.float32)
 
 
-def _steepest(nodes: FloatArray) -> float:
+def _steepest_slope(nodes: FloatArray) -> float:
     """Bound of how far the shift changes between neighbouring nodes, in the maximum norm."""
     along_x, along_y = (np.abs(np.diff(nodes, axis=axis)) for axis in (1, 0))
     # in the square between four nodes it is interpolated between those of its sides
@@ -109,9 +109,9 @@ class ElasticTransform(T.Transform):
 
     def apply_image(self, img: Image) -> Image:
         check_image_hw(img, self.image_hw, self)
-        return change_by_channels(img, self._remap)
+        return change_by_channels(img, self._remap_planes)
 
-    def _remap(self, planes: Image) -> Image:
+    def _remap_planes(self, planes: Image) -> Image:
         xs, ys = self._places_xy
         return cv2.remap(planes, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

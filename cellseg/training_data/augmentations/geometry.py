@@ -107,9 +107,9 @@ class ScaleCropTransform(T.Transform):
 
     def apply_segmentation(self, segmentation: NDArray[Any]) -> NDArray[Any]:
         check_image_hw(segmentation, self.image_hw, self)
-        return segmentation[np.ix_(self._sources(0), self._sources(1))]
+        return segmentation[np.ix_(self._source_indices(0), self._source_indices(1))]
 
-    def _sources(self, axis: int) -> IntArray:
+    def _source_indices(self, axis: int) -> IntArray:
         """The old pixel of every new one, along an axis."""
         centres = np.arange(self.crop_hw[axis]) + self.offset_rc[axis] + 0.5
         return np.floor(centres * self.image_hw[axis] / self.scaled_hw[axis]).astype(np.int64)

@@ -127,9 +127,9 @@ class BlurTransform(IntensityTransform):
     sigma_px: float
 
     def apply_image(self, img: Image) -> Image:
-        return _once_if_grey(img, self._blur)
+        return _once_if_grey(img, self._blur_planes)
 
-    def _blur(self, planes: Image) -> Image:
+    def _blur_planes(self, planes: Image) -> Image:
         return cv2.GaussianBlur(planes, (0, 0), self.sigma_px)
 
 

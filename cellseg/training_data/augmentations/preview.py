@@ -19,8 +19,8 @@ from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.synthetic import make_cells
 from cellseg.config import add_cellseg_config
 from cellseg.errors import ConfigError
-from cellseg.images import normalize_image, read_model_input, to_model_input
-from cellseg.training_data.augmentations.annotations import annotations_to_labelled_image
+from cellseg.images import normalize_image, to_model_input
+from cellseg.training_data.augmentations.annotations import read_labelled_image
 from cellseg.training_data.augmentations.build import build_cell_augmentations, build_copy_paste
 from cellseg.training_data.augmentations.config import find_switches
 from cellseg.training_data.augmentations.copy_paste import LabelledImage, SameClassImages
@@ -52,7 +52,7 @@ def draw_preview(config: CfgNode | None = None, image_number: int = 0, seed: int
     Raises:
         ConfigError: the config enables nothing, or there is no such image.
     """
-    cfg, original, others = _prepare(config, image_number, seed)
+    cfg, original, others = _prepare_output(config, image_number, seed)
     node = cfg.CELLSEG.AUGMENTATION
     names = [name for name, own in find_switches(node).items() if own.ENABLED]
     names += dict.fromkeys(node.EXTRA)
@@ -61,12 +61,12 @@ def draw_preview(config: CfgNode | None = None, image_number: int = 0, seed: int
     panels = [("AS IT IS", original)]
     for name in names:
         np.random.seed(seed)  # noqa: NPY002 (the generator that augmentations draw from)
-        panels.append((name, augment(original, _only(cfg, name), others)))
+        panels.append((name, augment(original, _with_only(cfg, name), others)))
     for number in range(NUM_TOGETHER if config else 0):
         np.random.seed(seed + number)  # noqa: NPY002
         panels.append((f"TOGETHER {number + 1}", augment(original, cfg, others)))
     scale = _PANEL_PX / max(original.cells.image_hw)
-    return _arrange([_draw_panel(caption, shown, scale) for caption, shown in panels])
+    return _arrange_panels([_draw_panel(caption, shown, scale) for caption, shown in panels])
 
 
 def augment(original: LabelledImage, cfg: CfgNode, others: SameClassImages) -> LabelledImage:
@@ -81,7 +81,7 @@ def augment(original: LabelledImage, cfg: CfgNode, others: SameClassImages) -> L
     return LabelledImage(augmented.image, cells, pasted.classes)
 
 
-def _prepare(
+def _prepare_output(
     config: CfgNode | None, image_number: int, seed: int
 ) -> tuple[CfgNode, LabelledImage, SameClassImages]:
     if config is None:
@@ -92,13 +92,8 @@ def _prepare(
     entries = [entry for name in cfg.DATASETS.TRAIN[:1] for entry in DatasetCatalog.get(name)]
     if not 0 <= image_number < len(entries):
         raise ConfigError(f"the training set has {len(entries)} images, no number {image_number}")
-    load = functools.partial(_load_entry, cfg)
+    load = functools.partial(read_labelled_image, cfg)
     return cfg, load(entries[image_number]), SameClassImages(lambda: entries, load)
-
-
-def _load_entry(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage:
-    image = read_model_input(entry["file_name"], cfg)
-    return annotations_to_labelled_image(image, entry["annotations"])
 
 
 def _all_enabled() -> CfgNode:
@@ -113,7 +108,7 @@ def _all_enabled() -> CfgNode:
     return cfg
 
 
-def _only(cfg: CfgNode, name: str) -> CfgNode:
+def _with_only(cfg: CfgNode, name: str) -> CfgNode:
     """The config with one augmentation, always happening (one of EXTRA as often as it does)."""
     single = cfg.clone()
     single.defrost()
@@ -143,7 +138,7 @@ def _draw_panel(caption: str, shown: LabelledImage, scale: float) -> Picture:
     picture = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
     for plane in shown.cells.planes:
         large = cv2.resize(plane.astype(np.float64), size, interpolation=cv2.INTER_NEAREST)
-        picture[_borders(large)] = _OUTLINE_RGB
+        picture[_label_borders(large)] = _OUTLINE_RGB
     panel = np.full((_PANEL_PX + _CAPTION_PX, _PANEL_PX, 3), 255, np.uint8)
     panel[_CAPTION_PX : _CAPTION_PX + size[1], : size[0]] = picture
     text = f"{caption}, {np.count_nonzero(shown.cells.areas_px)} cells"
@@ -152,14 +147,14 @@ def _draw_panel(caption: str, shown: LabelledImage, scale: float) -> Picture:
     return panel
 
 
-def _borders(labels: np.ndarray) -> np.ndarray:
+def _label_borders(labels: np.ndarray) -> np.ndarray:
     """Pixels of cells beside a pixel of another label, bool [H, W]."""
     kernel = np.ones((3, 3), np.uint8)
     lowest, highest = cv2.erode(labels, kernel), cv2.dilate(labels, kernel)
     return (labels > 0) & (lowest != highest)
 
 
-def _arrange(panels: Sequence[Picture]) -> Picture:
+def _arrange_panels(panels: Sequence[Picture]) -> Picture:
     """Panels of one size in rows, white between them."""
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)

@@ -28,10 +28,10 @@ def build_extra_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform
     Raises:
         ConfigError: a name is not registered, or gives something that is no augmentation.
     """
-    return [_build(name, cfg) for name in cfg.CELLSEG.AUGMENTATION.EXTRA]
+    return [_build_augmentation(name, cfg) for name in cfg.CELLSEG.AUGMENTATION.EXTRA]
 
 
-def _build(name: str, cfg: CfgNode) -> T.Augmentation | T.Transform:
+def _build_augmentation(name: str, cfg: CfgNode) -> T.Augmentation | T.Transform:
     built: Any = AUGMENTATION_REGISTRY.get(name)(cfg)
     if not isinstance(built, (T.Augmentation, T.Transform)):
         raise ConfigError(

@@ -94,9 +94,9 @@ def test_preview_shows_each_by_itself(cfg: CfgNode) -> None:
     node = cfg.CELLSEG.AUGMENTATION
     node.GAMMA.ENABLED = True
     node.EXTRA = ["AddLight", "mirror"]
-    alone = preview._only(cfg, "AddLight")
+    alone = preview._with_only(cfg, "AddLight")
     assert alone.CELLSEG.AUGMENTATION.EXTRA == ["AddLight"]
     assert not alone.CELLSEG.AUGMENTATION.GAMMA.ENABLED
-    without = preview._only(cfg, "GAMMA")
+    without = preview._with_only(cfg, "GAMMA")
     assert without.CELLSEG.AUGMENTATION.EXTRA == []
     assert without.CELLSEG.AUGMENTATION.GAMMA.ENABLED

@@ -1,10 +1,27 @@
 """RoIAlign over a whole pyramid on the CPU, as a sparse matrix times a table.
 
 A pooled cell is the mean of a few bilinear samples, each of which mixes four cells of a feature
-map: a sum of rows of the table [cells, channels] with known weights. That is what
-`torch.nn.functional.embedding_bag` computes, vectorised over the channels and on all cores; so is
-the way back, with the transposed matrix. The samples are those of torchvision's `roi_align`; the
-sums are in another order.
+map. It is therefore a sum of rows of the table [cells, channels], which holds all cells of all
+maps, with weights that follow from the region's box alone: one row of a sparse matrix. The product
+of matrix and table is what `torch.nn.functional.embedding_bag` computes, vectorised over the
+channels and on all cores; the gradient is the product with the transposed matrix. The samples are
+those of torchvision's `roi_align` (He et al., Mask R-CNN, arXiv:1703.06870); the sums are in
+another order.
+
+By hand, on a map of six cells and one channel: the region from (0.5, 0.5) to (2.5, 1.5) is to
+become a row of two, one sample each. Aligned RoIAlign has the centre of the first cell at 0.5, so
+that the samples are at x = 0.5 and 1.5, y = 0.5 in numbers of cells: each amid four of them.
+
+    map:   0  1  2       samples:   (0 + 1 + 10 + 11) / 4 = 5.5
+          10 11 12                  (1 + 2 + 11 + 12) / 4 = 6.5
+
+>>> grid = torch.tensor([[[[0.0, 1, 2], [10, 11, 12]]]])
+>>> region, level = torch.tensor([[0, 0.5, 0.5, 2.5, 1.5]]), torch.tensor([0])
+>>> poolers = [ROIAlign((1, 2), spatial_scale=1.0, sampling_ratio=1)]
+>>> _mix_of_regions([grid], region, level, poolers).toarray().tolist()
+[[0.25, 0.25, 0.0, 0.25, 0.25, 0.0], [0.0, 0.25, 0.25, 0.0, 0.25, 0.25]]
+>>> pool_pyramid([grid], region, level, poolers).tolist()
+[[[[5.5, 6.5]]]]
 """
 
 from __future__ import annotations
@@ -37,10 +54,10 @@ def pool_pyramid(
     """Pool each region from its map.
 
     Args:
-        maps: float [N, C, H_l, W_l] each.
-        rois: float [R, 5]: index of the image, x0, y0, x1, y1 in pixels.
-        levels: int64 [R], which map.
-        poolers: an `ROIAlign` per map, alike but for their scale.
+        maps: the pyramid's levels, float [N, C, H_l, W_l] each.
+        rois: the regions, float [R, 5]: index of the image, then x0, y0, x1, y1 in pixels of it.
+        levels: int64 [R], the number of the map that each region is pooled from.
+        poolers: an `ROIAlign` per map, alike but for their scale, cells per pixel.
 
     Returns:
         [R, C, height, width], `channels_last`; differentiable in the maps. R may be 0.
@@ -78,7 +95,12 @@ def _product(matrix: sparse.csr_matrix, table: Tensor) -> Tensor:
 def _mix_of_regions(
     maps: Sequence[Tensor], rois: Tensor, levels: Tensor, poolers: Sequence[ROIAlign]
 ) -> sparse.csr_matrix:
-    """How much of which cell of the maps is in each pooled cell: [R * height * width, cells]."""
+    """How much of which cell of the maps is in each pooled cell: [R * height * width, cells].
+
+    The samples' number differs from region to region where it is to follow from their size
+    (`sampling_ratio` 0): regions of one number are worked out together, as a dense block of rows
+    of one length, and the blocks are put into the order of the regions at the end.
+    """
     height, width = poolers[0].output_hw
     shapes = torch.tensor([(x.shape[2], x.shape[3]) for x in maps])
     cells = shapes.prod(dim=1) * len(maps[0])
@@ -144,12 +166,16 @@ def _axis_taps(
     In the order of operations of torchvision's kernel, so that no sample falls into another cell.
 
     Args:
-        start, bin_size: float [n], in cells.
-        samples: per bin.
-        limit: int64 [n], cells of the map.
+        start: float [n], where each region begins along the axis, 0 at the centre of the map's
+            first cell, in cells.
+        bin_size: float [n], the length of a pooled cell, in cells of the map.
+        samples: how many samples a pooled cell is the mean of along this axis.
+        bins: how many pooled cells a region has along this axis.
+        limit: int64 [n], how many cells the map has along this axis.
 
     Returns:
-        int64 and float [n, bins, 2 * samples].
+        The numbers of the cells, int64 [n, bins, 2 * samples], two neighbours per sample, and their
+        weights, float of that shape: 0 for a sample more than a cell outside of the map.
     """
     offsets = torch.arange(bins)[:, None] * bin_size[:, None, None]
     steps = (torch.arange(samples) + 0.5) * bin_size[:, None, None] / samples
