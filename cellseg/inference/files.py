@@ -105,7 +105,7 @@ def predict_files(
         paths: image files; see `output_stems` for the names of their results.
         output_dir: the folder that results go to, made if needed.
         read: gives the image of a file, such as `CellPredictor.read_image`.
-        classes: names of the classes that cells can have.
+        classes: the model's class names, in the order of their numbers.
         category_ids: the category id of each class; by default 1 to C.
         formats: keys of `cellseg.io.FORMATS`, in which the cells are written as well.
 
