@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cellseg.cli import run_command
 
@@ -32,7 +33,7 @@ class Command:
         """Exit status, or the error's text where it is 1 because of a `CellsegError`."""
         said = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(said), mock.patch.dict(os.environ):
                 status = run_command(self._name, [str(word) for word in words])
         finally:
             sys.stderr.write(said.getvalue())

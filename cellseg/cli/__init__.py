@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import os
 import pkgutil
 import sys
 import warnings
@@ -71,7 +72,7 @@ def run_command(
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
     """
-    _silence_torch()
+    _silence_future_warnings()
     try:
         args = parse_command(name, arguments, prog=prog)
         return int(_import_command(name).run(args))
@@ -100,14 +101,18 @@ def _import_command(name: str):  # type: ignore[no-untyped-def]  # its two funct
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def _outer_parser() -> CommandParser:
+def _outer_parser() -> argparse.ArgumentParser:
     """A parser for the first word, which is a command or asks for help."""
     names = command_names()
     listed = "\n".join(f"  {name:<10}{_read_summary(name)}" for name in names)
-    about = f"{(cellseg.__doc__ or '').partition(chr(10))[0]}\n\ncommands:\n{listed}"
-    parser = CommandParser(about, "cellseg")
-    parser.epilog = "`cellseg COMMAND --help` describes a command."
-    parser.usage = "cellseg COMMAND [ARGUMENTS ...]"
+    parser = argparse.ArgumentParser(
+        prog="cellseg",
+        usage="cellseg COMMAND [ARGUMENTS ...]",
+        description=f"{(cellseg.__doc__ or '').partition(chr(10))[0]}\n\ncommands:\n{listed}",
+        epilog="`cellseg COMMAND --help` describes a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cellseg {cellseg.__version__}")
     parser.add_argument("command", choices=names, metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
 
@@ -119,10 +124,12 @@ def _read_summary(name: str) -> str:
     return docstring.partition("\n")[0]
 
 
-def _silence_torch() -> None:
-    """Keep torch's notes to its own developers from those who only run a command.
+def _silence_future_warnings() -> None:
+    """Keep torch's notes on its next version from those who only run a command.
 
-    `python -W default` shows them.
+    They are for whoever writes the code: `python -W default -m cellseg ...` shows them. Processes
+    that the command starts inherit this through the environment.
     """
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(vision)?(\.|$)")
+        warnings.simplefilter("ignore", FutureWarning)
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")

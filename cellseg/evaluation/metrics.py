@@ -49,7 +49,7 @@ def add_metric(metric: Metric | RankedMetric) -> None:
         ...     tp, fp, fn, _ = image.count(threshold)
         ...     return fp + fn, tp + fp + fn
         >>> add_metric(Metric("error_rate", "(FP + FN) / (TP + FP + FN).", count_wrong,
-        ...                   ratios.part_of_whole, lower_is_better=True))
+        ...                   part_of_whole, lower_is_better=True))
         >>> del METRICS["error_rate"]
     """
     if metric.name in METRICS or "@" in metric.name:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.cells.drawing import draw_comparison, write_picture
-from cellseg.cells.selection import DetectionThresholds, select_cells
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey, image_key
+from cellseg.evaluation.comparison import compare
 from cellseg.images import read_image
 from cellseg.inference.detections import detections_to_cells
 from detectron2.evaluation import DatasetEvaluator
@@ -24,6 +25,8 @@ logger = logging.getLogger("cellseg.evaluation")
 
 class PictureEvaluator(DatasetEvaluator):
     """Writes `<output_dir>/pictures/<image_id>.png`: true cells left, predicted cells right.
+
+    Regions of uncounted cells, and detections that the crowd rule forgives, are not drawn.
 
     Args:
         dataset_name: registered in DatasetCatalog, with masks and thing_classes.
@@ -57,9 +60,9 @@ class PictureEvaluator(DatasetEvaluator):
             key = image_key(image)
             if key in self._drawn:
                 cells = detections_to_cells(output["instances"], self._selection.lowest_score)
-                cells = select_cells(cells, self._selection)
-                true = self._truth.cells(key).counted
-                picture = draw_comparison(self._read(image["file_name"]), true, cells)
+                compared = compare(self._truth.cells(key), cells).keep(self._selection).counted
+                sides = (compared.true.cells, compared.pred.cells)
+                picture = draw_comparison(self._read(image["file_name"]), *sides)
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)
 
     def evaluate(self) -> dict[str, Any]:

@@ -1,1 +1,4 @@
-"""From images to cells: masks into pixels, the predictor, whole lists of files."""
+"""From images to cells with a trained model: the predictor, test-time augmentation, lists of files.
+
+Images are read and prepared as in training, and cells come out as `CellInstances`.
+"""

@@ -257,9 +257,8 @@ def _check_duplicates(
         )
         if is_copy and len(first.cells) != len(second.cells):
             text += f"; {len(second.cells)} cells here, {len(first.cells)} there"
-        kind = ("duplicate" if is_copy else "near_duplicate") + (
-            "_between_splits" if between else ""
-        )
+        kind = "duplicate" if is_copy else "near_duplicate"
+        kind += "_between_splits" if between else ""
         severity = ERROR if is_copy and between else WARNING
         yield _finding(second, severity, kind, text)
 

@@ -91,14 +91,14 @@ def order_images(
             good.setdefault(image.split, []).append(image)
     # The place of each image in its split, as a share: sorting by it interleaves the splits.
     shares = [
-        ((_spread(place, len(own)), image) for place, image in enumerate(own))
+        ((_spread_places(place, len(own)), image) for place, image in enumerate(own))
         for own in good.values()
     ]
     rest = sorted((pair for own in shares for pair in own), key=lambda pair: pair[0])
     return worst + [image for _, image in rest]
 
 
-def _spread(place: int, number: int) -> float:
+def _spread_places(place: int, number: int) -> float:
     """A share from 0 to 1 by which the first few of a list are spread over the whole list."""
     bits = max(1, (number - 1).bit_length())
     return int(f"{place:0{bits}b}"[::-1], 2) / 2**bits
@@ -110,13 +110,13 @@ def draw_tile(image: ImageMeasures, findings: Sequence[Finding]) -> Picture:
     try:
         pixels = read_image(path_of_image(image.record))
     except (CellsegError, OSError):
-        picture, is_part = _unreadable(), False
+        picture, is_part = _draw_unreadable(), False
     else:
         picture, is_part = _draw_image(pixels, image, findings)
     top, left = (TILE_PX - picture.shape[0]) // 2, (TILE_PX - picture.shape[1]) // 2
     tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    for line, (text, colour) in enumerate(_captions(image, findings, is_part)):
-        _write(tile, text, (2, TILE_PX + 14 + 16 * line), colour)
+    for line, (text, colour) in enumerate(_write_captions(image, findings, is_part)):
+        _write_text(tile, text, (2, TILE_PX + 14 + 16 * line), colour)
     return tile
 
 
@@ -202,27 +202,27 @@ def _draw_outlines(
             cv2.rectangle(picture, low, high, _MARK, 1)
 
 
-def _unreadable() -> Picture:
+def _draw_unreadable() -> Picture:
     picture = np.full((TILE_PX, TILE_PX, 3), 225, np.uint8)
-    _write(picture, "cannot be read", (70, TILE_PX // 2), _SEVERITY_COLOURS[ERROR], 0.6)
+    _write_text(picture, "cannot be read", (70, TILE_PX // 2), _SEVERITY_COLOURS[ERROR], 0.6)
     return picture
 
 
-def _captions(
+def _write_captions(
     image: ImageMeasures, findings: Sequence[Finding], is_part: bool
 ) -> Iterator[tuple[str, tuple[int, int, int]]]:
     height, width = image.record.image_hw
     tail = f"{width} x {height}, {len(image.cells)} cells{', part' if is_part else ''}"
     name = f"{image.split}/{image.record.image_id}"
-    yield _shorten(name, 44), _TEXT
+    yield _shorten_text(name, 44), _TEXT
     yield tail, _TEXT
     if findings:
         kinds = " ".join(dict.fromkeys(finding.kind for finding in findings))
         worst = min((f.severity for f in findings), key=list(_WEIGHTS).index)
-        yield _shorten(kinds, 46, keep_end=False), _SEVERITY_COLOURS[worst]
+        yield _shorten_text(kinds, 46, keep_end=False), _SEVERITY_COLOURS[worst]
 
 
-def _shorten(text: str, length: int, keep_end: bool = True) -> str:
+def _shorten_text(text: str, length: int, keep_end: bool = True) -> str:
     """At most `length` characters that OpenCV's font has; the middle or the end is left out."""
     text = "".join(c if 32 <= ord(c) < 127 else "?" for c in text)
     if len(text) <= length:
@@ -231,7 +231,7 @@ def _shorten(text: str, length: int, keep_end: bool = True) -> str:
     return f"{text[: length - tail - 2]}..{text[len(text) - tail :]}"
 
 
-def _write(
+def _write_text(
     picture: Picture,
     text: str,
     at_xy: tuple[int, int],

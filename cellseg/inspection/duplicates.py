@@ -99,7 +99,7 @@ def _find_views(prints: Mapping[int, Fingerprint]) -> Iterator[Duplicate]:
     for number, print_ in prints.items():
         by_size.setdefault(print_.longest_px, []).append(number)
     for members in by_size.values():
-        thumbnails = {k: _thumbnail(prints[k].detail) for k in members}
+        thumbnails = {k: _make_thumbnail(prints[k].detail) for k in members}
         for i, j in combinations(members, 2):
             fit, shift = _find_best_shift(thumbnails[i], thumbnails[j])
             if fit >= _CANDIDATE_CORRELATION:
@@ -108,7 +108,7 @@ def _find_views(prints: Mapping[int, Fingerprint]) -> Iterator[Duplicate]:
                     yield Duplicate(i, j, VIEW, likeness, shared)
 
 
-def _thumbnail(detail: Grey) -> Grey:
+def _make_thumbnail(detail: Grey) -> Grey:
     """Its rough look: the root against the rule of a few bright cells, less uneven light."""
     small = np.sqrt(resize(detail, _THUMBNAIL_PX, _THUMBNAIL_PX) - detail.min())
     small -= cv2.GaussianBlur(small, (0, 0), _BACKGROUND_SIGMA_PX)

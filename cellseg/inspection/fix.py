@@ -212,7 +212,7 @@ def _write_splits(
     splits = [split for split in inspection.splits if records[split.name]]
     if not splits:
         raise DatasetError(f"{dataset}: no image is left; nothing was written")
-    format_name, options = _choose_format(splits, _needs(inspection, splits))
+    format_name, options = _choose_format(splits, _find_needs(inspection, splits))
     write = FORMATS[format_name].write
     names = {split.name: split.name.removeprefix(f"{dataset}_") for split in splits}
     classes = splits[0].classes
@@ -234,7 +234,7 @@ def _write_splits(
         )
 
 
-def _needs(inspection: Inspection, splits: Sequence[Split]) -> set[str]:
+def _find_needs(inspection: Inspection, splits: Sequence[Split]) -> set[str]:
     """What the format of the copy has to hold; the names are those of `FileFormat.holds`."""
     records = [image.record for image in inspection.images]
     needs = {
@@ -254,10 +254,10 @@ def _choose_format(splits: Sequence[Split], needs: set[str]) -> tuple[str, dict[
     if declaration is not None and isinstance(declaration.split, str):
         candidates.insert(0, (declaration.format_name, dict(declaration.options)))
     for name, options in candidates:
-        if _holds(FORMATS[name], needs) and FORMATS[name].split.accepts("train"):
+        if _can_hold(FORMATS[name], needs) and FORMATS[name].split.accepts("train"):
             return name, options
     return candidates[-1]
 
 
-def _holds(format_: FileFormat, needs: set[str]) -> bool:
+def _can_hold(format_: FileFormat, needs: set[str]) -> bool:
     return format_.write is not None and needs <= format_.holds

@@ -25,11 +25,11 @@ class _Histogram(NamedTuple):
     log: bool = False
 
 
-def _brightest(image: ImageMeasures) -> Any:
+def _brightest_value(image: ImageMeasures) -> Any:
     return [] if image.intensities is None else [image.intensities.percentiles[2]]
 
 
-def _contrasts(image: ImageMeasures) -> Any:
+def _contrast_of_cells(image: ImageMeasures) -> Any:
     if image.intensities is None:
         return []
     low, median, high = image.intensities.percentiles
@@ -40,8 +40,8 @@ _HISTOGRAMS = (
     _Histogram("diameter of cells, px", "cells", lambda m: m.cells.diameter_px, log=True),
     _Histogram("cells per image", "images", lambda m: [len(m.cells)]),
     _Histogram("height / width of cells", "cells", lambda m: m.cells.aspect_ratio, log=True),
-    _Histogram("brightest value of images (99.8 %)", "images", _brightest),
-    _Histogram("(cell - median) / range of its image", "cells", _contrasts),
+    _Histogram("brightest value of images (99.8 %)", "images", _brightest_value),
+    _Histogram("(cell - median) / range of its image", "cells", _contrast_of_cells),
 )
 
 

@@ -56,8 +56,10 @@ def find_datasets(name_or_file: str) -> dict[str, list[str]]:
     from detectron2.data import DatasetCatalog
 
     if Path(name_or_file).suffix.lower() in _DECLARATION_SUFFIXES:
-        return _register(Path(name_or_file))
-    groups = {name: k for path in builtin_declarations() for name, k in _register(path).items()}
+        return _register_file(Path(name_or_file))
+    groups = {
+        name: k for path in builtin_declarations() for name, k in _register_file(path).items()
+    }
     registered = list(DatasetCatalog.list())
     if name_or_file in groups:
         return {name_or_file: groups[name_or_file]}
@@ -71,7 +73,7 @@ def find_datasets(name_or_file: str) -> dict[str, list[str]]:
     )
 
 
-def _register(path: Path) -> dict[str, list[str]]:
+def _register_file(path: Path) -> dict[str, list[str]]:
     """Register a declaration; its splits by dataset."""
     groups: dict[str, list[str]] = {}
     for declaration in read_declarations(path):

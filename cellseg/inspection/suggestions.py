@@ -82,7 +82,7 @@ def suggest_config(inspection: Inspection, base_config: Path, image_input: Image
         raise DatasetError(f"{train}: no cell in a readable image, so nothing can be suggested")
     split = next(one for one in inspection.splits if one.name == train)
     sizes_wh = _cell_sizes(images)
-    scale = suggest_scale([image.record.image_hw for image in images], _diameters(images))
+    scale = suggest_scale([image.record.image_hw for image in images], _cell_diameters(images))
     most = max(len(image.cells) for image in inspection.images)
     in_window = _most_in_window(images, scale.crop_px)
     normalize = suggest_normalization(images)
@@ -128,7 +128,7 @@ def _cell_sizes(images: Sequence[ImageMeasures]) -> NDArray[np.float64]:
     return joined[(joined > 0).all(axis=1)]
 
 
-def _diameters(images: Sequence[ImageMeasures]) -> NDArray[np.float64]:
+def _cell_diameters(images: Sequence[ImageMeasures]) -> NDArray[np.float64]:
     joined = np.concatenate([np.zeros(0), *(image.cells.diameter_px for image in images)])
     return joined[joined > 0]
 
@@ -158,23 +158,23 @@ def suggest_scale(image_hws: Sequence[tuple[int, int]], diameters_px: NDArray[np
     median = float(np.median(diameters_px))
     if shorter[0] < 0.95 * shorter[-1] or longest > MAX_SIDE_PX:
         crop = min(LARGEST_CROP_PX, max(64, shorter[0] // 32 * 32), shorter[0])
-        sizes = tuple(_multiple(crop * jitter, 16) for jitter in _CROP_JITTER)
+        sizes = tuple(_round_to(crop * jitter, 16) for jitter in _CROP_JITTER)
         reason = f"Windows of {crop} px: images differ in size; median cell {median:.0f} px."
         if longest > MAX_SIDE_PX and shorter[0] >= 0.95 * shorter[-1]:
             reason = f"Windows of {crop} px of large images; median cell {median:.0f} px."
-        return Scale(1.0, crop, sizes, _multiple(sizes[-1] * 4 / 3, 16), 0, 0, reason)
+        return Scale(1.0, crop, sizes, _round_to(sizes[-1] * 4 / 3, 16), 0, 0, reason)
     factor = 1.0
     if median < ENLARGE_BELOW_PX or median > SHRINK_ABOVE_PX:
         factor = min(TARGET_DIAMETER_PX / median, MAX_SIDE_PX / longest)
-    side = _multiple(shorter[-1] * factor, 16) if factor != 1 else shorter[-1]
+    side = _round_to(shorter[-1] * factor, 16) if factor != 1 else shorter[-1]
     factor = side / shorter[-1]
     reason = f"Median cell {median:.0f} px in the files, {median * factor:.0f} px in training."
-    sizes = tuple(side if jitter == 1 else _multiple(side * jitter, 16) for jitter in _JITTER)
+    sizes = tuple(side if jitter == 1 else _round_to(side * jitter, 16) for jitter in _JITTER)
     longest_train = math.ceil(longest * factor * _JITTER[-1] / 16) * 16
     return Scale(factor, 0, sizes, longest_train, side, math.ceil(longest * factor), reason)
 
 
-def _multiple(value: float, of: int) -> int:
+def _round_to(value: float, of: int) -> int:
     return max(of, round(value / of) * of)
 
 

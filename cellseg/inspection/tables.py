@@ -27,7 +27,7 @@ _IMAGE_COLUMNS = (
 def summarize_splits(images: Sequence[ImageMeasures], names: Sequence[str]) -> str:
     """A table with one column per split and one row per measure."""
     by_split = {name: [image for image in images if image.split == name] for name in names}
-    columns = [_summarize(own) for own in by_split.values()]
+    columns = [_summarize_split(own) for own in by_split.values()]
     table = [[row, *(column[row] for column in columns)] for row in (columns[0] if columns else ())]
     classes = sorted({c for image in images for c in image.cells.class_name.tolist()})
     for label in classes if len(classes) > 1 else ():
@@ -42,13 +42,13 @@ def summarize_splits(images: Sequence[ImageMeasures], names: Sequence[str]) -> s
     )  # fmt: skip
 
 
-def _summarize(images: Sequence[ImageMeasures]) -> dict[str, str]:
+def _summarize_split(images: Sequence[ImageMeasures]) -> dict[str, str]:
     cells = [image.cells for image in images]
     per_image = [len(table) for table in cells]
-    area = _join(cells, "area_px")
+    area = _join_column(cells, "area_px")
     total = max(1, area.size)
     shares = {
-        name: np.count_nonzero(_join(cells, column) > least)
+        name: np.count_nonzero(_join_column(cells, column) > least)
         for name, column, least in (
             ("on the border", "on_border", 0),
             ("in several pieces", "pieces", 1),
@@ -66,13 +66,13 @@ def _summarize(images: Sequence[ImageMeasures]) -> dict[str, str]:
         "images without cells": str(sum(number == 0 for number in per_image)),
         "sizes (width x height)": _list_most(sizes),
         "types": _list_most(types),
-        "bits used": _span([v.bits for v in known if v.bits]),
-        "brightest value (median)": _span([v.high for v in known]),
+        "bits used": _describe_span([v.bits for v in known if v.bits]),
+        "brightest value (median)": _describe_span([v.high for v in known]),
         "cells": str(int(area.size)),
-        "cells per image (median)": _span(per_image),
-        "area in px (median)": _span(area),
-        "diameter in px (median)": _span(_join(cells, "diameter_px")),
-        "height / width (median)": _span(_join(cells, "aspect_ratio")),
+        "cells per image (median)": _describe_span(per_image),
+        "area in px (median)": _describe_span(area),
+        "diameter in px (median)": _describe_span(_join_column(cells, "diameter_px")),
+        "height / width (median)": _describe_span(_join_column(cells, "aspect_ratio")),
         **{
             f"cells {name}": f"{number} ({100 * number / total:.1f} %)"
             for name, number in shares.items()
@@ -81,7 +81,7 @@ def _summarize(images: Sequence[ImageMeasures]) -> dict[str, str]:
     }
 
 
-def _join(tables: Sequence[CellTable], column: str) -> Any:
+def _join_column(tables: Sequence[CellTable], column: str) -> Any:
     return np.concatenate([np.zeros(0), *(getattr(table, column) for table in tables)])
 
 
@@ -91,7 +91,7 @@ def _list_most(counts: Counter[str]) -> str:
     return "\n".join([*most, *([f"{others} others"] if others else [])])
 
 
-def _span(values: Any) -> str:
+def _describe_span(values: Any) -> str:
     """Least to greatest, and the median."""
     numbers = np.asarray(values, float)
     numbers = numbers[np.isfinite(numbers)]
@@ -131,25 +131,17 @@ def write_tables(
 ) -> None:
     """Write `findings.csv`, `images.csv` and `cells.csv`, each whole or not at all."""
     columns = ("severity", "kind", "split", "image_id", "text", "cells")
-    write_csv(
-        folder / "findings.csv",
-        columns,
-        (
-            (f.severity, f.kind, f.split, f.image_id, f.text, " ".join(map(str, f.cells)))
-            for f in findings
-        ),
-    )
+    rows = [
+        (f.severity, f.kind, f.split, f.image_id, f.text, " ".join(map(str, f.cells)))
+        for f in findings
+    ]
+    write_csv(folder / "findings.csv", columns, rows)
     kinds: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
         kinds.setdefault((finding.split, finding.image_id), []).append(finding.kind)
-    write_csv(
-        folder / "images.csv",
-        _IMAGE_COLUMNS,
-        (
-            _image_row(image, kinds.get((image.split, image.record.image_id), []), tiny_px)
-            for image in images
-        ),
-    )
+    of_image = ((m, kinds.get((m.split, m.record.image_id), [])) for m in images)
+    image_rows = (_image_row(image, own, tiny_px) for image, own in of_image)
+    write_csv(folder / "images.csv", _IMAGE_COLUMNS, image_rows)
     names = [*CellTable.column_names(), "diameter_px", "aspect_ratio"]
     write_csv(folder / "cells.csv", ("split", "image_id", *names), _cell_rows(images, names))
 

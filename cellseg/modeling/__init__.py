@@ -1,4 +1,6 @@
-"""What cellseg adds to the engine's models."""
+"""What cellseg adds to the engine's models: heads, losses, a backbone, pasting of masks, and the
+model with torchvision's calling contract. Importing this room registers the parts by name.
+"""
 
 from cellseg.modeling.backbones import FineFPN, build_fine_resnet_fpn_backbone
 from cellseg.modeling.cell_type_head import CELL_TYPE_HEAD_REGISTRY, CellTypeHead

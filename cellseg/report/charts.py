@@ -153,17 +153,17 @@ def _to_inline_svg(svg: str, chart: Chart) -> Markup:
         for child in list(parent):
             if child.tag in (f"{_NAMESPACE}metadata", f"{_NAMESPACE}defs"):
                 parent.remove(child)
-    tooltips = _tooltips(chart)
+    tooltips = _write_tooltips(chart)
     for element in list(root.iter()):
-        _restyle(element)
+        _strip_looks(element)
         if element.tag == "circle" or element.get("class", "").startswith("bars"):
             ElementTree.SubElement(element, "title").text = next(tooltips)
     size = f"0 0 {_SIZE_PX[0]} {_SIZE_PX[1]}"
-    root.attrib = {"viewBox": size, "role": "img", "aria-label": _describe(chart)}
+    root.attrib = {"viewBox": size, "role": "img", "aria-label": _describe_chart(chart)}
     return Markup(ElementTree.tostring(root, "unicode"))
 
 
-def _restyle(element: ElementTree.Element) -> None:
+def _strip_looks(element: ElementTree.Element) -> None:
     """Keep of an element its place and, as class, the name that it was given here."""
     old = dict(element.attrib)
     element.tag = element.tag.removeprefix(_NAMESPACE)
@@ -182,7 +182,7 @@ def _restyle(element: ElementTree.Element) -> None:
     element.tail = None
 
 
-def _tooltips(chart: Chart) -> Iterator[str]:
+def _write_tooltips(chart: Chart) -> Iterator[str]:
     """A text for every mark, in the order in which they are drawn."""
     for one in chart.series:
         if one.style != "line":
@@ -194,7 +194,7 @@ def _tooltips(chart: Chart) -> Iterator[str]:
                 )
 
 
-def _describe(chart: Chart) -> str:
+def _describe_chart(chart: Chart) -> str:
     ranges = []
     for one in chart.series:
         known = [(x, y) for _, x, y in chart.points(one)]

@@ -126,7 +126,7 @@ def draw_card(
         "card", number=image.number, name=image.name, score=image.score, bright=bright,
         picture=picture, problem=problem, height=height, width=width, words=WORDS,
         counts={kind: count for kind, count in kinds.counts.items() if count},
-        tokens=_error_tokens(sides), panels=[_panel(*side, classes) for side in sides],
+        tokens=_error_tokens(sides), panels=[_describe_panel(*side, classes) for side in sides],
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def outline_path(crop: Crop, offset_rc: Sequence[int]) -> str:
     return "".join(parts)
 
 
-def _panel(
+def _describe_panel(
     side: str, cells: CellInstances, kinds: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
     """What the template shows of the true or the predicted cells."""
@@ -181,11 +181,11 @@ def _panel(
     return {
         "label": f"{len(cells)} {what}{': ' if found else ''}{found}",
         "caption": f"{len(cells):,} {what}",
-        "outlines": list(_outlines(cells, kinds, classes, side == "predicted")),
+        "outlines": list(_describe_outlines(cells, kinds, classes, side == "predicted")),
     }
 
 
-def _outlines(
+def _describe_outlines(
     cells: CellInstances, kinds: Sequence[str], classes: Sequence[str], scored: bool
 ) -> Iterator[dict[str, Any]]:
     """Paths of all cells, correct ones first, so that errors lie in front."""

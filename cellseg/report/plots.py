@@ -28,11 +28,11 @@ def draw_charts(result: DatasetResult, kept: Comparisons, selection: DetectionTh
         selection: which these are, in words.
     """
     charts = [
-        _over_iou(kept),
-        _precision_recall(kept, result.compared, selection),
-        *_calibration(result.compared),
-        _sizes(kept),
-        _counts(result, kept),
+        _chart_over_iou(kept),
+        _chart_precision_recall(kept, result.compared, selection),
+        *_charts_of_scores(result.compared),
+        _chart_sizes(kept),
+        _chart_counts(result, kept),
     ]
     return _side_by_side([draw_chart(chart) for chart in charts])
 
@@ -41,7 +41,7 @@ def _side_by_side(parts: Sequence[Markup]) -> Markup:
     return Markup('<div class="charts">{}</div>').format(Markup("").join(parts))
 
 
-def _over_iou(kept: Comparisons) -> Chart:
+def _chart_over_iou(kept: Comparisons) -> Chart:
     names = {"f1": "F1", "precision": "precision", "recall": "recall", "ap_dsb": "AP (ap_dsb)"}
     values = measures.metrics_over_iou(kept, list(names))
     x = list(IOU_THRESHOLDS)
@@ -60,7 +60,7 @@ def _over_iou(kept: Comparisons) -> Chart:
     )
 
 
-def _precision_recall(
+def _chart_precision_recall(
     kept: Comparisons,
     everything: Comparisons,
     selection: DetectionThresholds,
@@ -86,7 +86,7 @@ def _precision_recall(
     )
 
 
-def _calibration(everything: Comparisons) -> list[Chart]:
+def _charts_of_scores(everything: Comparisons) -> list[Chart]:
     scores, right = measures.judge_detections(everything)
     found = measures.calibrate(scores, right)
     middles = [(k + 0.5) / measures.BINS for k in range(measures.BINS)]
@@ -114,7 +114,7 @@ def _calibration(everything: Comparisons) -> list[Chart]:
     ]
 
 
-def _sizes(kept: Comparisons) -> Chart:
+def _chart_sizes(kept: Comparisons) -> Chart:
     diameters = measures.diameters_of_matches(kept)
     count = len(diameters)
     note = "Diameter of the circle of the same area, for cells found at IoU ≥ 0.5."
@@ -138,7 +138,7 @@ def _sizes(kept: Comparisons) -> Chart:
     )
 
 
-def _counts(result: DatasetResult, kept: Comparisons) -> Chart:
+def _chart_counts(result: DatasetResult, kept: Comparisons) -> Chart:
     true = [len(image.true) for image in kept.images]
     pred = [len(image.counted.pred) for image in kept.images]
     names = [image.name for image in result.images]
@@ -165,9 +165,9 @@ def draw_training(history: Mapping[str, Sequence[tuple[int, float]]]) -> Markup:
     losses.sort(key=lambda name: (name != "total_loss", name))
     scores = [name for name in history if name.endswith(_TEST_SCORES)]
     charts = [
-        _curves("Loss", "loss", history, losses[:6], "line", (0, None)),
-        _curves("Score on test images", "score", history, scores[:6], "markers", _UNIT),
-        _curves("Learning rate", "learning rate", history, ["lr"], "line", (0, None)),
+        _chart_curves("Loss", "loss", history, losses[:6], "line", (0, None)),
+        _chart_curves("Score on test images", "score", history, scores[:6], "markers", _UNIT),
+        _chart_curves("Learning rate", "learning rate", history, ["lr"], "line", (0, None)),
     ]
     drawn = [draw_chart(chart) for chart in charts if chart.series]
     if not scores:
@@ -175,7 +175,7 @@ def draw_training(history: Mapping[str, Sequence[tuple[int, float]]]) -> Markup:
     return _side_by_side(drawn)
 
 
-def _curves(
+def _chart_curves(
     title: str,
     label: str,
     history: Mapping[str, Sequence[tuple[int, float]]],

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from cellseg.cells.selection import DetectionThresholds
+from cellseg.evaluation.confusion import MISSED, NO_CELL
 from cellseg.evaluation.metrics import find_metric
 from cellseg.evaluation.scorer import split_ranked
 from cellseg.evaluation.scoring import Comparisons
@@ -54,7 +55,7 @@ def summarize(
         found=found, wrong=wrong, recall=recall, precision=precision,
         selection=typeset(selection.describe()),
         metrics=_metric_rows(result, kept, metrics), errors=_error_rows(result, kept),
-        classes=result.classes, confusion=_confusion_rows(result, kept),
+        columns=[*result.classes, MISSED], confusion=_confusion_rows(result, kept),
     )  # fmt: skip
 
 
@@ -72,14 +73,14 @@ def _metric_rows(
     columns = [shown.metrics(names) | everything.metrics(ranked) for shown, everything in sides]
     rows = [["metric", "all" if several else "value", "95 % interval", *several, "what it says"]]
     for name, sentence in sentences.items():
-        interval = " – ".join(map(_format, intervals[name])) if name in intervals else ""
-        value, *by_class = [_format(column[name]) for column in columns]
+        interval = " – ".join(map(_format_metric, intervals[name])) if name in intervals else ""
+        value, *by_class = [_format_metric(column[name]) for column in columns]
         lower = "; lower is better" if find_metric(name)[0].lower_is_better else ""
         rows.append([name, value, interval, *by_class, sentence + lower])
     return rows
 
 
-def _format(value: float) -> str:
+def _format_metric(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "–"
 
 
@@ -106,4 +107,4 @@ def _confusion_rows(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rows = [list(zip(*row)) for row in zip(counts.tolist(), shares.tolist())]
     rows[-1].pop()
-    return list(zip([*classes, "no true cell"], rows))
+    return list(zip([*classes, NO_CELL], rows))

@@ -143,6 +143,7 @@ def test_two_processes_train_and_evaluate_to_the_figures_of_one(
     everything = ["CELLSEG.TEST.SCORE_THRESHOLD", "0.0", "MODEL.DEVICE", "cpu"]
     trained = python(*TRAIN, "--num-gpus", "2", *tiny_training, *everything)
     assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "FutureWarning" not in trained.stderr
 
     weights = ["MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth")]
     evaluate = [*TRAIN, "--eval-only", *tiny_training, *everything, *weights]

@@ -168,7 +168,7 @@ def test_page_and_tables_escape():
     text += render_page(EVIL, EVIL, [Section("a", EVIL, EVIL)])  # a body that is no markup
     values = dict.fromkeys(("cells", "images", "found", "predicted", "wrong"), 0)
     text += render(
-        "results", **values, recall=1, precision=1, selection=EVIL, classes=[EVIL, EVIL],
+        "results", **values, recall=1, precision=1, selection=EVIL, columns=[EVIL, EVIL],
         metrics=[[EVIL, EVIL], [EVIL, EVIL]], errors=[[EVIL, EVIL]], confusion=[(EVIL, [(1, 1)])],
     )  # fmt: skip
     assert Elements(text).tags["img"] == 0
