@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cellseg import load_config
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.datasets.registration import read_declarations, read_declared_records
+from cellseg.datasets.declarations import read_declarations, read_declared_records
 from detectron2.modeling import build_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent

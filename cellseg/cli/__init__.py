@@ -67,7 +67,7 @@ def run_command(
 
     Returns:
         What the command's `run` returns; 1 after a `CellsegError`, whose text went to the error
-        stream.
+        stream; 130 after Ctrl-C.
 
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
@@ -79,6 +79,9 @@ def run_command(
     except CellsegError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return 130
 
 
 def parse_command(

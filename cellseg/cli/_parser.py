@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
-from cellseg.io.category_ids import CHOICES
 
 # `SOLVER.MAX_ITER`, `SEED`; not `IMAGE.TIF` where such a file exists.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|OUTPUT_DIR|SEED")
@@ -139,5 +138,5 @@ def add_category_ids(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="HOW",
         help="how COCO results count classes where the file leaves it open: "
-        f"{', '.join(CHOICES)}, or the id of each class",
+        "from-0, from-1, dataset (by the data set's own ids), or the id of each class",
     )

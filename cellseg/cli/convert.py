@@ -2,10 +2,13 @@ r"""Convert a split of a dataset from one format to another.
 
     cellseg convert --from instance_masks --input dsb2018 --split train \
         --classes nucleus --to coco_json --output dsb2018_coco
+    cellseg convert --from coco_results --input OUT --split coco_results.json \
+        --to geojson --output for_qupath --output-split predicted
 
 Images are copied as they are. What was written is read again and compared, cell by cell. What the
 new format cannot hold is said; with --strict nothing is written then. datasets/README.md describes
-the formats and their options.
+the formats and their options. Predictions (coco_results) are converted with the images in the
+folder `images` of ROOT if there is one, else without images.
 Exit status: 0 all went well, 1 nothing was written or it cannot be relied on.
 """
 
@@ -87,6 +90,12 @@ def run(args: argparse.Namespace) -> int:
     conversion = convert_split(source, target, args.classes, strict=args.strict)
     for loss in conversion.losses:
         print(f"Lost: {loss}", file=sys.stderr)
+    if not conversion.with_images:
+        print(
+            f"{conversion.num_images} images with {conversion.num_cells} cells written to "
+            f"{target.root / target.split}, without the images, which are not known"
+        )
+        return 0
     print(
         f"{conversion.num_images} images with {conversion.num_cells} cells written to "
         f"{target.root / target.split} and read again: the same. To declare them:\n"

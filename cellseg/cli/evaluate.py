@@ -36,24 +36,41 @@ from cellseg.io.segmentations import (
 
 
 def add_arguments(parser: CommandParser) -> None:
-    source: dict[str, Any] = {"choices": SOURCES, "metavar": "F"}
-    parser.add_argument("--predictions", required=True, type=Path, metavar="P")
-    parser.add_argument("--ground-truth", required=True, type=Path, metavar="G")
-    formats = f"one of {', '.join(SOURCES)}; default: labels for a folder, coco_results for a file"
-    parser.add_argument("--format-predictions", help=formats, **source)
-    parser.add_argument("--format-ground-truth", help="likewise", **source)
-    parser.add_argument("--split", help="of the datasets")
-    parser.add_argument("--split-predictions", metavar="SPLIT", help="where it is another one")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: as in the files")
+    source: dict[str, Any] = {"choices": SOURCES, "metavar": "FORMAT"}
+    path: dict[str, Any] = {"required": True, "type": Path, "metavar": "PATH"}
+    parser.add_argument("--predictions", help="folder or file of the predicted cells", **path)
+    parser.add_argument("--ground-truth", help="folder or file of the true cells", **path)
+    formats = "(default: labels for a folder, coco_results for a file)"
+    parser.add_argument(
+        "--format-predictions", help=f"one of {', '.join(SOURCES)} {formats}", **source
+    )
+    parser.add_argument("--format-ground-truth", help=f"likewise {formats}", **source)
+    parser.add_argument("--split", help="split to read where a side is a dataset")
+    parser.add_argument(
+        "--split-predictions", metavar="SPLIT", help="split of the predictions where it differs"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="class names (default: as in the files)"
+    )
     add_category_ids(parser)
     parser.add_argument(
-        "--metrics", nargs="+", default=list(DEFAULT_METRICS), help="names, or all", metavar="NAME"
+        "--metrics",
+        nargs="+",
+        default=list(DEFAULT_METRICS),
+        metavar="NAME",
+        help="names of docs/metrics.md, or all",
     )
-    parser.add_argument("--per-image", type=Path, metavar="CSV", help="metrics of each image")
-    parser.add_argument("--json", type=Path, help="everything")
-    parser.add_argument("--intervals", action="store_true", help="95 %%, by bootstrap over images")
     parser.add_argument(
-        "--ignore-missing", action="store_true", help="no prediction of an image: no cells in it"
+        "--per-image", type=Path, metavar="CSV", help="write the metrics of each image there"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser.add_argument(
+        "--intervals", action="store_true", help="add 95 %% intervals, by bootstrap over images"
+    )
+    parser.add_argument(
+        "--ignore-missing",
+        action="store_true",
+        help="take an image without a prediction as one without predicted cells",
     )
 
 

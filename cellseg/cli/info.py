@@ -17,7 +17,7 @@ from typing import Any
 
 import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.cli._parser import CommandParser
-from cellseg.datasets.registration import builtin_declarations, read_declarations
+from cellseg.datasets.declarations import builtin_declarations, read_declarations
 from cellseg.images.microscopes import MICROSCOPE_PACKAGES
 from cellseg.io import FORMATS
 from cellseg.modeling.device import default_device, describe_device

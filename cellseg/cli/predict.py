@@ -18,6 +18,7 @@ import logging
 from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser, split_off_overrides
 from cellseg.datasets.registration import category_ids_of
+from cellseg.errors import ConfigError
 from cellseg.inference.files import find_images, predict_files
 from cellseg.inference.predictor import CellPredictor
 from cellseg.io import FORMATS
@@ -94,6 +95,9 @@ def run(args: argparse.Namespace) -> int:
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
+    formats = [SUBMISSIONS.get(name, name) for name in args.format]
+    if set(SUBMISSIONS.values()) <= set(formats):
+        raise ConfigError("--format: both tables would be submission.csv; ask for one of them")
     classes, category_ids = find_classes(cfg)
     problems = predict_files(
         predictor,
@@ -102,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         read=predictor.read_image,
         classes=classes,
         category_ids=category_ids,
-        formats=[SUBMISSIONS.get(name, name) for name in args.format],
+        formats=formats,
     )
     logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
     return 1 if problems or missing else 0

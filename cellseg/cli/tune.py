@@ -42,14 +42,30 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "predictions", metavar="RUN_DIR_OR_JSON", help="a run's folder, or a file of COCO results"
     )
-    parser.add_argument("--config-file", metavar="F", help="default: config.yaml beside or above")
-    parser.add_argument("--dataset", metavar="NAME", help="default: the one in DATASETS.TEST")
-    parser.add_argument("--metric", default="ap_dsb", help="default: %(default)s; docs/metrics.md")
-    parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds; default: %(default)s")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="config of the run (default: config.yaml beside the predictions or above them)",
+    )
+    for name, default, metavar, text in (
+        ("--metric", "ap_dsb", "NAME", "metric to improve, one of docs/metrics.md"),
+        ("--folds", 5, "N", "parts that the images are divided into for the cross-validation"),
+        ("--seed", 0, "N", "seed of that division"),
+    ):
+        described = f"{text} (default: {default})"
+        parser.add_argument(
+            name, type=type(default), default=default, metavar=metavar, help=described
+        )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="data set that the predictions are of (default: the one in DATASETS.TEST)",
+    )
     add_category_ids(parser)
     parser.add_argument(
-        "--output", metavar="F", help=f"default: {OUTPUT_NAME} beside the config file"
+        "--output",
+        metavar="FILE",
+        help=f"config to write (default: {OUTPUT_NAME} beside the run's config)",
     )
     parser.add_overrides()
 

@@ -9,6 +9,7 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.io.base import path_of_image
 from cellseg.io.coco_segmentations import segmentations_to_runs
 
 
@@ -24,7 +25,7 @@ def record_to_dict(record: ImageRecord, classes: Sequence[str]) -> dict[str, Any
         `bbox_mode`, `category_id`, `segmentation` and `iscrowd`.
 
     Raises:
-        DatasetError: a cell's class is not among `classes`.
+        DatasetError: a cell's class is not among `classes`, or the image is not known.
     """
     from detectron2.structures import BoxMode  # it loads torch, which inspecting does not need
 
@@ -42,7 +43,7 @@ def record_to_dict(record: ImageRecord, classes: Sequence[str]) -> dict[str, Any
         cells.is_crowd.astype(int).tolist(),
     )
     return {
-        "file_name": str(record.image_path),
+        "file_name": str(path_of_image(record)),
         "height": record.image_hw[0],
         "width": record.image_hw[1],
         "image_id": record.image_id,

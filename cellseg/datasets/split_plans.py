@@ -40,7 +40,7 @@ class Grouping:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How the images of one folder are dealt to splits; either by `shares` or by `lists`.
+    """How the images of one folder are split; either by `shares` or by `lists`.
 
     Attributes:
         source: what the dataset's format reads all images from.
@@ -97,7 +97,7 @@ def find_plan_problems(
     elif by_share and all(is_share(split["share"]) for split in derived.values()):
         total = sum(to_fraction(split["share"]) for split in derived.values())
         if total > 1:
-            yield f"splits: the shares add up to {float(total):g}; at most 1 can be dealt"
+            yield f"splits: the shares add up to {float(total):g}; they may add up to 1 at most"
 
 
 def _split_problems(

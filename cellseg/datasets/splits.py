@@ -7,7 +7,7 @@
         train: {from: all, share: 0.8}      # or ids: [a, b], or ids: train.txt
         val:   {from: all, share: 0.1}
         test:  {from: all, share: 0.1}
-      split_seed: v1                        # another one deals anew
+      split_seed: v1                        # another one splits anew
       group_by: '^(plate\\d+_well\\w+)'       # siblings stay together
 
 Every group of images has one number, a hash of its name, and every split one interval of these
@@ -185,12 +185,12 @@ def read_ids(path: Path, split: str) -> list[str]:
     return ids
 
 
-def deal_ids(ids: Sequence[str], plan: SplitPlan, root: Path) -> dict[str, str]:
+def assign_splits(ids: Sequence[str], plan: SplitPlan, root: Path) -> dict[str, str]:
     """The split of each image that has one.
 
     Args:
         ids: of all images of `plan.source`, different.
-        plan: how they are dealt.
+        plan: how they are split.
         root: the dataset's folder; lists and groups may lie in files below it.
 
     Returns:
@@ -202,8 +202,10 @@ def deal_ids(ids: Sequence[str], plan: SplitPlan, root: Path) -> dict[str, str]:
     """
     groups = find_groups(ids, plan.grouping, root)
     if plan.shares:
-        dealt = {group: split_of_group(group, plan.shares, plan.seed) for group in groups.values()}
-        splits = {image_id: dealt[group] for image_id, group in groups.items()}
+        by_group = {
+            group: split_of_group(group, plan.shares, plan.seed) for group in groups.values()
+        }
+        splits = {image_id: by_group[group] for image_id, group in groups.items()}
         return {image_id: split for image_id, split in splits.items() if split is not None}
     lists = {
         split: read_ids(root / listed, split) if isinstance(listed, str) else listed
@@ -255,10 +257,10 @@ def select_split(
         classes: class names; a split without a cell of a class that others have is told of.
 
     Raises:
-        DatasetError: as `deal_ids`, or no image falls into the split.
+        DatasetError: as `assign_splits`, or no image falls into the split.
     """
-    dealt = deal_ids([record.image_id for record in records], plan, root)
-    chosen = [record for record in records if dealt.get(record.image_id) == split]
+    assigned = assign_splits([record.image_id for record in records], plan, root)
+    chosen = [record for record in records if assigned.get(record.image_id) == split]
     if not chosen:
         groups = find_groups([r.image_id for r in records], plan.grouping, root)
         raise DatasetError(
@@ -266,8 +268,8 @@ def select_split(
             f"{len(set(groups.values()))} groups. Choose another split_seed or larger shares, or "
             f"list the ids. {SPLITS_HINT}"
         )
-    if plan.lists and len(dealt) < len(records):
-        logger.warning("%s: %d images are in no list", root, len(records) - len(dealt))
+    if plan.lists and len(assigned) < len(records):
+        logger.warning("%s: %d images are in no list", root, len(records) - len(assigned))
     absent = _classes_in(records) - _classes_in(chosen)
     if absent:
         names = sorted(classes[number] for number in absent)

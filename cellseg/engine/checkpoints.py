@@ -18,7 +18,7 @@ class AtomicWrites:
     and the `last_checkpoint` file through it. Everything but opening for writing is passed on.
 
     Args:
-        path_manager: an iopath `PathManager`.
+        path_manager: the iopath `PathManager` that opens all files in the end.
     """
 
     def __init__(self, path_manager: Any) -> None:

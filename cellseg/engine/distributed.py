@@ -25,7 +25,7 @@ def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.N
 
     Args:
         main: must be importable by name; its result is dropped.
-        args: of `detectron2.engine.default_argument_parser`.
+        args: what `detectron2.engine.default_argument_parser` has parsed.
 
     Raises:
         CellsegError: `main` raised it in this process.

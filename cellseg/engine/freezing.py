@@ -64,7 +64,7 @@ class FreezeSchedule(HookBase):
     made. What the model itself froze (MODEL.BACKBONE.FREEZE_AT) stays so.
 
     Args:
-        model: not wrapped.
+        model: the model itself, not wrapped for several processes.
         schedule: iterations by beginning of parameter names.
 
     Raises:

@@ -122,7 +122,7 @@ def find_learning_rate(
         step: what runs an iteration; give a `CellStep` without `output_dir`, so that a divergence
             writes nothing.
         base_lr: the rate that the ratios of the groups refer to; SOLVER.BASE_LR.
-        lowest, highest: of the sweep.
+        lowest, highest: the learning rates that the sweep begins and ends with.
         iterations: of the sweep, 2 or more.
 
     Raises:

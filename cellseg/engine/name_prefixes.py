@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from cellseg.errors import ConfigError, collect_problems
+from cellseg.names import find_near_names
 
 
 def match_prefixes(key: str, prefixes: Iterable[str], names: Iterable[str]) -> dict[str, str]:
@@ -49,7 +49,7 @@ def beginnings(name: str) -> list[str]:
 
 
 def _nearest_names(prefix: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(prefix, known, n=3, cutoff=0.5)
+    near = find_near_names(prefix, known, likeness=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"it has {', '.join(sorted(name for name in known if '.' not in name))}"

@@ -71,7 +71,7 @@ def stop_training(
 
     Args:
         model: with the weights from before the update.
-        reason: what was found.
+        reason: what was found not to be finite, in words.
         losses: as far as they are known.
         output_dir: the files go into a folder of their own in `non_finite/` below it; None: none
             are written.

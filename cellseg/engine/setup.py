@@ -18,11 +18,8 @@ from cellseg.config import (
     open_types,
     read_config_tree,
 )
-from cellseg.datasets.registration import (
-    builtin_declarations,
-    datasets_root,
-    register_declarations,
-)
+from cellseg.datasets.declarations import builtin_declarations
+from cellseg.datasets.registration import datasets_root, register_declarations
 from cellseg.engine.best_metric import check_best_metric
 from cellseg.errors import ConfigError
 from cellseg.evaluation.registry import check_evaluator_names, check_metric_names

@@ -43,10 +43,10 @@ class CellStep(SimpleTrainer):
         model: may be wrapped for several processes.
         data_loader: yields lists; anything else is computed in one part.
         optimizer: over the parameters of `model`.
-        accumulate: number of parts.
+        accumulate: how many parts a batch is computed in, one after the other.
         precision: of the mixed precision; None without.
         output_dir: where a batch that gave no finite number is saved; None: nowhere.
-        gather_metric_period: as in `SimpleTrainer`.
+        gather_metric_period: iterations between gatherings of metrics, as in `SimpleTrainer`.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ other case a share of nothing is 0: precision without predictions, recall withou
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from cellseg.errors import LabelError
@@ -28,6 +27,7 @@ from cellseg.evaluation.ratios import (
     part_of_whole,
     ratio_of_counts,
 )
+from cellseg.names import find_near_names
 
 METRICS: dict[str, Metric | RankedMetric] = {}
 """All metrics by name; `add_metric` adds one."""
@@ -65,7 +65,7 @@ def find_metric(name: str) -> tuple[Metric | RankedMetric, float | None]:
     """
     key, at, text = name.partition("@")
     if key not in METRICS:
-        near = difflib.get_close_matches(key, METRICS, n=3, cutoff=0.5)
+        near = find_near_names(key, METRICS, likeness=0.5)
         every = ", ".join(sorted(METRICS))
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {every}"
         raise LabelError(f"no metric {name!r}; {hint}")

@@ -23,7 +23,7 @@ class ImageStack:
     Attributes:
         axes: a letter per dimension: Y, X, S (samples of a pixel, such as R, G, B), C (channels),
             Z, T, and others; Q and I where the file does not say.
-        shape: as long as `axes`.
+        shape: the length along each of `axes`.
         read_block: index of the first `leading` dimensions -> array of the rest.
         leading: how many dimensions are read one by one.
         channel_names: one per channel, or none.
@@ -67,7 +67,7 @@ def select_image(
     """Read the chosen page and channels, and no others.
 
     Args:
-        stack: what the file holds.
+        stack: what the file holds, of which one image is to be taken.
         channels: numbers from 0 or names, in the order wanted; empty for the one channel or the
             three of R, G, B (alpha is left out). Where axes C and S are both there, channel
             numbers count S fastest. An unnamed axis counts as channels where `channels` are given

@@ -26,13 +26,15 @@ class ImageInput:
     """What the config says about images; reads them so.
 
     Attributes:
-        image_format: INPUT.FORMAT, "BGR" or "RGB".
-        normalize: CELLSEG.INPUT.NORMALIZE, a mode of `normalize_image`.
-        percentiles: CELLSEG.INPUT.PERCENTILES.
-        value_range: CELLSEG.INPUT.RANGE.
-        channels: CELLSEG.INPUT.CHANNELS, see `select_image`.
-        page: CELLSEG.INPUT.PAGE.
-        projection: CELLSEG.INPUT.PROJECTION.
+        image_format: order of the channels that the model takes, "BGR" or "RGB"; INPUT.FORMAT.
+        normalize: how intensities become 0 to 255, a mode of `normalize_image`;
+            CELLSEG.INPUT.NORMALIZE.
+        percentiles: which become 0 and 255 in mode "percentile"; CELLSEG.INPUT.PERCENTILES.
+        value_range: which intensities do in mode "range"; CELLSEG.INPUT.RANGE.
+        channels: the file's channels that become R, G and B, see `select_image`;
+            CELLSEG.INPUT.CHANNELS.
+        page: which page of a stack, -1 where there is one only; CELLSEG.INPUT.PAGE.
+        projection: what is done along Z before, "max" or "none"; CELLSEG.INPUT.PROJECTION.
 
     Raises:
         ConfigError: a value that cannot be used; it names the key and what is allowed.
@@ -109,7 +111,7 @@ def to_model_input(image: NDArray[Any], image_format: str = "BGR") -> NDArray[An
         image: [H, W], [H, W, 1], two channels [H, W, 2] or RGB [H, W, 3], values as
             `normalize_image` returns them. One channel is repeated; two become R and G, with a
             black B.
-        image_format: "BGR" or "RGB".
+        image_format: order of the channels that the model takes, "BGR" or "RGB".
 
     Returns:
         Contiguous, writable [H, W, 3]; uint8 stays uint8, all else becomes float32.

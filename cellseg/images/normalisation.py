@@ -80,7 +80,7 @@ def channel_percentiles(channel: NDArray[Any], percents: Sequence[float]) -> Flo
 
     Args:
         channel: any shape with at least one value, integers or floats.
-        percents: 0 to 100.
+        percents: which percentiles, each 0 to 100.
 
     Returns:
         float64, one per percent; linear between neighbouring values.

@@ -28,7 +28,7 @@ def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
     """A file that Pillow reads; several frames (GIF, WebP, PNG) are pages.
 
     Args:
-        path: file.
+        path: a file of a format that Pillow reads.
         palette_mode: "RGB" for the colours of a palette image, "P" for the indices.
     """
     with _open_with_pillow(path) as picture:

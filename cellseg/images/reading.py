@@ -49,7 +49,7 @@ def read_image(
         channels: see `select_image`, as are `page` and `projection`. Without any of them the file
             has one page, which is grey or RGB; alpha is dropped.
         page: a page of a stack.
-        projection: "none" or "max".
+        projection: "max" for the brightest value along Z, or "none".
 
     Returns:
         [H, W] (one channel) or [H, W, C] in the file's own type; boolean becomes uint8 0/255.

@@ -132,7 +132,8 @@ class AugmentedRCNN(nn.Module):
         Args:
             batched_inputs: with `image`, uint8 or float [C, H, W]; `height` and `width` of the file
                 in pixels, if it has another size.
-            do_postprocess: give what `forward` gives.
+            do_postprocess: give what `forward` gives, masks in the frame of the file, in place of
+                the raw detections.
 
         Returns:
             Per image, without postprocessing, Instances in the frame of `image` by descending

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 OVERLAY_SUFFIX = "_overlay.png"
 LABELS_SUFFIX = "_labels.tif"
+RESULTS_FORMAT = "coco_results"
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def predict_files(
         paths: image files; see `output_stems` for the names of their results.
         output_dir: the folder that results go to, made if needed.
         read: gives the image of a file, such as `CellPredictor.read_image`.
-        classes: names of the classes that cells can have.
+        classes: the model's class names, in the order of their numbers.
         category_ids: the category id of each class; by default 1 to C.
         formats: keys of `cellseg.io.FORMATS`, in which the cells are written as well.
 
@@ -116,21 +117,23 @@ def predict_files(
     problems: list[str] = []
     with ExitStack() as stack:
         results = open_coco_results(folder / RESULTS_NAME, classes, category_ids)
-        others = [open_predictions(folder, name, classes) for name in formats]
-        writers = [stack.enter_context(one) for one in (results, *others)]
+        write_results = stack.enter_context(results)
+        others = dict.fromkeys(name for name in formats if name != RESULTS_FORMAT)
+        opened = [open_predictions(folder, name, classes) for name in others]
+        writers = [*map(stack.enter_context, opened), write_results]
         pairs = list(zip(paths, output_stems(paths)))
         for path, stem in tqdm(pairs, desc="predict", unit="image", disable=None):
             try:
                 image = read(path)
                 cells = predict(image)
+                for write in writers:
+                    write(ImageRecord(stem, cells, path))
             except CellsegError as error:
                 problems.append(_with_file_name(path, error))
                 logger.error("%s", problems[-1])
                 continue
             write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
             write_label_image(cells, folder / f"{stem}{LABELS_SUFFIX}")
-            for write in writers:
-                write(ImageRecord(stem, cells, path))
     return problems
 
 

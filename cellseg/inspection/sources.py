@@ -9,12 +9,8 @@ from typing import Any
 
 from cellseg.cells.records import ImageRecord
 from cellseg.datasets.dataset_dicts import dict_to_cells
-from cellseg.datasets.registration import (
-    Declaration,
-    builtin_declarations,
-    read_declarations,
-    register_declarations,
-)
+from cellseg.datasets.declarations import Declaration, builtin_declarations, read_declarations
+from cellseg.datasets.registration import register_declarations
 from cellseg.errors import DatasetError
 from cellseg.names import suggest_name
 

@@ -112,7 +112,7 @@ def choose_splits(names: Sequence[str]) -> tuple[str, str]:
 
 def _own_declaration(declaration: Any) -> str:
     """The user's own YAML file; "" for those that come with cellseg, which are found anyway."""
-    from cellseg.datasets.registration import builtin_declarations
+    from cellseg.datasets.declarations import builtin_declarations
 
     if declaration is None:
         return ""

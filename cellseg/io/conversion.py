@@ -14,8 +14,17 @@ from cellseg.cells.labels import crops_to_label_image, label_image_to_runs
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.runs import Runs
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.io import FORMATS, find_format, read_records
-from cellseg.io.base import ANY_CLASS, CLASSES, CROWD, EMPTY_IMAGES, OVERLAPS, FileFormat
+from cellseg.io import FORMATS, find_format, read_records, write_predictions
+from cellseg.io.base import (
+    ANY_CLASS,
+    CLASSES,
+    CROWD,
+    EMPTY_IMAGES,
+    OVERLAPS,
+    SCORES,
+    FileFormat,
+    check_free,
+)
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,14 @@ class Conversion:
         num_cells: cells written.
         classes: class names of the written split.
         losses: one line for each kind of thing that the new format cannot hold.
+        with_images: the images were copied, so that the files were read again and compared.
     """
 
     num_images: int
     num_cells: int
     classes: tuple[str, ...]
     losses: tuple[str, ...]
+    with_images: bool = True
 
 
 def convert_split(
@@ -57,6 +68,9 @@ def convert_split(
     strict: bool = False,
 ) -> Conversion:
     """Read a split, write it in another format, read that and compare.
+
+    Cells whose images are not known (results without a folder of images) are written without
+    them, into the same folders; they cannot be read again then.
 
     Args:
         source: what is read.
@@ -88,10 +102,15 @@ def convert_split(
                 hint="Nothing was written. Choose another format, or leave out --strict.",
             )
         )
-    target.format.write(fitted, target.root, target.split, names, target.options)
-    _check_written(fitted, target, names)
+    with_images = all(record.image_path is not None for record in fitted)
+    if with_images:
+        target.format.write(fitted, target.root, target.split, names, target.options)
+        _check_written(fitted, target, names)
+    else:
+        check_free(target.root / target.split)
+        write_predictions(fitted, target.root / target.split, target.format_name, names)
     num_cells = sum(len(record.cells) for record in fitted)
-    return Conversion(len(fitted), num_cells, names, tuple(losses))
+    return Conversion(len(fitted), num_cells, names, tuple(losses), with_images)
 
 
 def _check_options(place: SplitPlace, side: str) -> None:
@@ -121,8 +140,9 @@ def fit_records(
 ) -> tuple[list[ImageRecord], tuple[str, ...], list[str]]:
     """Leave out what a format cannot hold.
 
-    Crowd regions go; where cells overlap, the earlier one keeps the pixels; several classes become
-    the single class `cell`; images without cells go.
+    Crowd regions go; where cells overlap, the one with the higher score keeps the pixels, of equal
+    scores the earlier one; several classes become the single class `cell`; images without cells go;
+    scores become 1.
 
     Returns:
         Records and classes that the format holds exactly, and one line per kind of loss.
@@ -138,6 +158,13 @@ def fit_records(
         classes = ANY_CLASS
         fitted = [
             replace(record, cells=record.cells.replace(classes=np.zeros(len(record.cells), int)))
+            for record in fitted
+        ]
+    with_scores = sum(bool((record.cells.scores != 1).any()) for record in fitted)
+    if SCORES not in target.holds and with_scores:
+        losses.append(f"scores: those of the cells of {with_scores} images are left out")
+        fitted = [
+            replace(record, cells=record.cells.replace(scores=np.ones(len(record.cells))))
             for record in fitted
         ]
     if EMPTY_IMAGES not in target.holds:
@@ -244,7 +271,9 @@ def _ids(records: Sequence[ImageRecord]) -> set[str]:
     return {record.image_id for record in records}
 
 
-def _cell_counts(record: ImageRecord) -> Counter[tuple[str, int, bool]]:
-    """How often each cell occurs, by pixels, class and being a crowd."""
-    counts = (rle["counts"] for rle in record.cells.to_rles())
-    return Counter(zip(counts, record.cells.classes.tolist(), record.cells.is_crowd.tolist()))
+def _cell_counts(record: ImageRecord) -> Counter[tuple[str, int, bool, float]]:
+    """How often each cell occurs, by pixels, class, being a crowd and score."""
+    cells = record.cells
+    columns = (cells.classes, cells.is_crowd, cells.scores)
+    counts = (rle["counts"] for rle in cells.to_rles())
+    return Counter(zip(counts, *(column.tolist() for column in columns)))

@@ -24,8 +24,8 @@ class FineFPN(FPN):
     Args:
         bottom_up: a ResNet; the first convolution of its stem is given stride 1.
         in_features: names of its outputs, as in `FPN`.
-        out_channels: of every level.
-        options: of `FPN`.
+        out_channels: how many channels every level of the pyramid has.
+        options: further keywords of `FPN`, such as `norm` and `top_block`.
     """
 
     def __init__(self, bottom_up: Any, in_features: Any, out_channels: int, **options: Any) -> None:

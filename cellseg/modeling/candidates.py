@@ -13,8 +13,6 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-_KNOWN_PACKAGES = ("detectron2", "cellseg")
-
 
 @contextmanager
 def masks_of_candidates_only(model: nn.Module, thresholds: DetectionThresholds) -> Iterator[None]:
@@ -25,8 +23,8 @@ def masks_of_candidates_only(model: nn.Module, thresholds: DetectionThresholds) 
     TEST.DETECTIONS_PER_IMAGE have acted by then, on all detections as ever, and masks do not
     depend on each other, so the cells are the same ones. That takes heads in which a detection's
     score can only fall once its box is known: those of Detectron2, which leave it alone, and
-    cellseg's, which multiply it by an estimated IoU or a probability. Models, region heads and mask
-    heads of other packages are taken to be so where their class has an attribute
+    cellseg's, which multiply it by an estimated IoU or a probability. A model, region heads or a
+    mask head with a `forward` of another package is taken to be so where its class has an attribute
     `scores_only_fall = True`; where one has not, or the model is no GeneralizedRCNN, nothing is
     dropped.
 
@@ -36,13 +34,15 @@ def masks_of_candidates_only(model: nn.Module, thresholds: DetectionThresholds) 
             known before the masks are; where it is not (CellTypeROIHeads, heads of other packages)
             or may change by vote, its lowest number holds for all.
     """
-    heads: Any = getattr(model, "roi_heads", None)
-    parts = (model, heads, getattr(heads, "mask_head", None))
-    if not isinstance(model, GeneralizedRCNN) or not all(map(_scores_only_fall, parts)):
+    strangers = list(_parts_of_other_packages(model))
+    if not isinstance(model, GeneralizedRCNN) or not all(
+        getattr(part, "scores_only_fall", False) for part in strangers
+    ):
         yield
         return
-    class_is_known = thresholds.vote == "none" and not isinstance(heads, CellTypeROIHeads)
-    per_class = class_is_known and all(map(_is_of_known_package, parts))
+    heads: Any = model.roi_heads
+    class_is_known = not strangers and not isinstance(heads, CellTypeROIHeads)
+    per_class = class_is_known and thresholds.vote == "none"
     limits = torch.tensor(thresholds.score if per_class else thresholds.lowest_score)
     look_closer = heads.forward_with_given_boxes
 
@@ -64,16 +64,19 @@ def can_become_cells(found: Instances, limits: Tensor) -> Tensor:
     """Which detections have a score that reaches the threshold, bool [N]; compared as float32.
 
     Args:
-        found: with `scores` and `pred_classes`.
+        found: the detections of one image, with `scores` and `pred_classes`.
         limits: one score threshold, [], or one per class, [K].
     """
     limits = limits.to(found.scores)
     return found.scores >= (limits[found.pred_classes] if limits.dim() else limits)
 
 
-def _scores_only_fall(part: Any) -> bool:
-    return _is_of_known_package(part) or bool(getattr(part, "scores_only_fall", False))
-
-
-def _is_of_known_package(part: Any) -> bool:
-    return type(part).__module__.partition(".")[0] in _KNOWN_PACKAGES
+def _parts_of_other_packages(model: nn.Module) -> Iterator[Any]:
+    """Model, region heads and mask head, where other code than Detectron2's and cellseg's acts."""
+    heads: Any = getattr(model, "roi_heads", None)
+    mask_head = getattr(heads, "mask_head", None)
+    # A mask head of one's own often has other layers alone; scores are `forward`'s business.
+    forward = getattr(type(mask_head), "forward", type(mask_head))
+    for part, code in ((model, type(model)), (heads, type(heads)), (mask_head, forward)):
+        if code.__module__.partition(".")[0] not in ("detectron2", "cellseg"):
+            yield part

@@ -39,9 +39,9 @@ class CellTypeHead(nn.Module):
 
     Args:
         input_shape: of the pooled features; `channels` is used.
-        num_types: T.
-        num_conv: of 3x3 convolutions.
-        conv_dim: their channels.
+        num_types: T, how many types there are to tell apart.
+        num_conv: how many 3x3 convolutions stand before the two means.
+        conv_dim: how many channels each convolution gives.
         fc_dim: of the hidden linear layer.
     """
 

@@ -67,7 +67,7 @@ class CellTypeROIHeads(CellROIHeads):
     with. With weights that detect well already, and a classifier added, detach.
 
     Args:
-        type_head: see `CELL_TYPE_HEAD_REGISTRY`.
+        type_head: classifies pooled features and soft masks; see `CELL_TYPE_HEAD_REGISTRY`.
         type_loss_weight: factor of `loss_cell_type`, the cross-entropy over foreground proposals.
         class_weights: one per type; empty for none.
         detach: keep the classifier's gradient from the features.

@@ -16,8 +16,8 @@ def compile_convolutions(model: Any, backend: str | Callable[..., Any] = "induct
     depends on how many objects an image has.
 
     Args:
-        model: as `detectron2.modeling.build_model` gives it.
-        backend: of `torch.compile`.
+        model: a model as `detectron2.modeling.build_model` gives it; changed in place.
+        backend: which compiler `torch.compile` is to use.
 
     Raises:
         RuntimeError: with the first batch, where there is no C++ compiler (CPU) or Triton (GPU).

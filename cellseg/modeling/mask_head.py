@@ -22,9 +22,10 @@ class CellMaskHead(MaskRCNNConvUpsampleHead):
     With "bce" and no boundary weight the loss is Detectron2's.
 
     Args:
-        input_shape: of the pooled features.
-        mask_loss: see `cellseg.modeling.mask_losses`.
-        options: of the base class.
+        input_shape: channels, height and width of the pooled features.
+        mask_loss: from logits and true masks to a loss per pixel or cell; see
+            `cellseg.modeling.mask_losses`.
+        options: further keywords of the base class.
     """
 
     @configurable
@@ -57,7 +58,7 @@ class CellMaskHead(MaskRCNNConvUpsampleHead):
         Args:
             x: pooled features [N, C, S, S] of all foreground proposals.
             logits: of their masks [N, M, M], for their true classes.
-            targets: bool [N, M, M].
+            targets: the true masks in the proposals, bool [N, M, M].
             foreground: the proposals, of the images that have any.
         """
         if len(logits) == 0:  # and yet every parameter has a gradient
@@ -71,7 +72,7 @@ def of_true_class(values: Tensor, foreground: Sequence[Instances]) -> Tensor:
     """From [N, K, ...] the entry of each proposal's class, [N, ...]; where K is 1 the only one.
 
     Args:
-        values: of all proposals.
+        values: one row per foreground proposal, one column per class.
         foreground: the proposals with `gt_classes`, of the images that have any.
     """
     if values.shape[1] == 1 or not foreground:
@@ -84,7 +85,7 @@ def true_masks(logits: Tensor, foreground: Sequence[Instances]) -> Tensor:
     """What `logits` [N, K, M, M] should become: the true masks in the proposals, bool [N, M, M].
 
     Args:
-        logits: gives side and device.
+        logits: what the mask head gave; the targets are as wide and on the same device.
         foreground: the proposals with `gt_masks`, of the images that have any.
     """
     if not foreground:
@@ -103,8 +104,8 @@ def put_mask_statistics(logits: Tensor, targets: Tensor, picture_period: int = 0
     the background which is not, `false_negative` that of the cells.
 
     Args:
-        logits: [N, M, M].
-        targets: bool [N, M, M].
+        logits: of the true class of each proposal, [N, M, M].
+        targets: the true masks in the proposals, bool [N, M, M].
         picture_period: iterations between pictures (prediction beside truth); 0 for none.
 
     Raises:

@@ -87,9 +87,9 @@ class MaskIoUHead(CellMaskHead):
     Args:
         input_shape: of the pooled features, with height and width.
         num_classes: K, or 1 for the same mask whatever the class.
-        mask_iou_weight: factor of `loss_mask_iou`.
-        mask_iou_layers: keywords of `MaskIoUBranch`.
-        options: of the base class.
+        mask_iou_weight: factor by which `loss_mask_iou` enters the sum of the losses.
+        mask_iou_layers: sizes of the branch, as keywords of `MaskIoUBranch`.
+        options: further keywords of the base class.
     """
 
     @configurable

@@ -45,9 +45,9 @@ class CellBoxPredictor(FastRCNNOutputLayers):
     Layers, parameter names and predictions are those of the base class.
 
     Args:
-        input_shape: of a region's features.
+        input_shape: channels (and height and width, if it has any) of a region's features.
         iou_weight: the exponent of `iou_balanced_cross_entropy`; 0 is Detectron2's loss.
-        options: of the base class.
+        options: further keywords of the base class.
 
     Raises:
         ConfigError: `iou_weight` is negative, or set together with sigmoid cross-entropy.

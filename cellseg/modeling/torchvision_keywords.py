@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from cellseg.names import find_near_names
 from detectron2.config import CfgNode, get_cfg
 
 # torchvision's keyword -> the key of Detectron2 that means the same.
@@ -70,9 +70,9 @@ def resnet50_fpn_config(
     """The configuration of `maskrcnn_resnet50_fpn`, which lists the keywords and the errors.
 
     Args:
-        num_classes: with the background.
+        num_classes: how many classes there are, with the background.
         norm: normalization; None takes what goes with the weights.
-        settings: the keywords.
+        settings: torchvision's keywords that were given, by name.
         imagenet: the backbone starts from torchvision's ImageNet weights.
     """
     if num_classes < 2:
@@ -166,5 +166,5 @@ def _apply_keywords(cfg: CfgNode, settings: dict[str, Any]) -> None:
 def _hint_for_keyword(name: str) -> str:
     if name in FOREIGN_MODULES:
         return ": a module of torchvision does not fit Detectron2's model; see docs/custom_head.md"
-    near = difflib.get_close_matches(name, KEYWORDS, n=1)
+    near = find_near_names(name, KEYWORDS, 1)
     return f"; did you mean {near[0]!r}?" if near else ""

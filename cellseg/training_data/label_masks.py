@@ -28,8 +28,8 @@ class LabelMasks:
         planes: int16 or int32 [L, H, W], shared between selections and never changed. 0 is
             background, `cellseg.cells.label_planes.EVERY_CELL` belongs to all cells.
         labels: int64 [N]: mask k is where `planes[layers[k]] == labels[k]`.
-        layers: int64 [N].
-        image_size: (H, W).
+        layers: in which plane each mask lies, int64 [N].
+        image_size: (height, width) of the image, pixels.
     """
 
     def __init__(self, planes: Tensor, labels: Tensor, layers: Tensor) -> None:
@@ -183,7 +183,7 @@ class LabelMasks:
         Args:
             boxes: [N, 4], (x0, y0, x1, y1) in pixels, one per mask; may reach beyond the image. A
                 box without area gives no pixel.
-            mask_size: side of the square.
+            mask_size: height and width of the square that a box becomes, in bins.
 
         Returns:
             bool [N, mask_size, mask_size], on the device of the masks.
@@ -267,9 +267,9 @@ def _axis_taps(
     Args:
         start: float32 [n], the box's edge, 0 in the middle of the first pixel.
         bins: float32 [n], size of a bin in pixels.
-        samples: per bin.
-        side: bins.
-        limit: pixels of the image.
+        samples: how many samples a bin is the mean of along this axis.
+        side: how many bins a box has along this axis.
+        limit: how many pixels the image has along this axis.
 
     Returns:
         int64 and float32 [2, samples, n, side]: lower and higher pixel. Both weights are 0 outside

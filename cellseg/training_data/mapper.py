@@ -61,10 +61,10 @@ class CellDatasetMapper:
     ) -> None:
         """
         Args:
-            is_train: keep the annotations.
+            is_train: give the annotations as instances, and paste cells.
             augmentations: applied in order to the image and its cells.
             image_input: how files are read; `ImageInput()` by default.
-            use_masks: give the instances `gt_masks`.
+            use_masks: give the instances `gt_masks` beside their boxes.
             mask_format: "bitmask" gives `LabelMasks`, from RLEs and polygons; "polygon" gives
                 Detectron2's `PolygonMasks`, from polygons only.
             recompute_boxes: make boxes tight around what cropping left of a mask.
@@ -224,7 +224,7 @@ def transform_masks(
         segmentations: RLEs (dicts) and lists of polygons (x0, y0, x1, y1, ...).
         transforms: what was applied to the image.
         old_hw: (height, width) of the image before.
-        new_hw: and after.
+        new_hw: (height, width) of the image after.
 
     Raises:
         LabelError: neither of the two, or an RLE of another size than the image.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cellseg.cells.synthetic_types import TYPES, make_typed_cells
-from cellseg.datasets.registration import read_declarations
+from cellseg.datasets.declarations import read_declarations
 from cellseg.errors import DatasetError
 from cellseg.io import read_records
 from scipy import ndimage

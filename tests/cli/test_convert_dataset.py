@@ -7,7 +7,7 @@ from pathlib import Path
 import builders
 import pytest
 import yaml
-from cellseg.datasets.registration import read_declarations
+from cellseg.datasets.declarations import read_declarations
 from cellseg.io import read_records
 from commands import REPOSITORY, Command, run_program
 

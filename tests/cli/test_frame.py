@@ -85,6 +85,17 @@ def test_an_error_is_one_line_and_status_1(
     assert run_command("info", []) == 7
 
 
+def test_ctrl_c_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cellseg.cli.info.run", stop)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "Interrupted\n"
+
+
 ARGUMENTS = {
     "train": ["--config-file", "a.yaml"],
     "find-lr": ["--config-file", "a.yaml"],

@@ -120,3 +120,14 @@ def test_what_comes_with_it_is_listed(installed: Path, tmp_path: Path) -> None:
     assert info["recipes_folder"] == str(installed / "cellseg" / "shipped" / "configs")
     assert "synthetic_train" in info["datasets"]
     assert info["packages"]["cellseg"] == cellseg.__version__
+
+
+def test_the_script(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [installed / "bin" / "cellseg", "--version"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, f"cellseg {cellseg.__version__}\n")

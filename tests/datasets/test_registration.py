@@ -13,14 +13,15 @@ import builders
 import numpy as np
 import pytest
 from cell_records import make_record
+from cellseg.datasets import declarations as declarations_module
 from cellseg.datasets import registration
 from cellseg.datasets.dataset_dicts import record_to_dict
-from cellseg.datasets.registration import (
+from cellseg.datasets.declarations import (
     builtin_declarations,
     read_declarations,
     read_declared_records,
-    register_declarations,
 )
+from cellseg.datasets.registration import register_declarations
 from cellseg.errors import DatasetError
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
@@ -99,9 +100,9 @@ def test_files_are_read_when_asked_for_and_once(
     tmp_path: Path, datasets: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    original = registration.read_records
+    original = declarations_module.read_records
     monkeypatch.setattr(
-        registration,
+        declarations_module,
         "read_records",
         lambda *args, **options: calls.append(args) or original(*args, **options),
     )
@@ -352,9 +353,9 @@ def test_annotations_are_parsed_once(
     tmp_path: Path, one_folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    original = registration.read_records
+    original = declarations_module.read_records
     monkeypatch.setattr(
-        registration,
+        declarations_module,
         "read_records",
         lambda *args, **options: calls.append(args) or original(*args, **options),
     )

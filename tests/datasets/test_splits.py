@@ -1,4 +1,4 @@
-"""Splits of one folder: what is dealt where, that nothing moves, and what can be wrong."""
+"""Splits of one folder: which image goes where, that nothing moves, and what can be wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cellseg.datasets.split_plans import (
     is_grouping,
 )
 from cellseg.datasets.splits import (
-    deal_ids,
+    assign_splits,
     find_groups,
     hash_group,
     read_ids,
@@ -93,11 +93,11 @@ def test_adding_images_moves_no_old_one_and_no_group_straddles(seed: int) -> Non
     ids = plate_ids(rng, 600)
     some = sorted(rng.sample(ids, rng.randrange(1, len(ids))))
     plan = SplitPlan("all", SHARES, seed=f"v{seed}", grouping=PLATES)
-    all_dealt, some_dealt = (deal_ids(chosen, plan, NOWHERE) for chosen in (ids, some))
-    assert set(all_dealt) == set(ids)  # the shares add up to 1
-    assert some_dealt == {image_id: all_dealt[image_id] for image_id in some}
+    of_all, of_some = (assign_splits(chosen, plan, NOWHERE) for chosen in (ids, some))
+    assert set(of_all) == set(ids)  # the shares add up to 1
+    assert of_some == {image_id: of_all[image_id] for image_id in some}
     by_group: dict[str, set[str]] = {}
-    for image_id, split in all_dealt.items():
+    for image_id, split in of_all.items():
         by_group.setdefault(image_id.rsplit("_", 1)[0], set()).add(split)
     assert all(len(splits) == 1 for splits in by_group.values())
 
@@ -106,8 +106,8 @@ def test_adding_images_moves_no_old_one_and_no_group_straddles(seed: int) -> Non
 def test_order_of_images_and_another_split_behind_change_nothing(seed: int) -> None:
     ids = plate_ids(random.Random(seed), 300)
     two, three = (SplitPlan("all", SHARES[:count], grouping=PLATES) for count in (2, 3))
-    before = deal_ids(ids, two, NOWHERE)
-    after = deal_ids(ids[::-1], three, NOWHERE)
+    before = assign_splits(ids, two, NOWHERE)
+    after = assign_splits(ids[::-1], three, NOWHERE)
     assert before.items() < after.items()
     assert {after[image_id] for image_id in set(ids) - set(before)} == {"test"}
 
@@ -126,7 +126,9 @@ def test_every_image_is_in_one_split_and_shares_are_met_on_average() -> None:
 
 def test_another_seed_deals_anew() -> None:
     ids = [f"image_{number}" for number in range(200)]
-    first, second = (deal_ids(ids, SplitPlan("all", SHARES, seed=s), NOWHERE) for s in ("1", "2"))
+    first, second = (
+        assign_splits(ids, SplitPlan("all", SHARES, seed=s), NOWHERE) for s in ("1", "2")
+    )
     assert first != second
 
 
@@ -168,7 +170,7 @@ group_by: '^(plate\d+)'
     [
         (
             "splits: {a: {from: all, share: 0.8}, b: {from: all, share: 0.3}}",
-            "splits: the shares add up to 1.1; at most 1 can be dealt",
+            "splits: the shares add up to 1.1; they may add up to 1 at most",
         ),
         ("splits: {a: {from: all, share: 0}}", "splits.a.share: found 0, expected a number above"),
         ("splits: {a: {from: all, share: 80}}", "splits.a.share: found 80"),
@@ -293,7 +295,7 @@ def test_lists_inline_and_in_files(tmp_path: Path) -> None:
         ("test", "table.csv"),
         ("plain", "plain.csv"),
     )
-    assert deal_ids(list("abcdefgh"), SplitPlan("all", lists=lists), tmp_path) == {
+    assert assign_splits(list("abcdefgh"), SplitPlan("all", lists=lists), tmp_path) == {
         "a": "train",
         "b": "val",
         "c": "val",
@@ -311,7 +313,7 @@ def test_everything_wrong_with_lists_in_one_message(tmp_path: Path) -> None:
     ids = ["plate1_a", "plate1_b", "plate2_a", "plate3_b"]
     plan = SplitPlan("all", lists=lists, grouping=Grouping(pattern=r"(plate\d)"))
     with pytest.raises(DatasetError) as caught:
-        deal_ids(ids, plan, tmp_path)
+        assign_splits(ids, plan, tmp_path)
     text = str(caught.value)
     assert f"{tmp_path}: lists of ids (4)" in text
     assert "train: no image for 'plate3_c'; near names: plate3_b" in text
@@ -324,7 +326,7 @@ def test_long_lists_of_strangers_are_fast_to_refuse() -> None:
     ids = [f"image_{number:05d}" for number in range(3000)]
     strangers = tuple(f"{image_id}.png" for image_id in ids)
     with pytest.raises(DatasetError, match=r"(?s)\(3000\).*near names.*and 2950 more"):
-        deal_ids(ids, SplitPlan("all", lists=(("train", strangers),)), NOWHERE)
+        assign_splits(ids, SplitPlan("all", lists=(("train", strangers),)), NOWHERE)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cli import run_command
-from cellseg.datasets.registration import read_declarations, read_declared_records
+from cellseg.datasets.declarations import read_declarations, read_declared_records
 from cellseg.io import FORMATS, ImageRecord, write_predictions
 from pages import Page
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import builders
 import pytest
-from cellseg.datasets.registration import read_declarations, read_declared_records
+from cellseg.datasets.declarations import read_declarations, read_declared_records
 from pages import Page
 
 

@@ -149,6 +149,13 @@ class RisingMaskHead(CellMaskHead):
         return found
 
 
+class OtherLayersMaskHead(CellMaskHead):
+    """Of another package, and computes scores as cellseg does: not at all."""
+
+    def layers(self, x: Tensor) -> Tensor:
+        return -super().layers(x)
+
+
 @pytest.mark.parametrize("promises", [False, True])
 def test_heads_of_other_packages_say_whether_scores_only_fall(
     promises: bool,
@@ -162,6 +169,14 @@ def test_heads_of_other_packages_say_whether_scores_only_fall(
     lowest = min(score for score, _ in asked)
     assert (lowest >= 0.5) == promises
     assert (cells.scores.min() < 0.5**0.5) != promises
+
+
+def test_a_head_with_other_layers_alone_needs_no_promise(
+    built: Callable[..., CellPredictor], image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROI_MASK_HEAD_REGISTRY._obj_map, "OtherLayers", OtherLayersMaskHead)
+    _, asked = predict_and_spy(built("MODEL.ROI_MASK_HEAD.NAME", "OtherLayers"), image)
+    assert min(score for score, _ in asked) >= 0.5
 
 
 def test_views_of_an_image_keep_what_may_be_part_of_a_mean(

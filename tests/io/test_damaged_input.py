@@ -29,7 +29,7 @@ import tifffile
 from cellseg.cells.records import ImageRecord
 from cellseg.datasets import registration
 from cellseg.datasets.cache import Reading, cached_records
-from cellseg.datasets.registration import read_declarations, read_declared_records
+from cellseg.datasets.declarations import read_declarations, read_declared_records
 from cellseg.errors import CellsegError, DatasetError, ImageReadError
 from cellseg.images import read_image, read_label_image
 from cellseg.io import FORMATS, read_records

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cell_records import boxes_of
 from cellseg.cells.records import ImageRecord
-from cellseg.datasets.registration import Declaration, builtin_declarations, read_declarations
+from cellseg.datasets.declarations import Declaration, builtin_declarations, read_declarations
 from cellseg.io import read_records
 
 IMAGE = np.zeros((4, 6), np.uint8)

@@ -43,8 +43,8 @@ def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[Ho
     Detectron2's writers.
 
     Args:
-        trainer: a `DefaultTrainer` with `cfg`.
-        engine_hooks: of `DefaultTrainer.build_hooks`.
+        trainer: a `DefaultTrainer`, whose `cfg` says which hooks there are to be.
+        engine_hooks: what `DefaultTrainer.build_hooks` gave, in its order.
     """
     cfg = trainer.cfg
     present = [hook for hook in engine_hooks if hook is not None]

@@ -30,7 +30,7 @@ class WeightAverage(HookBase):
     this hook.
 
     Args:
-        decay: in (0, 1).
+        decay: share of the average that an iteration keeps, in (0, 1).
         periods: of the hooks that save and evaluate, iterations.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
@@ -14,6 +13,7 @@ import torch
 from cellseg.engine.hooks.schedule import AfterEvaluation
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
+from cellseg.names import find_near_names
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -36,7 +36,7 @@ class BestCheckpoint(AfterEvaluation):
     Needed in all processes; the main one has the metrics and writes.
 
     Args:
-        period: TEST.EVAL_PERIOD.
+        period: iterations between evaluations, TEST.EVAL_PERIOD.
         metric: name of the metric in the trainer's storage.
         mode: "max" or "min", which of two values is better.
     """
@@ -123,7 +123,7 @@ class BestCheckpoint(AfterEvaluation):
             for name, is_noisy in storage.smoothing_hints().items()
             if not is_noisy and latest[name][1] == storage.iter and name not in _NO_METRICS
         )
-        near = difflib.get_close_matches(self.metric, metrics, n=3)
+        near = find_near_names(self.metric, metrics)
         return collect_problems(
             f"CELLSEG.TRAIN.BEST_METRIC is {self.metric!r}, which the evaluation does not compute; "
             "it computes",
@@ -201,7 +201,7 @@ class EarlyStopping(HookBase):
 
     Args:
         best: knows the values; stands before this hook.
-        patience: number of evaluations.
+        patience: how many evaluations in a row may be no better before training stops.
     """
 
     def __init__(self, best: BestCheckpoint, patience: int) -> None:

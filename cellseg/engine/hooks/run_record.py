@@ -165,7 +165,7 @@ def describe_dataset(name: str) -> dict[str, Any]:
     """Numbers that tell one state of a dataset from another.
 
     Args:
-        name: as registered in DatasetCatalog.
+        name: the data set's name in DatasetCatalog.
 
     Returns:
         Numbers of images and cells, classes, least and greatest (height, width), and "sha256" of

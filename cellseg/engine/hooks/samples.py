@@ -30,7 +30,7 @@ class SamplePictures(HookBase):
     used up. To be used in the main process only.
 
     Args:
-        count: how many images.
+        count: how many images of the training set are drawn.
         folder: gets the pictures, `<number>_<image id>.png`.
         image_format: order of the channels, "BGR" or "RGB".
     """
@@ -74,7 +74,7 @@ def draw_sample(sample: dict[str, Any], image_format: str = "BGR") -> Picture:
 
     Args:
         sample: with "image", tensor [3, H, W], and "instances" with gt_boxes, maybe gt_masks.
-        image_format: order of the channels.
+        image_format: order of the image's channels, "BGR" or "RGB".
 
     Returns:
         RGB uint8, enlarged if the image is small.

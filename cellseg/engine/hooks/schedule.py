@@ -20,7 +20,7 @@ class AfterEvaluation(HookBase):
     """Something to do whenever Detectron2's `EvalHook`, which stands before it, has evaluated.
 
     Args:
-        period: TEST.EVAL_PERIOD.
+        period: iterations between evaluations, TEST.EVAL_PERIOD.
     """
 
     def __init__(self, period: int) -> None:

@@ -38,7 +38,7 @@ class ValidationLoss(AfterEvaluation):
     With several datasets the names begin with "<dataset>/".
 
     Args:
-        period: TEST.EVAL_PERIOD.
+        period: iterations between evaluations, TEST.EVAL_PERIOD.
         loaders: by dataset; each yields batches with annotations, in every process its own part.
     """
 

@@ -48,7 +48,7 @@ class SameClassImages:
 
     Args:
         get_entries: gives Detectron2's dataset dicts; called once, when first needed.
-        load: reads an entry.
+        load: reads the image and the cells of an entry.
     """
 
     def __init__(

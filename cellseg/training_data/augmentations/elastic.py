@@ -42,7 +42,7 @@ def draw_shift(image_hw: tuple[int, int], strength_px: float, sigma_px: float) -
     Args:
         image_hw: (height, width), pixels.
         strength_px: standard deviation of the shifts along each axis, pixels.
-        sigma_px: of the Gaussian, pixels.
+        sigma_px: standard deviation of the Gaussian that smooths the shift, pixels.
 
     Returns:
         Shift (x, y) of every pixel, float32 [H, W, 2].
@@ -184,7 +184,7 @@ class RandomElastic(CellAugmentation):
     Attributes:
         strength_px: range of the shifts' standard deviation along each axis, pixels.
         sigma_px: of the Gaussian that smooths the field, pixels.
-        prob: how often.
+        prob: how often an image is changed, 0 to 1.
     """
 
     strength_px: tuple[float, float]

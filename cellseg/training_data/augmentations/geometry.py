@@ -40,7 +40,7 @@ class Rotate90Transform(T.Transform):
 
     Attributes:
         image_hw: (height, width) before the turn, pixels.
-        turns: any integer.
+        turns: how often by 90 degrees, counter-clockwise; any integer.
     """
 
     image_hw: tuple[int, int]

@@ -164,12 +164,13 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     Returns:
         Serializable dict; annotation ids start at 1. Without "annotations" if there are none.
     """
+    dataset = DatasetCatalog.get(dataset_name)  # reading it may complete the metadata
     metadata = MetadataCatalog.get(dataset_name)
     mapping = metadata.get("thing_dataset_id_to_contiguous_id")
     old_ids = mapping and {new: old for old, new in mapping.items()}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for position, image in enumerate(DatasetCatalog.get(dataset_name)):
+    for position, image in enumerate(dataset):
         image_id = image.get("image_id", position)
         size = {edge: int(image[edge]) for edge in ("width", "height")}
         images.append({"id": image_id, **size, "file_name": str(image["file_name"])})
