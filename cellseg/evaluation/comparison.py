@@ -99,11 +99,6 @@ class Side:
             return self.cells.to_label_image()
         return check_label_image(self.source)
 
-    @property
-    def without_masks(self) -> Side:
-        """The same numbers without the cells, for memory's sake."""
-        return replace(self, source=CellInstances.empty((0, 0)))
-
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -232,7 +227,9 @@ class Comparison:
     @property
     def without_masks(self) -> Comparison:
         """The same numbers without the cells, for memory's sake."""
-        return replace(self, truth=self.truth.without_masks, pred=self.pred.without_masks)
+        nothing = CellInstances.empty((0, 0))
+        truth, pred = (replace(side, source=nothing) for side in (self.truth, self.pred))
+        return replace(self, truth=truth, pred=pred)
 
 
 def compare(true: Segmentation, pred: Segmentation) -> Comparison:

@@ -69,14 +69,14 @@ class Tuning:
     @property
     def gain(self) -> float:
         """On the images that the thresholds were fitted to; above 0 is better."""
-        return _sign(self.metric) * (self.after - self.before)
+        return _sign(self.metric) * (self.after - self.before) + 0.0  # not -0.0
 
     @property
     def held_out_gain(self) -> float | None:
         """On images that they were not fitted to, the honest one; above 0 is better."""
         if self.held_out is None:
             return None
-        return _sign(self.metric) * (self.held_out - self.before)
+        return _sign(self.metric) * (self.held_out - self.before) + 0.0
 
 
 def tune_thresholds(
@@ -296,8 +296,8 @@ class _Search:
         sides = [self._rows(side) for side in (after, before)]
         drawn = np.random.default_rng(seed).integers(0, len(after), (_SAMPLES, len(after)))
         gains = [self._combine(sides[0][k]) - self._combine(sides[1][k]) for k in drawn]
-        low, high = np.percentile(self._sign * np.array(gains), [2.5, 97.5])
-        return float(low), float(high)
+        low, high = np.percentile(self._sign * np.array(gains) + 0.0, [2.5, 97.5]).tolist()
+        return low, high
 
 
 def _with(
