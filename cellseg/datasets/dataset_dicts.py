@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.errors import DatasetError, LabelError
 from cellseg.io.base import path_of_image
 from cellseg.io.coco_segmentations import segmentations_to_runs
 
@@ -119,7 +119,10 @@ def dict_to_true_cells(entry: Mapping[str, Any], where: str) -> CellInstances:
     except LabelError as error:
         raise DatasetError(f"{where}: {error}") from error
     if problems:
-        header = f"{where}: each needs a segmentation (polygons, run lengths or a bitmap)"
-        lines = [f"annotation {number}: {text}" for number, text in sorted(problems.items())]
-        raise DatasetError(collect_problems(header, lines))
+        number, text = min(problems.items())
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DatasetError(
+            f"{where}: annotation {number}{more}: {text}; each needs a segmentation by polygons, run "
+            "lengths or a bitmap of the image's size"
+        )
     return cells
