@@ -25,15 +25,8 @@ from cellseg.errors import ConfigError
 from cellseg.evaluation.registry import check_evaluator_names, check_metric_names
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import check_test_augmentation_config
-from cellseg.modeling.cell_types import check_cell_type_config
-from cellseg.modeling.mask_losses import parse_loss
-from cellseg.modeling.registry_check import check_registered_names
-from cellseg.modeling.roi_heads import check_box_head_config
-from cellseg.modeling.torchvision_weights import (
-    register_torchvision_weights,
-    torchvision_mismatches,
-)
-from cellseg.modeling.unread_keys import unread_keys
+from cellseg.modeling.config_checks import check_model_config
+from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.names import did_you_mean, suggest_name
 from cellseg.plugins import import_plugins
 from cellseg.training_data.augmentations import check_augmentation_config
@@ -175,18 +168,11 @@ def check_config(cfg: CfgNode) -> None:
     check_combinations(cfg)
     ImageInput.from_config(cfg)
     DetectionThresholds.from_config(cfg)
-    check_cell_type_config(cfg)
     check_augmentation_config(cfg)
-    parse_loss(cfg.CELLSEG.MASK_HEAD.LOSS, cfg.CELLSEG.MASK_HEAD.BOUNDARY_WEIGHT)
-    check_box_head_config(cfg)
+    check_model_config(cfg)
     check_test_augmentation_config(cfg)
     check_metric_names(cfg)
     check_evaluator_names(cfg)
-    check_registered_names(cfg)
-    for mismatch in torchvision_mismatches(cfg):
-        logger.warning("%s (docs/weights.md)", mismatch)
-    for setting in unread_keys(cfg):
-        logger.warning("%s", setting)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_dataset(cfg, name)
     check_best_metric(cfg)
