@@ -122,7 +122,7 @@ def dict_to_true_cells(entry: Mapping[str, Any], where: str) -> CellInstances:
         number, text = min(problems.items())
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DatasetError(
-            f"{where}: annotation {number}{more}: {text}; each needs a segmentation by polygons, run "
-            "lengths or a bitmap of the image's size"
+            f"{where}: annotation {number}{more}: {text}; each needs a segmentation by polygons, "
+            "run lengths or a bitmap of the image's size"
         )
     return cells
