@@ -97,7 +97,7 @@ def read_dataset_result(
 
 
 def read_history(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """(iteration, value) of every figure in metrics.json, ascending; {} without that file.
+    """(iteration, value) of every metric in metrics.json, ascending; {} without that file.
 
     After a resumed run the later line of an iteration counts. Lines that are cut off are skipped.
     """
