@@ -67,7 +67,7 @@ def run_command(
 
     Returns:
         What the command's `run` returns; 1 after a `CellsegError`, whose text went to the error
-        stream; 130 after Ctrl-C.
+        stream; 130 after Ctrl-C, 141 where the reader of the output has gone.
 
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
@@ -75,13 +75,19 @@ def run_command(
     _silence_future_warnings()
     try:
         args = parse_command(name, arguments, prog=prog)
-        return int(_import_command(name).run(args))
+        status = int(_import_command(name).run(args))
+        sys.stdout.flush()
+        return status
     except CellsegError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as `| head` has
+        # Python flushes once more at the end, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def parse_command(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cellseg
@@ -94,6 +97,25 @@ def test_ctrl_c_is_no_traceback(
     monkeypatch.setattr("cellseg.cli.info.run", stop)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == "Interrupted\n"
+
+
+def test_a_reader_that_has_gone_ends_a_command_quietly() -> None:
+    """As `cellseg info | head` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "cellseg", "info"],
+        env={**os.environ, "PYTHONPATH": python_path},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Broken pipe" not in done.stderr
 
 
 ARGUMENTS = {
