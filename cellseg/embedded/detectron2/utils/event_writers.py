@@ -10,22 +10,14 @@ import time
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from detectron2.utils.event_storage import EventStorage, get_event_storage
 from detectron2.utils.file_io import PathManager
-
-if TYPE_CHECKING:
-    from detectron2.utils.events import EventStorage
 
 ETA_WINDOW = 1000
 """The remaining time follows from the median over this many iterations."""
-
-
-def _storage() -> EventStorage:
-    from detectron2.utils.events import get_event_storage  # that module offers these writers
-
-    return get_event_storage()
 
 
 class EventWriter:
@@ -48,7 +40,7 @@ class _UnwrittenScalars:
     def take(self) -> dict[int, dict[str, float]]:
         """{iteration: {name: value}}, smoothed as hinted, in order of iterations."""
         new: defaultdict[int, dict[str, float]] = defaultdict(dict)
-        latest = _storage().latest_with_smoothing_hint(self._window_size)
+        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
         for name, (value, iteration) in latest.items():
             if iteration > self._last_iteration:
                 new[iteration][name] = value
@@ -125,7 +117,7 @@ class TensorboardXWriter(EventWriter):
         for iteration, scalars in self._scalars.take().items():
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, iteration)
-        storage = _storage()
+        storage = get_event_storage()
         for name, image, iteration in storage.images():
             self._writer.add_image(name, image, iteration)
         storage.clear_images()
@@ -157,7 +149,7 @@ class CommonMetricPrinter(EventWriter):
         self._last_write: tuple[int, float] | None = None
 
     def write(self) -> None:
-        storage = _storage()
+        storage = get_event_storage()
         if storage.iter == self._max_iter:  # training is over: nothing to report on it
             return
         parts = [*self._eta(storage), f"iter: {storage.iter}"]
