@@ -29,10 +29,10 @@ from cellseg.errors import DatasetError
 from cellseg.evaluation.tuning import FEW_IMAGES, Tuning, tune_thresholds
 from cellseg.files import write_whole
 from cellseg.io.category_ids import parse_category_ids
+from cellseg.io.coco_results import EVALUATED_NAME
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
-RESULTS_NAME = "coco_instances_results.json"
 OUTPUT_NAME = "thresholds.yaml"
 
 logger = logging.getLogger("cellseg.tune")
@@ -98,7 +98,7 @@ def find_results(given: str, dataset: str) -> Path:
     """The file of COCO results that is meant."""
     path = Path(given)
     if path.is_dir():
-        path = path / "inference" / dataset / RESULTS_NAME
+        path = path / "inference" / dataset / EVALUATED_NAME
     if not path.is_file():
         raise DatasetError(
             f"{path}: no such file; `cellseg train --eval-only` writes the predictions on "

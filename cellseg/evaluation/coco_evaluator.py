@@ -19,7 +19,7 @@ from cellseg.errors import DatasetError
 from cellseg.evaluation.coco import COCO_SIZES, CocoEvaluation, compare_boxes
 from cellseg.evaluation.comparison import Comparison, compare
 from cellseg.inference.detections import detections_to_cells
-from cellseg.io.coco_results import cells_to_coco_results, write_entries
+from cellseg.io.coco_results import EVALUATED_NAME, cells_to_coco_results, write_entries
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
@@ -29,7 +29,6 @@ from detectron2.utils import comm
 from pycocotools.coco import COCO
 from tabulate import tabulate
 
-RESULTS_FILE = "coco_instances_results.json"
 _NO_LIMIT = 1_000_000
 _LEAST_LIMIT = 10  # COCOEvaluator looks at 1, 10 and the limit, and takes the highest
 
@@ -155,7 +154,7 @@ class DenseCOCOEvaluator(DatasetEvaluator):
                 return OrderedDict()
         found = {key: image for part in parts for key, image in part.items()}
         entries = [entry for of_image, _ in found.values() for entry in of_image]
-        path = self._output_dir / RESULTS_FILE
+        path = self._output_dir / EVALUATED_NAME
         write_entries(path, entries, self._classes, self._category_ids())
         if not entries:
             logger.warning("COCO's metrics of %s: nothing was detected", self._dataset_name)

@@ -44,7 +44,8 @@ from cellseg.io.category_ids import (
 )
 from cellseg.io.coco_segmentations import segmentations_to_runs
 
-RESULTS_NAME = "coco_results.json"
+RESULTS_NAME = "coco_results.json"  # of predict
+EVALUATED_NAME = "coco_instances_results.json"  # of an evaluation, as Detectron2 calls it
 _HINT = "`cellseg predict` writes such a file, coco_results.json"
 
 Json = dict[str, Any]

@@ -15,11 +15,11 @@ from cellseg.errors import ConfigError, DatasetError, ImageReadError
 from cellseg.files import write_whole
 from cellseg.images import ImageInput
 from cellseg.io.category_ids import CategoryIds
+from cellseg.io.coco_results import EVALUATED_NAME
 from cellseg.report.gallery import draw_gallery
 from cellseg.report.page import Section, render_missing, render_page
 from cellseg.report.plots import draw_charts, draw_training
 from cellseg.report.results import (
-    RESULTS_FILE,
     DatasetResult,
     read_dataset_result,
     read_history,
@@ -110,7 +110,9 @@ def _read_results(
             raise DatasetError(f"{path}: no such file of predictions")
     folder = run_dir / "inference"
     return [
-        read_dataset_result(name, predictions.get(name, folder / name / RESULTS_FILE), category_ids)
+        read_dataset_result(
+            name, predictions.get(name, folder / name / EVALUATED_NAME), category_ids
+        )
         for name in names
     ]
 

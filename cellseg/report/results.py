@@ -15,7 +15,6 @@ from cellseg.evaluation.comparison import compare
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.io.category_ids import CategoryIds
 
-RESULTS_FILE = "coco_instances_results.json"
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "config.yaml"
 
@@ -62,7 +61,7 @@ def find_config(run_dir: Path) -> Path:
     if not path.is_file():
         what = "has no config.yaml" if run_dir.is_dir() else "is no folder"
         raise ConfigError(
-            f"{run_dir} {what}; expected the OUTPUT_DIR of a run of tools/train_net.py, which "
+            f"{run_dir} {what}; expected the OUTPUT_DIR of a run of `cellseg train`, which "
             "writes its config there"
         )
     return path
