@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cellseg.cells.instances import CellInstances
+
+
+@dataclass(frozen=True)
+class PlaceInFile:
+    """Which plane of a file an image is, and how large its pixels are.
+
+    Attributes:
+        position: axis letter and number from 0 along each axis of several planes, such as
+            `(("T", 3), ("Z", 0))`.
+        scene: name of the scene, series or position; "" where the file has one only.
+        pixel_size_um: (height, width) of a pixel in micrometres; None where nobody said.
+    """
+
+    position: tuple[tuple[str, int], ...] = ()
+    scene: str = ""
+    pixel_size_um: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,17 +34,20 @@ class ImageRecord:
         cells: may be empty; crowd regions are among them, with their flag. A cell's class is a
             place in the list of class names that belongs to the data set.
         image_path: the image's file; None where only the cells are known.
+        place: which plane of the file it is; the only one by default.
     """
 
     image_id: str
     cells: CellInstances
     image_path: Path | None = None
+    place: PlaceInFile = PlaceInFile()
 
     def __eq__(self, other: object) -> bool:
         """Whether two records say the same of one image, the cells in the same order."""
         return (
             isinstance(other, ImageRecord)
             and (self.image_id, self.image_path) == (other.image_id, other.image_path)
+            and self.place == other.place
             and self.cells.equals(other.cells)
         )
 
@@ -37,3 +57,16 @@ class ImageRecord:
     def image_hw(self) -> tuple[int, int]:
         """(height, width), pixels."""
         return self.cells.image_hw
+
+    @property
+    def num_cells(self) -> int:
+        """How many cells and crowd regions there are."""
+        return len(self.cells)
+
+    def batches(self) -> Iterator[CellInstances]:
+        """The cells, in pieces that fit into memory; all have the frame of the whole image.
+
+        Cell k of all pieces taken together has label k + 1. Writers of formats go through these
+        pieces, so that an image of any size can be written.
+        """
+        yield self.cells

@@ -13,6 +13,7 @@ from cellseg.images.normalisation import (
     channel_percentiles,
     normalize_image,
 )
+from cellseg.images.planes import PlaneImage, open_planes
 from cellseg.images.reading import (
     IMAGE_SUFFIXES,
     read_image,
@@ -26,8 +27,10 @@ __all__ = [
     "MICROSCOPE_PACKAGES",
     "ImageInput",
     "ImageStack",
+    "PlaneImage",
     "channel_percentiles",
     "normalize_image",
+    "open_planes",
     "read_image",
     "read_image_hw",
     "read_label_image",

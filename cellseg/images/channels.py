@@ -95,6 +95,24 @@ def select_image(
     return reduce(np.maximum, levels)
 
 
+def page_axes(
+    stack: ImageStack, channels: Sequence[int | str] = (), page: int = -1, projection: str = "none"
+) -> list[int]:
+    """The dimensions that pages are counted over, see `select_image`; places in `stack.axes`."""
+    channel_axes = _find_channel_axes(stack, bool(channels), page)
+    others = [at for at in _stacked_axes(stack) if at not in channel_axes]
+    depth = _find_depth(stack, others) if projection == "max" else []
+    return [at for at in others if at not in depth]
+
+
+def select_channels(stack: ImageStack, page: int = -1, projection: str = "none") -> NDArray[Any]:
+    """All channels of a page but alpha, [C, H, W]; see `select_image`."""
+    channel_axes = _find_channel_axes(stack, False, page)
+    count = math.prod(stack.shape[at] for at in channel_axes) - stack.has_alpha
+    image = select_image(stack, list(range(count)) if channel_axes else (), page, projection)
+    return image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+
+
 def _stacked_axes(stack: ImageStack) -> list[int]:
     return [at for at, axis in enumerate(stack.axes) if axis not in "YX"]
 

@@ -58,8 +58,8 @@ def read_image(
         ImageReadError: missing, truncated, no image, not finite, implausibly large, in need of a
             package, or of more pages or channels than chosen.
     """
-    with _open_image(path) as stack:
-        return _checked_pixels(select_image(stack, channels, page, projection))
+    with open_image(path) as stack:
+        return check_pixels(select_image(stack, channels, page, projection))
 
 
 def read_label_image(path: str | Path) -> NDArray[Any]:
@@ -68,11 +68,11 @@ def read_label_image(path: str | Path) -> NDArray[Any]:
     Raises:
         ImageReadError: as `read_image`, or the file has several channels or no integers.
     """
-    with _open_image(path, palette_mode="P") as stack:
+    with open_image(path, palette_mode="P") as stack:
         planes = math.prod(stack.shape) // math.prod(stack.image_hw)
         if planes > 1 + stack.has_alpha:
             raise ImageReadError(f"a label image has one page of one channel; {stack.found}")
-        labels = _checked_pixels(select_image(stack))
+        labels = check_pixels(select_image(stack))
         if labels.dtype.kind not in "iu":
             raise ImageReadError(f"a label image has integers; found {labels.dtype}")
         return labels
@@ -95,7 +95,8 @@ def read_image_hw(path: str | Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _open_image(path: str | Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
+def open_image(path: str | Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
+    """What a file holds, to be read while the context is open; errors name the file."""
     with (
         _explaining_errors(path) as file,
         _opener_of(file, _identify_format(file), palette_mode) as stack,
@@ -151,8 +152,12 @@ def _explaining_errors(path: str | Path) -> Iterator[Path]:
         raise ImageReadError(f"{file}: cannot be read as an image: {reason}") from error
 
 
-def _checked_pixels(image: NDArray[Any]) -> NDArray[Any]:
-    """Check the values; native byte order, contiguous, no booleans."""
+def check_pixels(image: NDArray[Any]) -> NDArray[Any]:
+    """The pixels in native byte order, contiguous, booleans as 0 and 255.
+
+    Raises:
+        ImageReadError: no numbers, or values that are not finite.
+    """
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)
     if image.dtype.kind not in "iuf":
