@@ -44,7 +44,6 @@ from cellseg.io.base import (
     Option,
     Problems,
     WriteRecord,
-    check_cells,
     check_free,
     copy_image,
     find_split_folder,
@@ -55,6 +54,7 @@ from cellseg.io.base import (
     raise_problems,
     read_all,
 )
+from cellseg.io.checks import check_cells
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
 from cellseg.io.table_rows import Row, read_rows
 
