@@ -41,10 +41,22 @@ def check_classes(record: ImageRecord, cells: CellInstances, classes: Sequence[s
         )
 
 
+def cells_in_pieces(record: ImageRecord) -> Iterator[tuple[int, CellInstances]]:
+    """Go through the cells of an image, at most `CELLS_AT_A_TIME`; the label of the first of each.
+
+    Writers make outlines, run lengths and lines of such a piece only, whatever the image holds.
+    """
+    label = 1
+    for batch in record.batches():
+        for start in range(0, len(batch), CELLS_AT_A_TIME):
+            yield label + start, batch[start : start + CELLS_AT_A_TIME]
+        label += len(batch)
+
+
 def cells_with_labels(
     record: ImageRecord, classes: Sequence[str]
 ) -> Iterator[tuple[list[int], CellInstances]]:
-    """Go through the cells of an image, at most `CELLS_AT_A_TIME`, with their labels.
+    """Go through the cells of an image that have a pixel, in pieces, with their labels.
 
     Args:
         record: cell k of all its batches has label k + 1.
@@ -56,14 +68,10 @@ def cells_with_labels(
     Raises:
         DatasetError: a cell's class has no name.
     """
-    before = 0
-    for batch in record.batches():
-        for start in range(0, len(batch), CELLS_AT_A_TIME):
-            cells = batch[start : start + CELLS_AT_A_TIME]
-            check_classes(record, cells, classes)
-            kept = np.flatnonzero(cells.areas_px > 0)
-            yield (before + start + 1 + kept).tolist(), cells[kept]
-        before += len(batch)
+    for first, cells in cells_in_pieces(record):
+        check_classes(record, cells, classes)
+        kept = np.flatnonzero(cells.areas_px > 0)
+        yield (first + kept).tolist(), cells[kept]
 
 
 def check_place(image_id: str) -> None:
