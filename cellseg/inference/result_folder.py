@@ -3,7 +3,8 @@
     <folder>/<name>_labels.tif, ...           the results of one image, as they were asked for
     <folder>/coco_results.json, summary.csv   of all images together, made anew at each end
     <folder>/failed.csv                       images that could not be predicted; absent if none
-    <folder>/.cellseg/images/<name>.jsonl     what was done for an image file, a line per step
+    <folder>/.cellseg/images/<name>.jsonl     what was done for an image file, a line per step;
+                                              of a failure the traceback
     <folder>/.cellseg/cells/<image id>.jsonl  its cells, from which files of all images are made
 
 A line is written when its step is complete, so that after an interruption, or a second job in the
@@ -13,6 +14,7 @@ same folder, it is known what there is.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -169,7 +171,12 @@ class ResultFolder:
             yield
 
 
-def describe_source(path: Path) -> Json:
-    """What tells a file from a later one of the same name; of a folder, its newest entry."""
-    stat = path.stat()
+def hash_text(parts: Sequence[str]) -> str:
+    """One short text for several; another one if any of them changes."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def describe_source(path: str | Path) -> Json:
+    """What tells a file from a later one of the same name: path, size and time of change."""
+    stat = Path(path).stat()
     return {"path": str(path), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
