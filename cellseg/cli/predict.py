@@ -68,6 +68,11 @@ def add_arguments(parser: CommandParser) -> None:
         "--resume", action="store_true", help="leave out images that are done with these settings"
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that an earlier prediction did not write",
+    )
+    parser.add_argument(
         "--part",
         type=_parse_part,
         default=(1, 1),
@@ -152,8 +157,10 @@ def parse_pixel_size(sizes: Sequence[float] | None) -> tuple[float, float] | Non
 
 def describe_settings(predictor: CellPredictor, saving: Saving, args: argparse.Namespace) -> str:
     """All that results depend on beside the image, for `--resume`."""
-    weights = predictor.cfg.MODEL.WEIGHTS
-    parts = [predictor.cfg.dump(), str(predictor.thresholds), str(saving), str(args.pixel_size_um)]
+    cfg = predictor.cfg.clone()
+    weights = cfg.MODEL.WEIGHTS
+    cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""  # jobs on other machines give the same results
+    parts = [cfg.dump(), str(predictor.thresholds), str(saving), str(args.pixel_size_um)]
     return hash_text([*parts, str(describe_source(weights))])
 
 
@@ -171,11 +178,17 @@ def run(args: argparse.Namespace) -> int:
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
     results = ResultFolder(args.output, describe_settings(predictor, saving, args))
-    writer = ResultWriter(results, saving, pixel_size_um)
+    writer = ResultWriter(results, saving, overwrite=args.overwrite)
     part = take_part(found.files, *args.part)
     try:
         outcome = predict_files(
-            predictor, part, results, writer, resume=args.resume, batch_size=args.batch
+            predictor,
+            part,
+            results,
+            writer,
+            resume=args.resume,
+            batch_size=args.batch,
+            pixel_size_um=pixel_size_um,
         )
     finally:
         writer.write_all(found.files)

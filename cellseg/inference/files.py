@@ -6,14 +6,14 @@ import logging
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.errors import CellsegError
 from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
@@ -58,6 +58,7 @@ class WriteImage(Protocol):
         plane: PlaneImage,
         pixels: NDArray[Any] | None,
         channels: NDArray[Any] | None,
+        former: Collection[str] = (),
     ) -> dict[str, Any]:
         """Write the results of one image.
 
@@ -66,6 +67,8 @@ class WriteImage(Protocol):
             plane: the plane that they are of; to be read from only if the next two are None.
             pixels: the chosen channels of the plane, if it was read as a whole.
             channels: all channels, [C, H, W], if it was and `needs_channels`.
+            former: files of an earlier prediction of this image, relative to the folder, which
+                may be replaced.
 
         Returns:
             What is remembered of the image: `files`, relative to the folder of results, `summary`.
@@ -112,6 +115,7 @@ def predict_files(
     *,
     resume: bool = False,
     batch_size: int = 1,
+    pixel_size_um: tuple[float, float] | None = None,
 ) -> Outcome:
     """Predict each plane of each file and write its results; one that fails does not stop the rest.
 
@@ -126,12 +130,13 @@ def predict_files(
         write: writes the results of one image.
         resume: leave out images whose results are there, made with the same settings.
         batch_size: how many images of one size go through the network together.
+        pixel_size_um: (height, width) of a pixel in micrometres, which wins over what files say.
 
     Returns:
         What was done and what failed.
     """
     outcome = Outcome()
-    reader = _Reader(model, files, results, resume, write.needs_channels)
+    reader = _Reader(model, files, results, resume, write.needs_channels, pixel_size_um)
     with reader, ThreadPoolExecutor(1, "write") as pool, _progress(len(files)) as bar:
         writer = _Writer(pool, results, write, outcome, bar)
         for group in _group_by_size(reader, batch_size):
@@ -192,7 +197,9 @@ def _predict_batch(model: PlaneModel, batch: Sequence[_Work], writer: _Writer) -
             work.error = cells
             writer.note(work)
         else:
-            writer.write(work, ImageRecord(work.image_id, cells, work.file.path))
+            assert work.plane is not None
+            place = PlaceInFile(work.plane.position, work.plane.scene, work.plane.pixel_size_um)
+            writer.write(work, ImageRecord(work.image_id, cells, work.file.path, place))
 
 
 def _predict_alone(model: PlaneModel, image: NDArray[Any]) -> CellInstances | Exception:
@@ -223,6 +230,7 @@ class _Reader:
         results: says what is there already.
         resume: whether that counts.
         needs_channels: whether all channels are read as well.
+        pixel_size_um: of all planes; None for what the files say.
 
     Attributes:
         skipped: how many images were left out.
@@ -235,9 +243,11 @@ class _Reader:
         results: ResultFolder,
         resume: bool,
         needs_channels: bool,
+        pixel_size_um: tuple[float, float] | None,
     ) -> None:
         self.model, self.files, self.results = model, files, results
         self.resume, self.needs_channels = resume, needs_channels
+        self.pixel_size_um = pixel_size_um
         self.skipped = 0
         self._queue: queue.Queue[_Work | None] = queue.Queue(READ_AHEAD)
         self._stop = threading.Event()
@@ -289,8 +299,10 @@ class _Reader:
                     image_id = f"{file.name}{plane.suffix}"
                     if image_id in state.images:
                         self.skipped += 1
-                    else:
-                        self._read_plane(_Work(file, state, image_id, plane))
+                        continue
+                    if self.pixel_size_um is not None:
+                        plane = replace(plane, pixel_size_um=self.pixel_size_um)
+                    self._read_plane(_Work(file, state, image_id, plane))
         except Exception as error:
             self._queue.put(_Work(file, state, error=error))
         self._queue.put(_Work(file, state, is_last=True))
@@ -343,8 +355,10 @@ class _Writer:
         try:
             assert work.plane is not None
             assert work.state is not None
-            step = self.write_image(record, work.plane, work.pixels, work.channels)
+            former = work.state.former.get(work.image_id, ())
+            step = self.write_image(record, work.plane, work.pixels, work.channels, former)
             work.state.add({"image": work.image_id, **step})
+            self.results.remove(set(former) - set(step["files"]))
         except Exception as error:
             work.error = error
             self._note(work)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellseg.cells.drawing import draw_overlay, write_picture
-from cellseg.errors import ConfigError
+from cellseg.errors import ConfigError, DatasetError
 from cellseg.files import write_whole
 from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
@@ -74,7 +74,7 @@ class ResultWriter:
     Args:
         results: the folder.
         saving: what is saved.
-        pixel_size_um: (height, width) of a pixel in micrometres, which wins over what files say.
+        overwrite: whether files that are no earlier results may be replaced.
     """
 
     needs_channels = False
@@ -83,10 +83,10 @@ class ResultWriter:
         self,
         results: ResultFolder,
         saving: Saving,
-        pixel_size_um: tuple[float, float] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
-        self.results, self.saving = results, saving
-        self.pixel_size_um = pixel_size_um
+        self.results, self.saving, self.overwrite = results, saving, overwrite
 
     def __call__(
         self,
@@ -94,20 +94,35 @@ class ResultWriter:
         plane: PlaneImage,
         pixels: NDArray[Any] | None,
         channels: NDArray[Any] | None,
+        former: Collection[str] = (),
     ) -> Json:
-        """Write the results of one image; see `files.WriteImage`."""
+        """Write the results of one image; see `files.WriteImage`.
+
+        Raises:
+            DatasetError: a file that would be written is there, and is no earlier result.
+        """
         folder, image_id = self.results.folder, record.image_id
         files = []
         if LABELS in self.saving.names:
-            files.append(folder / f"{image_id}{LABELS_SUFFIX}")
+            files.append(self._place(f"{image_id}{LABELS_SUFFIX}", former))
             write_label_image(record.cells, files[-1])
         if OVERLAY in self.saving.names:
-            files.append(folder / f"{image_id}{OVERLAY_SUFFIX}")
+            files.append(self._place(f"{image_id}{OVERLAY_SUFFIX}", former))
             image = plane.read_whole() if pixels is None else pixels
             write_picture(files[-1], draw_overlay(image, record.cells))
         keep_cells(record, self.results.cells_path(image_id), self.saving.category_ids)
         names = [path.relative_to(folder).as_posix() for path in files]
         return {"files": names, "summary": _summarize(record, plane)}
+
+    def _place(self, name: str, former: Collection[str]) -> Path:
+        """Where a file goes; an error if one of somebody else is there."""
+        path = self.results.folder / name
+        if path.exists() and name not in former and not self.overwrite:
+            raise DatasetError(
+                f"{path}: is there and was not written by an earlier prediction of this image; "
+                "name another folder for the results, or replace it with --overwrite"
+            )
+        return path
 
     def write_all(self, files: Sequence[InputFile]) -> None:
         """Write the files of all images together: those of `files` that are done.

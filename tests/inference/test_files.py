@@ -75,11 +75,13 @@ def predict(
     *,
     settings: str = "a",
     save: Sequence[str] = ("labels", "overlay", "coco"),
+    overwrite: bool = False,
     **options: Any,
 ) -> Outcome:
     files = find_inputs([str(folder)]).files
     results = ResultFolder(out, settings)
-    writer = ResultWriter(results, Saving(tuple(save), ("a", "b"), (1, 2)))
+    saving = Saving(tuple(save), ("a", "b"), (1, 2))
+    writer = ResultWriter(results, saving, overwrite=overwrite)
     outcome = predict_files(model or Stub(), files, results, writer, **options)
     writer.write_all(files)
     return outcome
@@ -263,10 +265,33 @@ def test_a_file_whose_state_cannot_be_kept_fails_alone(
     assert any("File name too long" in reason for _, _, reason in outcome.failed)
 
 
+def test_a_file_of_somebody_else_is_not_replaced(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "first_labels.tif").write_bytes(b"by hand")
+    outcome = predict(images, out)
+    assert (out / "first_labels.tif").read_bytes() == b"by hand"
+    assert outcome.done == 2
+    (reason,) = [reason for _, image_id, reason in outcome.failed if image_id == "first"]
+    assert "first_labels.tif: is there and was not written by an earlier prediction" in reason
+    assert predict(images, out, overwrite=True).done == 3
+    assert predict(images, out).done == 3  # its own results it may replace
+    assert tifffile.imread(out / "first_labels.tif").max() == 2
+
+
+def test_results_of_an_earlier_prediction_do_not_lie_beside_the_new_ones(
+    images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    predict(images, out)
+    predict(images, out, save=["labels"], settings="b")
+    assert {name for name in results_in(out) if "overlay" in name} == set()
+
+
 def test_a_writer_that_fails_is_a_failure_of_that_image(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "first_labels.tif").mkdir(parents=True)
-    outcome = predict(images, out)
+    outcome = predict(images, out, overwrite=True)
     assert outcome.done == 2
     assert any(image_id == "first" for _, image_id, _ in outcome.failed)
     assert "first" not in {row["image"] for row in rows_of(out / "summary.csv")}
