@@ -138,6 +138,34 @@ def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     return boxes
 
 
+def runs_to_first_pixels(runs: Runs, num_cells: int, image_hw: tuple[int, int]) -> IntArray:
+    """The first pixel of each cell when the image is read row by row.
+
+    Args:
+        runs: column-major runs, sorted by cell.
+        num_cells: N.
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Row-major numbers of the pixels, int64 [N]; height * width for a cell without pixels.
+
+    Example:
+        >>> runs_to_first_pixels(Runs(np.array([0]), np.array([1]), np.array([4])), 1, (3, 2))
+        array([1])
+    """
+    height, width = image_hw
+    first = np.full(num_cells, height * width, np.int64)
+    if not runs.cells.size:
+        return first
+    column, row = np.divmod(runs.starts, height)
+    # A run over the lower edge of its column goes on in the first row of the next one.
+    goes_on = (row > 0) & (runs.ends > (column + 1) * height)
+    pixels = np.where(goes_on, column + 1, row * width + column)
+    present, begin = np.unique(runs.cells, return_index=True)
+    first[present] = np.minimum.reduceat(pixels, begin)
+    return first
+
+
 def runs_to_crops(
     runs: Runs, boxes_xyxy: IntArray, height: int
 ) -> tuple[list[NDArray[np.bool_]], IntArray]:
