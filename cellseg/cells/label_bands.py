@@ -13,7 +13,7 @@ import numpy as np
 from cellseg.cells.instances import CellInstances, select_runs
 from cellseg.cells.labels import Crop, label_dtype
 from cellseg.cells.runs import runs_to_boxes, runs_to_crops
-from cellseg.cells.windows import Window, concatenate_cells, crop_runs
+from cellseg.cells.windows import Window, crop_runs
 from cellseg.errors import LabelError
 from numpy.typing import NDArray
 
@@ -123,7 +123,7 @@ class _WaitingCells:
             )
         self._seen += len(batch)
         self._lowest_top = max(self._lowest_top, int(boxes[drawn, 1].max(initial=-1)))
-        self._cells = concatenate_cells([self._cells, batch[drawn]], self._cells.image_hw)
+        self._cells = CellInstances.concatenate([self._cells, batch[drawn]], self._cells.image_hw)
         self._boxes = np.concatenate([self._boxes, boxes[drawn]])
         self._labels = np.concatenate([self._labels, labels[drawn]])
 

@@ -12,7 +12,6 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import PlaceInFile
 from cellseg.cells.runs import Runs
-from cellseg.cells.windows import concatenate_cells
 from cellseg.errors import LabelError
 from numpy.typing import NDArray
 
@@ -131,7 +130,7 @@ class SpooledCells:
     @property
     def cells(self) -> CellInstances:
         """All cells at once, in memory."""
-        return concatenate_cells(list(self.batches()), self.image_hw)
+        return CellInstances.concatenate(list(self.batches()), self.image_hw)
 
     def close(self) -> None:
         """Give the file up; the cells are gone."""

@@ -5,7 +5,6 @@ Everything works on runs, so that the cost is that of the cells, never that of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -114,39 +113,6 @@ def move_cells(
         classes=cells.classes,
         boxes_xyxy=cells.boxes_xyxy + np.array([column, row, column, row], np.float32),
         is_crowd=cells.is_crowd,
-    )
-
-
-def concatenate_cells(parts: Sequence[CellInstances], image_hw: tuple[int, int]) -> CellInstances:
-    """The cells of several parts of one image, one part behind the other.
-
-    Args:
-        parts: all in the frame of the image; there may be none.
-        image_hw: (height, width) of the image, pixels.
-
-    Raises:
-        LabelError: a part is of another size.
-    """
-    for part in parts:
-        if part.image_hw != tuple(image_hw):
-            raise LabelError(f"cells of an image of {part.image_hw}; expected {tuple(image_hw)}")
-    filled = [part for part in parts if len(part)]
-    if not filled:
-        return CellInstances.empty(image_hw)
-    first = np.cumsum([0, *(len(part) for part in filled)])
-    runs = [part.runs for part in filled]
-    return CellInstances.from_runs(
-        Runs(
-            np.concatenate([each.cells + start for each, start in zip(runs, first)]),
-            np.concatenate([each.starts for each in runs]),
-            np.concatenate([each.ends for each in runs]),
-        ),
-        int(first[-1]),
-        image_hw,
-        scores=np.concatenate([part.scores for part in filled]),
-        classes=np.concatenate([part.classes for part in filled]),
-        boxes_xyxy=np.concatenate([part.boxes_xyxy for part in filled]),
-        is_crowd=np.concatenate([part.is_crowd for part in filled]),
     )
 
 

@@ -12,7 +12,6 @@ from cellseg.cells.label_bands import label_bands, label_blocks
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.windows import (
     Window,
-    concatenate_cells,
     crop_runs,
     first_pixels,
     move_cells,
@@ -113,15 +112,6 @@ def test_windows_there_and_back(seed: int) -> None:
 def test_a_window_beyond_the_image_is_refused() -> None:
     with pytest.raises(LabelError, match=r"\(2, 3\).* at \(1, 0\) reaches beyond .*\(2, 3\)"):
         move_cells(CellInstances.empty((2, 3)), (1, 0), (2, 3))
-
-
-def test_parts_of_an_image_put_together() -> None:
-    cells = CellInstances.from_label_image([[1, 0, 2], [3, 3, 2]], classes=[1, 0, 2])
-    again = concatenate_cells([cells[:1], cells[1:1], cells[1:]], (2, 3))
-    assert again.equals(cells)
-    assert concatenate_cells([], (2, 3)).equals(CellInstances.empty((2, 3)))
-    with pytest.raises(LabelError, match=r"cells of an image of \(2, 3\); expected \(9, 9\)"):
-        concatenate_cells([cells], (9, 9))
 
 
 def test_order_by_position() -> None:
