@@ -27,15 +27,15 @@ Cellpose keeps label images beside the images, without classes as well:
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.label_bands import CellSource
 from cellseg.cells.labels import label_image_to_runs
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
@@ -54,6 +54,7 @@ from cellseg.io.base import (
     match_classes,
     new_split_folder,
 )
+from cellseg.io.label_tiff import write_labels
 from cellseg.io.per_image import (
     CellFile,
     Pair,
@@ -64,7 +65,6 @@ from cellseg.io.per_image import (
     size_problem,
     write_checked,
 )
-from numpy.typing import NDArray
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 MASKS, IMAGE = "_masks", "_img"
@@ -111,7 +111,8 @@ def write_image_cells(
     """Write the cells of one image as a zlib-compressed TIFF of the image's size.
 
     Pixel value 0 is background and k + 1 is cell k; uint16, uint32 above 65,535 cells. A cell that
-    others cover wholly does not occur. An image without cells is all 0.
+    others cover wholly does not occur. An image without cells is all 0. Large ones are written in
+    tiles, see `write_labels`.
 
     Args:
         record: an image and its cells.
@@ -120,31 +121,34 @@ def write_image_cells(
             the label image, a row for each label that occurs.
         options: as in `read_image_cells`.
     """
-    labels = record.cells.to_label_image()
-    write_labels(labels, path)
-    if len(classes) > 1:
+    is_visible = np.zeros(record.num_cells + 1, bool) if len(classes) > 1 else None
+    write_labels(record, path, is_visible)
+    if is_visible is not None:
         table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
-        numbers = record.cells.classes.tolist()
-        visible = np.unique(labels[labels > 0]).tolist()
         with write_whole(table) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            rows = ((label, classes[numbers[label - 1]]) for label in visible)
+            rows = (
+                (label, classes[number])
+                for label, number in enumerate(_classes_of(record), 1)
+                if is_visible[label]
+            )
             csv.writer(file).writerows([("label", "class"), *rows])
 
 
-def write_labels(labels: NDArray[Any], path: Path) -> None:
-    """Write a label image as a compressed TIFF."""
-    tifffile.imwrite(path, labels, compression="zlib", metadata=None)
+def _classes_of(record: CellSource) -> Iterator[int]:
+    for batch in record.batches():
+        yield from batch.classes.tolist()
 
 
-def write_label_image(cells: CellInstances, path: str | Path) -> None:
+def write_label_image(cells: CellInstances | CellSource, path: str | Path) -> None:
     """Write the cells of one image as a label image, whole or not at all.
 
     Args:
-        cells: the cells of one image; see `write_image_cells`.
+        cells: the cells of one image, or a record of them; see `write_image_cells`.
         path: ends in .tif or .tiff by custom; folders are made; replaced only when complete.
     """
+    record = ImageRecord("", cells) if isinstance(cells, CellInstances) else cells
     with write_whole(path) as partial:
-        write_labels(cells.to_label_image(), partial)
+        write_labels(record, partial)
 
 
 def _table_of(path: Path, options: Mapping[str, Any] | None) -> Path:
