@@ -102,7 +102,7 @@ def read_coco_results(
         header = f"{path}: results of images that the data set does not have"
         raise DatasetError(collect_problems(header, strange))
     return {
-        image_id: _entries_to_cells(path, image_id, own, numbers, (sizes_hw or {}).get(image_id))
+        image_id: entries_to_cells(path, image_id, own, numbers, (sizes_hw or {}).get(image_id))
         for image_id, own in by_image.items()
     }
 
@@ -156,7 +156,7 @@ def _are_numbers(value: Any, length: int, kind: Any = (int, float)) -> bool:
     )
 
 
-def _entries_to_cells(
+def entries_to_cells(
     path: Path,
     image_id: str,
     entries: Sequence[Json],

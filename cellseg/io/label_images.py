@@ -33,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import label_image_to_runs
 from cellseg.cells.records import ImageRecord
@@ -54,7 +55,7 @@ from cellseg.io.base import (
     new_split_folder,
 )
 from cellseg.io.cell_file import CellFile, prediction_of, predictions_of_files, write_checked
-from cellseg.io.label_files import write_class_table, write_label_file
+from cellseg.io.label_tiff import PlacedCells, write_class_table, write_labels
 from cellseg.io.per_image import Pair, format_of_files, match_pairs, read_pairs, size_problem
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -99,7 +100,7 @@ def write_image_cells(
     classes: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the cells of one image as a label image (`cellseg.io.label_files`).
+    """Write the cells of one image as a label image (`cellseg.io.label_tiff.write_labels`).
 
     Args:
         record: an image and its cells.
@@ -108,32 +109,36 @@ def write_image_cells(
             the label image, a row for each label that occurs.
         options: as in `read_image_cells`.
     """
-    occurs = write_label_file(record, path)
-    if len(classes) > 1:
-        table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
-        with write_whole(table) as partial:
-            write_class_table(record, occurs, partial, classes)
+    if len(classes) < 2:
+        write_labels(record, path)
+        return
+    table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
+    with write_whole(table) as partial:
+        write_prediction_files(record, (path, partial), classes, {})
 
 
 def write_prediction_files(
     record: ImageRecord, paths: Sequence[Path], classes: tuple[str, ...], options: Mapping[str, Any]
 ) -> None:
-    """The same beside other results, with the table of classes as the second of the paths."""
-    occurs = write_label_file(record, paths[0])
-    if len(paths) > 1:
-        write_class_table(record, occurs, paths[1], classes)
+    """Write a label image and, as the second of the paths, the table of its labels' classes."""
+    if len(paths) == 1:
+        write_labels(record, paths[0])
+        return
+    is_visible = np.zeros(record.num_cells + 1, bool)
+    write_labels(record, paths[0], is_visible)
+    write_class_table(record, is_visible, paths[1], classes)
 
 
-def write_label_image(cells: CellInstances, path: str | Path) -> None:
+def write_label_image(cells: CellInstances | PlacedCells, path: str | Path) -> None:
     """Write the cells of one image as a label image, whole or not at all.
 
     Args:
-        cells: the cells of one image; see `cellseg.io.label_files.write_label_file`.
+        cells: the cells of one image, or a record of them; see `write_labels`.
         path: ends in .tif or .tiff by custom; folders are made; replaced only when complete.
     """
-    path = Path(path)
+    record = ImageRecord("", cells) if isinstance(cells, CellInstances) else cells
     with write_whole(path) as partial:
-        write_label_file(ImageRecord(path.stem, cells), partial)
+        write_labels(record, partial)
 
 
 def _table_of(path: Path, options: Mapping[str, Any] | None) -> Path:
