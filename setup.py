@@ -87,6 +87,7 @@ setup(
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
+            "scikit-image>=0.25",  # measurements are compared with its regionprops
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],

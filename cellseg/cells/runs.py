@@ -68,7 +68,7 @@ def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
         >>> [numbers.tolist() for numbers in transpose_runs(runs, 2, 3)]
         [[0], [0], [3]]
     """
-    cells, starts, ends = _cut_at_line_ends(runs, line_length)
+    cells, starts, ends = cut_at_line_ends(runs, line_length)
     # Keys of two cells are never neighbours: each cell has a range of one key more than the image
     # has pixels.
     stride = lines * line_length + 1
@@ -88,12 +88,12 @@ def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
     return Runs(owner, begins, keys[last] - owner * stride + 1)
 
 
-def _cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
+def cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
     """The same pixels in runs that lie within one line each.
 
     The run [1, 4) of an image whose lines have three pixels becomes [1, 3) and [3, 4):
 
-        >>> cut = _cut_at_line_ends(Runs(np.array([0]), np.array([1]), np.array([4])), 3)
+        >>> cut = cut_at_line_ends(Runs(np.array([0]), np.array([1]), np.array([4])), 3)
         >>> cut.starts.tolist(), cut.ends.tolist()
         ([1, 3], [3, 4])
     """
@@ -106,6 +106,24 @@ def _cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
     starts = np.maximum(np.repeat(runs.starts, pieces), line_starts)
     ends = np.minimum(np.repeat(runs.ends, pieces), line_starts + line_length)
     return Runs(np.repeat(runs.cells, pieces), starts, ends)
+
+
+def runs_to_pixels(runs: Runs, height: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Row, column and cell of every pixel of the runs, in their order.
+
+    Args:
+        runs: column-major.
+        height: height of the image, pixels.
+
+    Example:
+        >>> pixels = runs_to_pixels(Runs(np.array([7]), np.array([2]), np.array([4])), 3)
+        >>> [numbers.tolist() for numbers in pixels]
+        [[2, 0], [0, 1], [7, 7]]
+    """
+    lengths = runs.ends - runs.starts
+    shifts = np.repeat(runs.starts - np.cumsum(lengths) + lengths, lengths)
+    columns, rows = np.divmod(np.arange(shifts.size) + shifts, max(height, 1))
+    return rows, columns, np.repeat(runs.cells, lengths)
 
 
 def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
@@ -163,7 +181,7 @@ def runs_to_crops(
     x0, y0, x1, y1 = boxes_xyxy.T
     rows, columns = y1 - y0, x1 - x0
     first = np.cumsum(rows * columns) - rows * columns
-    cells, starts, ends = _cut_at_line_ends(runs, height) if runs.cells.size else runs
+    cells, starts, ends = cut_at_line_ends(runs, height) if runs.cells.size else runs
     column = starts // max(height, 1)
     top_left = first[cells] + (column - x0[cells]) * rows[cells] - y0[cells] - column * height
     steps = np.zeros(int((rows * columns).sum()) + 1, np.int8)
