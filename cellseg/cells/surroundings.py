@@ -105,12 +105,12 @@ def with_surroundings(
         while ahead[-1][1].top <= extent.bottom + margin and read_one():
             pass
         if len(extent.cells):
-            earlier = _reaching_to(extent.top - margin, earlier)
+            earlier = reaching_to(extent.top - margin, earlier)
         yield batch, [*earlier, *(each for _, each in ahead)]
         earlier.append(ahead.popleft()[1])
 
 
-def _reaching_to(row: int, extents: Sequence[Extent]) -> list[Extent]:
+def reaching_to(row: int, extents: Sequence[Extent]) -> list[Extent]:
     """Of these cells the ones that have pixels in a row or below it."""
     kept = (each.cells[each.boxes[:, 3] > row] for each in extents)
     return [extent_of(cells) for cells in kept if len(cells)]

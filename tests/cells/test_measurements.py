@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import builders
 import numpy as np
 import pytest
 from cell_scenes import random_bitmaps
+from cells_in_pieces import by_position, in_pieces
 from cellseg.cells import measurements
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.measurements import MeasurementSettings, Table, measure_cells
@@ -41,24 +40,6 @@ SAME_NAME = {
 }
 
 
-class Pieces(ImageRecord):
-    """A record whose cells come in batches of given sizes."""
-
-    sizes: Sequence[int] = ()
-
-    def batches(self) -> Iterator[CellInstances]:
-        bounds = np.cumsum([0, *self.sizes])
-        assert bounds[-1] == len(self.cells)
-        for low, high in pairwise(bounds):
-            yield self.cells[low:high]
-
-
-def in_pieces(cells: CellInstances, sizes: Sequence[int]) -> Pieces:
-    record = Pieces("a", cells)
-    object.__setattr__(record, "sizes", sizes)
-    return record
-
-
 def measure(cells: CellInstances, image: np.ndarray | None = None, **more: Any) -> Table:
     """The table of cells that come in one batch."""
     record = ImageRecord("a", cells, place=PlaceInFile(pixel_size_um=more.pop("um", None)))
@@ -71,12 +52,6 @@ def blobs(seed: int, image_hw: tuple[int, int] = (120, 150)) -> np.ndarray:
     """A label image of shapes of all kinds: with holes and bays, thin, of a single pixel."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(image_hw), 2)
     return skimage_measure.label(noise > 0.51, connectivity=2)
-
-
-def by_position(cells: CellInstances) -> CellInstances:
-    """The cells in the order of their first pixels, row by row."""
-    firsts = [np.flatnonzero(bitmap)[0] for bitmap in cells.to_bitmaps()]
-    return cells[np.argsort(firsts, kind="stable")]
 
 
 def assert_orientations(found: np.ndarray, regions: list, minor: str, major: str) -> None:
