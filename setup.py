@@ -87,11 +87,16 @@ setup(
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
+            "pandas>=2.2",  # reads the tables in tests
+            "pyarrow>=16",
+            "scikit-image>=0.25",  # measurements are compared with its regionprops
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
+        # Tables in Parquet beside those in CSV.
+        "tables": ["pyarrow>=16"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
         "microscopes": [
             "bioio>=3.6",
