@@ -218,7 +218,7 @@ def classes_of_cells(
     return [numbers.get(name or "", 0) for _, name in named], problems
 
 
-def size_problem(path: Path, kind: str, found_hw: Sequence[int], image_hw: Sequence[int]) -> str:
+def size_problem(path: Path, kind: str, found_hw: Sequence[Any], image_hw: Sequence[Any]) -> str:
     """A line for a file of another size than its image; "" if they are of one."""
     if tuple(found_hw[:2]) == tuple(image_hw):
         return ""
