@@ -151,7 +151,8 @@ def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     right, bottom = np.divmod(runs.ends - 1, height)
     spans = right > left  # from one column into the next: over the image's lower edge
     top, bottom = np.where(spans, 0, top), np.where(spans, height - 1, bottom)
-    present, first = np.unique(runs.cells, return_index=True)
+    first = np.flatnonzero(np.diff(runs.cells, prepend=-1))
+    present = runs.cells[first]
     low, high = np.minimum.reduceat, np.maximum.reduceat
     sides = [low(left, first), low(top, first), high(right, first) + 1, high(bottom, first) + 1]
     boxes[present] = np.stack(sides, axis=1)
