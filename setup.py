@@ -87,11 +87,14 @@ setup(
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
+            "laptrack>=0.17",
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
+        # Cells over time: `cellseg link`.
+        "track": ["laptrack>=0.17"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
         "microscopes": [
             "bioio>=3.6",
