@@ -110,6 +110,24 @@ def cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
     return Runs(np.repeat(runs.cells, pieces), starts, ends)
 
 
+def runs_to_pixels(runs: Runs, height: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Row, column and cell of every pixel of the runs, in their order.
+
+    Args:
+        runs: column-major.
+        height: height of the image, pixels.
+
+    Example:
+        >>> pixels = runs_to_pixels(Runs(np.array([7]), np.array([2]), np.array([4])), 3)
+        >>> [numbers.tolist() for numbers in pixels]
+        [[2, 0], [0, 1], [7, 7]]
+    """
+    lengths = runs.ends - runs.starts
+    shifts = np.repeat(runs.starts - np.cumsum(lengths) + lengths, lengths)
+    columns, rows = np.divmod(np.arange(shifts.size) + shifts, max(height, 1))
+    return rows, columns, np.repeat(runs.cells, lengths)
+
+
 def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     """Tight boxes of cells from their runs.
 
@@ -133,7 +151,8 @@ def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     right, bottom = np.divmod(runs.ends - 1, height)
     spans = right > left  # from one column into the next: over the image's lower edge
     top, bottom = np.where(spans, 0, top), np.where(spans, height - 1, bottom)
-    present, first = np.unique(runs.cells, return_index=True)
+    first = np.flatnonzero(np.diff(runs.cells, prepend=-1))
+    present = runs.cells[first]
     low, high = np.minimum.reduceat, np.maximum.reduceat
     sides = [low(left, first), low(top, first), high(right, first) + 1, high(bottom, first) + 1]
     boxes[present] = np.stack(sides, axis=1)

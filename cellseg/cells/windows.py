@@ -131,8 +131,8 @@ def first_pixels(cells: CellInstances) -> IntArray:
     if cells.runs.cells.size:
         numbers, starts, _ = cut_at_line_ends(cells.runs, height)
         columns, rows = np.divmod(starts, height)
-        present, first = np.unique(numbers, return_index=True)
-        keys[present] = np.minimum.reduceat(rows * width + columns, first)
+        first = np.flatnonzero(np.diff(numbers, prepend=-1))
+        keys[numbers[first]] = np.minimum.reduceat(rows * width + columns, first)
     return np.stack(np.divmod(keys, max(width, 1)), axis=1)
 
 

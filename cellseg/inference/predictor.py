@@ -147,7 +147,7 @@ class CellPredictor:
             ImageReadError: as `__call__` and `read_image`.
         """
         pixels = self.read_image(image) if isinstance(image, (str, Path)) else image
-        return _by_position(self(pixels))
+        return self(pixels).sort_by_position()
 
     def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
         """The cells of each image, in the order of their place; see `predict`."""
@@ -190,11 +190,3 @@ def _check_weights_and_masks(cfg: CfgNode) -> None:
         )
     if not cfg.MODEL.MASK_ON:
         raise ConfigError("MODEL.MASK_ON is False; cells need masks: set it to True")
-
-
-def _by_position(cells: CellInstances) -> CellInstances:
-    columns = [
-        int(crop[0].argmax()) + at if crop.size else 0
-        for crop, at in zip(cells.crops, cells.offsets_rc[:, 1].tolist())
-    ]
-    return cells[np.lexsort((-cells.scores, np.array(columns), cells.offsets_rc[:, 0]))]

@@ -105,7 +105,7 @@ class ResultWriter:
         files = []
         if LABELS in self.saving.names:
             files.append(self._place(f"{image_id}{LABELS_SUFFIX}", former))
-            write_label_image(record.cells, files[-1])
+            write_label_image(record, files[-1])
         if OVERLAY in self.saving.names:
             files.append(self._place(f"{image_id}{OVERLAY_SUFFIX}", former))
             image = plane.read_whole() if pixels is None else pixels

@@ -26,14 +26,12 @@ Cellpose keeps label images beside the images, without classes as well:
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import label_image_to_runs
 from cellseg.cells.records import ImageRecord
@@ -55,8 +53,9 @@ from cellseg.io.base import (
     new_split_folder,
 )
 from cellseg.io.cell_file import CellFile, prediction_of, predictions_of_files, write_checked
-from cellseg.io.label_tiff import PlacedCells, write_class_table, write_labels
+from cellseg.io.label_files import write_class_table, write_label_file
 from cellseg.io.per_image import Pair, format_of_files, match_pairs, read_pairs, size_problem
+from cellseg.io.tables import read_text_rows
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 MASKS, IMAGE = "_masks", "_img"
@@ -100,7 +99,7 @@ def write_image_cells(
     classes: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the cells of one image as a label image (`cellseg.io.label_tiff.write_labels`).
+    """Write the cells of one image as a label image (`cellseg.io.label_files`).
 
     Args:
         record: an image and its cells.
@@ -109,36 +108,34 @@ def write_image_cells(
             the label image, a row for each label that occurs.
         options: as in `read_image_cells`.
     """
-    if len(classes) < 2:
-        write_labels(record, path)
-        return
-    table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
-    with write_whole(table) as partial:
-        write_prediction_files(record, (path, partial), classes, {})
+    occurs = write_label_file(record, path)
+    if len(classes) > 1:
+        table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
+        with write_whole(table) as partial:
+            write_class_table(record, occurs, partial, classes)
 
 
 def write_prediction_files(
     record: ImageRecord, paths: Sequence[Path], classes: tuple[str, ...], options: Mapping[str, Any]
 ) -> None:
-    """Write a label image and, as the second of the paths, the table of its labels' classes."""
-    if len(paths) == 1:
-        write_labels(record, paths[0])
-        return
-    is_visible = np.zeros(record.num_cells + 1, bool)
-    write_labels(record, paths[0], is_visible)
-    write_class_table(record, is_visible, paths[1], classes)
+    """The same beside other results, with the table of classes as the second of the paths."""
+    occurs = write_label_file(record, paths[0])
+    if len(paths) > 1:
+        write_class_table(record, occurs, paths[1], classes)
 
 
-def write_label_image(cells: CellInstances | PlacedCells, path: str | Path) -> None:
+def write_label_image(cells: CellInstances | ImageRecord, path: str | Path) -> None:
     """Write the cells of one image as a label image, whole or not at all.
 
     Args:
-        cells: the cells of one image, or a record of them; see `write_labels`.
+        cells: the cells of one image, or a record of them; see
+            `cellseg.io.label_files.write_label_file`.
         path: ends in .tif or .tiff by custom; folders are made; replaced only when complete.
     """
-    record = ImageRecord("", cells) if isinstance(cells, CellInstances) else cells
+    path = Path(path)
     with write_whole(path) as partial:
-        write_labels(record, partial)
+        record = ImageRecord(path.stem, cells) if isinstance(cells, CellInstances) else cells
+        write_label_file(record, partial)
 
 
 def _table_of(path: Path, options: Mapping[str, Any] | None) -> Path:
@@ -152,12 +149,11 @@ def _read_classes(
 ) -> list[int] | Problems:
     """Class of each label from the CSV."""
     try:
-        rows = _read_rows(path)
-        by_label = {int(row["label"]): row["class"].strip() for row in rows}
-    except OSError as error:
-        return Problems([f"{path}: {error.strerror}; it says which class each label is"])
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return Problems([f"{path}: expected a first line `label,class`, then one row per label"])
+        rows = _read_class_rows(path, "label", "class")
+        by_label = {int(row["label"]): row["class"] for row in rows}
+    except (DatasetError, ValueError) as error:
+        found = error if isinstance(error, DatasetError) else f"{path}: {error}"
+        return Problems([f"{found}; expected a first line `label,class`, then a row per label"])
     numbers, unknown = match_classes(by_label.values(), classes)
     problems = Problems(f"{path}: {text}" for text in unknown)
     if len(rows) != len(by_label):
@@ -171,19 +167,19 @@ def _read_classes(
     return problems or [numbers[by_label[label]] for label in labels]
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _read_class_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    rows = read_text_rows(path, columns)
+    for line, row in enumerate(rows, 2):
+        if not row["class"]:
+            raise DatasetError(f"{path}: line {line} has no class")
+    return rows
 
 
 def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Names in the tables of classes, sorted; none where there are no tables."""
     folder = find_split_folder(root, split) / "classes"
     tables = list_files(folder, (".csv",)) if folder.is_dir() else []
-    try:
-        found = {row["class"].strip() for path in tables for row in _read_rows(path)}
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise DatasetError(f"{folder}: a table without the column `class`: {error}") from error
+    found = {row["class"] for path in tables for row in _read_class_rows(path, "class")}
     return tuple(sorted(found))
 
 
