@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import ImageRecord, PlaceInFile
 from pycocotools import mask as coco_mask
 
 
@@ -55,3 +56,24 @@ def content_of(record: ImageRecord) -> tuple[Any, ...]:
 
 def contents_of(records: Sequence[ImageRecord]) -> list[tuple[Any, ...]]:
     return [content_of(record) for record in records]
+
+
+@dataclass
+class BatchedRecord:
+    """A record that gives its cells in batches only, as those of images larger than memory."""
+
+    record: ImageRecord
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.image_id, self.image_path = self.record.image_id, self.record.image_path
+        self.place: PlaceInFile = self.record.place
+        self.image_hw, self.num_cells = self.record.image_hw, self.record.num_cells
+
+    @property
+    def cells(self) -> CellInstances:
+        raise AssertionError("all cells at once are more than the memory holds")
+
+    def batches(self) -> Iterator[CellInstances]:
+        for start in range(0, self.num_cells, self.batch_size):
+            yield self.record.cells[start : start + self.batch_size]

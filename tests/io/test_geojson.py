@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import uuid
 from collections.abc import Callable
@@ -153,6 +154,28 @@ def test_objects_of_some_types_only(write: Callable[[Any], Path]) -> None:
     root = write([region, feature([[5, 5], [6, 6]], "LineString", objectType="annotation")])
     with pytest.raises(DatasetError, match=r"feature 3: a LineString is no area.*objects: \["):
         read(root)
+
+
+def test_points_are_left_out_and_named(
+    write: Callable[[Any], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write([feature([5, 5], "Point"), feature(), feature([[1, 2], [3, 4]], "MultiPoint")])
+    assert boxes_of(read(root)[0]) == [(2, 3, 6, 5)]
+    assert "a.geojson: points are no cells and left out: feature 1, feature 3" in caplog.text
+
+
+def test_compressed_files(write: Callable[[Any], Path]) -> None:
+    root = write(json.dumps([feature()]))
+    path = root / "s/annotations/a.geojson"
+    data = gzip.compress(path.read_bytes())
+    path.unlink()
+    packed = path.with_name("a.geojson.gz")
+    packed.write_bytes(data)
+    assert boxes_of(read(root)[0]) == [(2, 3, 6, 5)]
+    for damaged in (data[:-9], b"junk", data[:20] + b"junk" + data[24:]):
+        packed.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"a\.geojson\.gz: no whole gzip file"):
+            read(root)
 
 
 def test_outlines_by_hand_are_cut_at_the_image(write: Callable[[Any], Path]) -> None:

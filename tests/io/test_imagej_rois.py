@@ -251,6 +251,32 @@ def test_rois_that_are_no_cells(write: Callable[..., Path], one: Any, says: str)
     assert str(root / "s/rois/a.zip") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [
+        (
+            [{"position": 1}, {"position": 3}],
+            "ROIs on 2 slices .*ROI 1 on slice 1; ROI 2 on slice 3",
+        ),
+        (
+            [{}, {"t_position": 2, "z_position": 1}, {"t_position": 3, "z_position": 1}],
+            r"ROI 2 on \(channel, slice, frame\) 0, 1, 2; ROI 3 on .* 0, 1, 3\): one file",
+        ),
+    ],
+)
+def test_rois_on_several_slices(
+    write: Callable[..., Path], places: list[dict[str, int]], says: str
+) -> None:
+    root = write(*(roi(name=str(number), **place) for number, place in enumerate(places, 1)))
+    with pytest.raises(DatasetError, match=says):
+        read(root)
+
+
+def test_rois_on_one_slice_and_on_all(write: Callable[..., Path]) -> None:
+    (record,) = read(write(roi(position=3), roi(position=3), roi()))
+    assert len(record.cells) == 3
+
+
 def test_all_problems_of_a_file_at_once(write: Callable[..., Path]) -> None:
     root = write(
         roi(name="one"), roi(roitype=KIND.LINE, name="two"), roi(left=40, right=50, name="three")
