@@ -90,6 +90,7 @@ setup(
             "pandas>=2.2",  # reads the tables in tests
             "pyarrow>=16",
             "scikit-image>=0.25",  # measurements are compared with its regionprops
+            "laptrack>=0.17",
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
@@ -97,6 +98,8 @@ setup(
         "imagej": ["roifile>=2026.2.10"],
         # Tables in Parquet beside those in CSV.
         "tables": ["pyarrow>=16"],
+        # Cells over time: `cellseg link`.
+        "track": ["laptrack>=0.17"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
         "microscopes": [
             "bioio>=3.6",

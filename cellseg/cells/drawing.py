@@ -48,6 +48,15 @@ _ON_BRIGHT: tuple[Colour, ...] = (
 )
 
 
+def class_colour(number: int) -> Colour:
+    """RGB of a class in files and pictures that colour cells by class; repeats after six.
+
+    Args:
+        number: of the class, 0-based.
+    """
+    return _ON_DARK[number % len(_ON_DARK)]
+
+
 def draw_overlay(
     image: NDArray[Any],
     cells: CellInstances,

@@ -41,6 +41,8 @@ from cellseg.io import (
     imagej_rois,
     instance_masks,
     label_images,
+    outline_lines,
+    run_length_csv,
     run_length_tables,
     synthetic,
 )
@@ -56,6 +58,8 @@ FORMATS: dict[str, FileFormat] = {
     "imagej_rois": imagej_rois.FORMAT,
     "instance_masks": instance_masks.FORMAT,
     "label_images": label_images.FORMAT,
+    "outlines": outline_lines.FORMAT,
+    "run_length_csv": run_length_csv.FORMAT,
     "sartorius_table": run_length_tables.SARTORIUS_TABLE,
     "stardist": label_images.STARDIST,
     "synthetic": synthetic.FORMAT,
