@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole, write_whole_folder
-from cellseg.io import FORMATS, find_format, geojson
+from cellseg.io import FORMATS, find_format, geojson, ome_zarr_writing
 from cellseg.io.base import CLASSES, EMPTY_IMAGES, HOLES, OVERLAPS, SCORES, PredictionFile
 from cellseg.io.checks import check_place
 from cellseg.names import suggest_name
@@ -48,6 +48,8 @@ SAVE_NAMES: dict[str, Saved] = {
     "rois": _of_format("imagej_rois"),
     "geojson": _of_format("geojson"),
     "geojson.gz": Saved("geojson", geojson.COMPRESSED_PREDICTION),
+    "zarr": _of_format("ome_zarr"),
+    "zarr-0.5": Saved("ome_zarr", ome_zarr_writing.NEWER_PREDICTION),
     "csv-rle": _of_format("run_length_csv"),
     "outlines": _of_format("outlines"),
 }
