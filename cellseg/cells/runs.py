@@ -110,6 +110,24 @@ def cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
     return Runs(np.repeat(runs.cells, pieces), starts, ends)
 
 
+def runs_to_pixels(runs: Runs, height: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Row, column and cell of every pixel of the runs, in their order.
+
+    Args:
+        runs: column-major.
+        height: height of the image, pixels.
+
+    Example:
+        >>> pixels = runs_to_pixels(Runs(np.array([7]), np.array([2]), np.array([4])), 3)
+        >>> [numbers.tolist() for numbers in pixels]
+        [[2, 0], [0, 1], [7, 7]]
+    """
+    lengths = runs.ends - runs.starts
+    shifts = np.repeat(runs.starts - np.cumsum(lengths) + lengths, lengths)
+    columns, rows = np.divmod(np.arange(shifts.size) + shifts, max(height, 1))
+    return rows, columns, np.repeat(runs.cells, lengths)
+
+
 def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     """Tight boxes of cells from their runs.
 
@@ -139,6 +157,34 @@ def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     sides = [low(left, first), low(top, first), high(right, first) + 1, high(bottom, first) + 1]
     boxes[present] = np.stack(sides, axis=1)
     return boxes
+
+
+def runs_to_first_pixels(runs: Runs, num_cells: int, image_hw: tuple[int, int]) -> IntArray:
+    """The first pixel of each cell when the image is read row by row.
+
+    Args:
+        runs: column-major runs, sorted by cell.
+        num_cells: N.
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Row-major numbers of the pixels, int64 [N]; height * width for a cell without pixels.
+
+    Example:
+        >>> runs_to_first_pixels(Runs(np.array([0]), np.array([1]), np.array([4])), 1, (3, 2))
+        array([1])
+    """
+    height, width = image_hw
+    first = np.full(num_cells, height * width, np.int64)
+    if not runs.cells.size:
+        return first
+    column, row = np.divmod(runs.starts, height)
+    # A run over the lower edge of its column goes on in the first row of the next one.
+    goes_on = (row > 0) & (runs.ends > (column + 1) * height)
+    pixels = np.where(goes_on, column + 1, row * width + column)
+    present, begin = np.unique(runs.cells, return_index=True)
+    first[present] = np.minimum.reduceat(pixels, begin)
+    return first
 
 
 def runs_to_crops(

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from cellseg.cells.cleaning import NewMasks, replace_masks
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.selection import (
+    LOOKING_AT_EVERYTHING,
+    Candidates,
     DetectionThresholds,
     PerClass,
-    find_own_overlaps,
+    clean_detections,
     select_detections,
     vote_over_image,
 )
+from cellseg.cells.thresholds import flags_of_classes
 from cellseg.errors import LabelError
 from cellseg.evaluation.comparison import Comparison, compare_all
 from cellseg.evaluation.metric_kinds import FloatArray
@@ -124,7 +128,7 @@ def tune_thresholds(
     parts = _split(len(predictions), folds, seed)
     of_folds = tuple(search.fit(np.setdiff1d(everything, part), start) for part in parts)
     held_out = [each for part, own in zip(parts, of_folds) for each in search.selections(part, own)]
-    held_out.sort(key=lambda selection: selection[0])
+    held_out.sort(key=lambda selection: selection.number)
     return Tuning(
         metric,
         fitted,
@@ -159,31 +163,69 @@ def _sign(metric: str) -> int:
     return -1 if find_metric(metric)[0].lower_is_better else 1
 
 
+class Selection(NamedTuple):
+    """The cells of one image at certain thresholds.
+
+    Attributes:
+        number: of the image.
+        everything: its detections with clean masks, compared.
+        classes: int64 [N], of the detections after the vote.
+        kept: int64 [K], which of them are cells.
+        new: the masks of those that lost pixels to others.
+    """
+
+    number: int
+    everything: Comparison
+    classes: IntArray
+    kept: IntArray
+    new: NewMasks
+
+    def compare(self) -> Comparison:
+        """The cells compared with the true ones."""
+        compared = self.everything.with_classes(self.classes).select(self.kept)
+        place = {number: k for k, number in enumerate(self.kept.tolist())}
+        new = {place[number]: mask for number, mask in self.new.items()}
+        return compared.with_masks(*replace_masks(compared.pred.cells, new))
+
+
 class _Image:
-    """One image: its detections compared with its true cells and with each other, once."""
+    """One image: its detections compared with its true cells and with each other, once.
 
-    def __init__(self, whole: Comparison) -> None:
+    Where masks are cleaned that is done once too, or as often as a vote gives them classes that
+    are cleaned differently.
+    """
+
+    def __init__(self, number: int, whole: Comparison) -> None:
         self.whole = whole
-        self._pred = whole.pred.cells
-        self._own = find_own_overlaps(self._pred, across_classes=True)
+        self._number = number
+        self._cleaned: dict[bytes, tuple[Comparison, Candidates]] = {}
 
-    def select(self, thresholds: DetectionThresholds) -> tuple[IntArray, IntArray]:
-        """Classes of the detections after the vote, and which of them are cells."""
-        voted = vote_over_image(self._pred, thresholds)
-        same = voted.classes[self._own.true_index] == voted.classes[self._own.pred_index]
-        areas_px = self.whole.pred.areas_px
-        chosen = select_detections(voted, areas_px, self._own.keep(same), thresholds)
-        return voted.classes, chosen
+    def select(self, thresholds: DetectionThresholds) -> Selection:
+        """The cells of the image."""
+        voted = vote_over_image(self.whole.pred.cells, thresholds)
+        everything, candidates = self._clean(voted, thresholds)
+        candidates = replace(candidates, cells=candidates.cells.replace(classes=voted.classes))
+        kept, new = select_detections(candidates, thresholds)
+        return Selection(self._number, everything, voted.classes, kept, new)
+
+    def _clean(
+        self, voted: CellInstances, thresholds: DetectionThresholds
+    ) -> tuple[Comparison, Candidates]:
+        asked = (thresholds.largest_component, thresholds.fill_holes)
+        key = b"".join(flags_of_classes(flag, voted.classes).tobytes() for flag in asked)
+        if key not in self._cleaned:
+            cells, is_changed = clean_detections(voted, thresholds)
+            everything = self.whole.with_masks(cells, is_changed)
+            candidates = Candidates.measure(cells, LOOKING_AT_EVERYTHING)
+            self._cleaned[key] = everything, candidates
+        return self._cleaned[key]
 
 
 def _prepare(
     ground_truth: Sequence[CellInstances], predictions: Sequence[CellInstances]
 ) -> list[_Image]:
-    return [_Image(whole) for whole in compare_all(ground_truth, predictions)]
-
-
-Selection = tuple[int, IntArray, IntArray]
-"""Number of an image, classes of its detections after the vote, and which of them are kept."""
+    compared = compare_all(ground_truth, predictions)
+    return [_Image(number, whole) for number, whole in enumerate(compared)]
 
 
 class _Search:
@@ -259,12 +301,12 @@ class _Search:
         return self.metric_of(self.selections(numbers, thresholds))
 
     def selections(self, numbers: IntArray, thresholds: DetectionThresholds) -> list[Selection]:
-        return [(k, *self._images[k].select(thresholds)) for k in numbers.tolist()]
+        return [self._images[k].select(thresholds) for k in numbers.tolist()]
 
     def metric_of(self, selections: Sequence[Selection]) -> float:
         """The metric over images of which certain detections are kept."""
         if self._scorer is None:
-            compared = Comparisons([self._compare(*selection) for selection in selections])
+            compared = Comparisons([selection.compare() for selection in selections])
             return compared.metrics([self._metric])[self._metric]
         return self._combine(self._rows(selections))
 
@@ -272,18 +314,14 @@ class _Search:
         assert self._scorer is not None
         return self._scorer.combine(rows)[self._metric]
 
-    def _compare(self, number: int, classes: IntArray, kept: IntArray) -> Comparison:
-        return self._images[number].whole.with_classes(classes).select(kept)
-
     def _rows(self, selections: Sequence[Selection]) -> FloatArray:
         """What the metric takes of each image, [I, W]; not measured again where it is known."""
         assert self._scorer is not None
         rows = []
-        for number, classes, kept in selections:
-            key = (number, classes.tobytes(), kept.tobytes())
-            if key not in self._known:
-                image = self._compare(number, classes, kept).within_classes
-                self._known[key] = self._scorer.measure(image)
+        for each in selections:
+            key = (each.number, each.classes.tobytes(), each.kept.tobytes())
+            if key not in self._known:  # the new masks follow from what is kept
+                self._known[key] = self._scorer.measure(each.compare().within_classes)
             rows.append(self._known[key])
         return np.stack(rows)
 

@@ -131,12 +131,11 @@ def _resolve_input(
             if not _is_result(file.relative_to(path).as_posix(), names, result_suffixes)
         ]
     base = Path(_fixed_part(word))
-    matches = sorted(Path(match) for match in glob.glob(word, recursive=True))
-    return [
-        (match, match.relative_to(base).with_suffix("").as_posix())
-        for match in matches
-        if match.is_file() or _is_image_folder(match)
-    ]
+    named = []
+    for match in sorted(Path(match) for match in glob.glob(word, recursive=True)):
+        inside = [match] if match.is_file() or _is_image_folder(match) else _walk(match, found)
+        named += [(path, path.relative_to(base).with_suffix("").as_posix()) for path in inside]
+    return named
 
 
 def _fixed_part(pattern: str) -> str:

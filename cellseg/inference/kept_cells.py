@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class KeptRecord:
     image_hw: tuple[int, int]
     num_cells: int
     image_path: Path | None = None
-    place: PlaceInFile = PlaceInFile()
+    place: PlaceInFile = field(default_factory=PlaceInFile)
 
     def entries(self) -> Iterator[str]:
         """COCO's result of each cell, as JSON text."""
@@ -47,6 +47,10 @@ class KeptRecord:
     def _head(self) -> str:
         with self.path.open(encoding="utf-8") as stream:
             return stream.readline()
+
+    def load(self) -> ImageRecord:
+        """The record with all its cells in memory."""
+        return ImageRecord(self.image_id, self.cells, self.image_path, self.place)
 
     @property
     def cells(self) -> CellInstances:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import ImageRecord
 from cellseg.cells.selection import (
     DetectionThresholds,
     PerClass,
@@ -19,7 +20,7 @@ from cellseg.cells.selection import (
     vote_class,
 )
 from cellseg.errors import ConfigError
-from cellseg.images import ImageInput
+from cellseg.images import ImageInput, PlaneImage
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
 from cellseg.modeling.candidates import masks_of_candidates_only
@@ -132,6 +133,37 @@ class CellPredictor:
             return
         with masks_of_candidates_only(self.model, self.thresholds):
             yield self.model
+
+    def predict(self, image: NDArray[np.generic] | str | Path) -> CellInstances:
+        """Find the cells of an image, or of a file of one image, in the order of their place.
+
+        Args:
+            image: as in `__call__`, or the path of a file.
+
+        Returns:
+            Cells by their first pixel, row by row: cell k has label k + 1 in `to_label_image`.
+
+        Raises:
+            ImageReadError: as `__call__` and `read_image`.
+        """
+        pixels = self.read_image(image) if isinstance(image, (str, Path)) else image
+        return self(pixels).sort_by_position()
+
+    def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
+        """The cells of each image, in the order of their place; see `predict`."""
+        return [self.predict(image) for image in images]
+
+    def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
+        """The planes of a file, or the one that the config chooses; see `images.open_planes`."""
+        return self._input.open_planes(path)
+
+    def is_tiled(self, plane: PlaneImage) -> bool:
+        """Whether a plane is too large to be looked at as a whole."""
+        return False
+
+    def predict_plane(self, plane: PlaneImage, image_id: str) -> ImageRecord:
+        """The cells of a plane that is looked at in tiles."""
+        return ImageRecord(image_id, self.predict(plane.read_whole()), plane.path)
 
     def read_image(self, path: str | Path) -> NDArray[Any]:
         """The page and channels of a file that the config chooses, with the file's own values.

@@ -3,7 +3,8 @@
     <folder>/<name>_labels.tif, ...           the results of one image, as they were asked for
     <folder>/coco_results.json, summary.csv   of all images together, made anew at each end
     <folder>/failed.csv                       images that could not be predicted; absent if none
-    <folder>/.cellseg/images/<name>.jsonl     what was done for an image file, a line per step
+    <folder>/.cellseg/images/<name>.jsonl     what was done for an image file, a line per step;
+                                              of a failure the traceback
     <folder>/.cellseg/cells/<image id>.jsonl  its cells, from which files of all images are made
 
 A line is written when its step is complete, so that after an interruption, or a second job in the
@@ -13,9 +14,11 @@ same folder, it is known what there is.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +41,7 @@ class FileState:
             and `summary`.
         failed: image id, or "" for the whole file -> why it failed.
         is_complete: all planes of the file have been tried.
+        former: image id -> files of an earlier prediction, which may be replaced.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class FileState:
     images: dict[str, Json] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     is_complete: bool = False
+    former: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> FileState:
@@ -77,9 +82,9 @@ class FileState:
             stream.write(json.dumps(step, allow_nan=False) + "\n")
 
     @property
-    def files(self) -> list[str]:
-        """All results, relative to the folder."""
-        return [name for image in self.images.values() for name in image["files"]]
+    def files(self) -> dict[str, list[str]]:
+        """The results of each image, relative to the folder."""
+        return {image_id: list(step["files"]) for image_id, step in self.images.items()}
 
 
 class ResultFolder:
@@ -111,14 +116,16 @@ class ResultFolder:
     def start(self, file: InputFile, *, resume: bool) -> FileState:
         """The state to go on with: that on disk if `resume` and it still holds, else a new one."""
         state = self.state_of(file)
+        former = state.files
         if resume and self.holds(state, file):
+            state.former = former
             state.images = {
                 image_id: step for image_id, step in state.images.items() if self._has_files(step)
             }
             state.failed.clear()
             state.is_complete = False
             return state
-        new = FileState(state.path)
+        new = FileState(state.path, former=former)
         new.path.parent.mkdir(parents=True, exist_ok=True)
         partial = new.path.with_suffix(".partial")
         head = {"settings": self.settings, "source": describe_source(file.path)}
@@ -130,6 +137,15 @@ class ResultFolder:
     def holds(self, state: FileState, file: InputFile) -> bool:
         """Whether a state is of these settings and of the image file as it is now."""
         return state.settings == self.settings and state.source == describe_source(file.path)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove results, named relative to the folder; those that are gone are passed over."""
+        for name in names:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _has_files(self, step: Json) -> bool:
         return all((self.folder / name).exists() for name in step["files"])
@@ -169,7 +185,12 @@ class ResultFolder:
             yield
 
 
-def describe_source(path: Path) -> Json:
-    """What tells a file from a later one of the same name; of a folder, its newest entry."""
-    stat = path.stat()
+def hash_text(parts: Sequence[str]) -> str:
+    """One short text for several; another one if any of them changes."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def describe_source(path: str | Path) -> Json:
+    """What tells a file from a later one of the same name: path, size and time of change."""
+    stat = Path(path).stat()
     return {"path": str(path), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}

@@ -50,5 +50,5 @@ def test_a_model_is_named_by_its_folder_or_its_checkpoint(tmp_path: Path) -> Non
 
 def test_no_such_model_says_what_is_near(tmp_path: Path) -> None:
     (tmp_path / "my_run").mkdir()
-    with pytest.raises(ConfigError, match="no such model.*did you mean my_run"):
+    with pytest.raises(ConfigError, match=r"no such model.*did you mean my_run"):
         find_model_files(tmp_path / "my_rum")

@@ -7,7 +7,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.spool import SpooledCells
 from cellseg.cells.windows import sort_by_position
-from cellseg.io import label_tiff
+from cellseg.io import label_files
 from cellseg.io.label_images import write_image_cells, write_label_image
 
 
@@ -65,7 +65,7 @@ def test_a_large_image_in_tiles_has_the_same_pixels(tmp_path, monkeypatch, count
         cells = sort_by_position(cells)
         for start in range(0, count, 1000):
             spooled.append(cells[start : start + 1000])
-        monkeypatch.setattr(label_tiff, "LARGE_PX", 1_000_000)
+        monkeypatch.setattr(label_files, "LARGE_PX", 1_000_000)
         write_label_image(spooled, tmp_path / "cells.tif")
     labels = tifffile.imread(tmp_path / "cells.tif")
     expected = cells.to_label_image()
@@ -77,8 +77,8 @@ def test_a_large_image_in_tiles_has_the_same_pixels(tmp_path, monkeypatch, count
 
 
 def test_beyond_4_gib_a_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_tiff, "LARGE_PX", 0)
-    monkeypatch.setattr(label_tiff, "_TIFF_LIMIT", 1000)
+    monkeypatch.setattr(label_files, "LARGE_PX", 0)
+    monkeypatch.setattr(label_files, "_TIFF_LIMIT", 1000)
     write_label_image(dots(3, (30, 20)), tmp_path / "cells.tif")
     with tifffile.TiffFile(tmp_path / "cells.tif") as file:
         assert file.is_bigtiff
@@ -86,7 +86,7 @@ def test_beyond_4_gib_a_bigtiff(tmp_path, monkeypatch):
 
 
 def test_the_table_of_classes_of_a_large_image_has_the_labels_that_occur(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_tiff, "LARGE_PX", 0)
+    monkeypatch.setattr(label_files, "LARGE_PX", 0)
     bitmaps = np.zeros((3, 8, 8), bool)
     bitmaps[0, :2], bitmaps[1, :2], bitmaps[2, 5:] = True, True, True
     cells = CellInstances.from_bitmaps(bitmaps, [0.5, 0.9, 0.7], [0, 1, 0])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import rectangle
 from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.errors import ConfigError, DatasetError
+from cellseg.errors import DatasetError
 from cellseg.report.results import read_dataset_result, read_history
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
