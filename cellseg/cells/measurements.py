@@ -20,7 +20,6 @@ from cellseg.cells.intensities import (
     STATISTICS,
     ReadChannels,
     Ring,
-    Window,
     measure_backgrounds,
     measure_intensities,
 )
@@ -42,6 +41,7 @@ from cellseg.cells.surroundings import (
     occupied_pixels,
     with_surroundings,
 )
+from cellseg.cells.windows import window_around
 from cellseg.errors import LabelError
 from numpy.typing import NDArray
 
@@ -267,8 +267,8 @@ def _measure_channels(
         names = _name_channels(image.channel_names, count)
         return {f"{name}_{what}": np.zeros(0) for name in names for what in STATISTICS}
     height = cells.image_hw[0]
-    window = Window.around(boxes, image.margin_px, cells.image_hw)
-    channels = np.asarray(read_channels(*window.slices))
+    window = window_around(boxes, image.margin_px, cells.image_hw)
+    channels = np.asarray(read_channels(window.rows, window.columns))
     found = measure_intensities(channels, window, cells.runs, len(cells), height)
     backgrounds = measure_backgrounds(
         channels,

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import LabelError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,18 +132,3 @@ class Tracks:
         split = np.split(ids, offsets[1:-1]) if len(counts) else []
         table = (np.array(column, np.int64) for column in (first, last, parents))
         return cls(tuple(split), *table)
-
-
-def find_centroids(cells: CellInstances) -> NDArray[np.float64]:
-    """Mean (row, column) of each cell's pixels, float64 [N, 2]; nan for one without a pixel.
-
-    Example:
-        >>> find_centroids(CellInstances.from_label_image([[0, 1, 1], [2, 0, 0]])).tolist()
-        [[0.0, 1.5], [1.0, 0.0]]
-    """
-    centroids = np.full((len(cells), 2), np.nan)
-    for number, (crop, offset) in enumerate(zip(cells.crops, cells.offsets_rc)):
-        pixels = np.nonzero(crop)
-        if len(pixels[0]):
-            centroids[number] = offset + np.mean(pixels, axis=1)
-    return centroids

@@ -13,7 +13,8 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.records import ImageRecord
-from cellseg.cells.tracks import Tracks, find_centroids
+from cellseg.cells.shapes import find_centroids
+from cellseg.cells.tracks import Tracks
 from cellseg.files import write_whole
 from cellseg.io.label_frames import labels_of
 from numpy.typing import NDArray
