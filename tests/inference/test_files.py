@@ -109,9 +109,9 @@ def test_writes_results_and_goes_on_after_failures(
         outcome = predict(images, out, Stub(tiled), batch_size=batch_size)
     assert (outcome.done, outcome.skipped, outcome.cells) == (3, 0, 6)
     assert results_in(out) == {
-        *("first_overlay.png", "first_labels.tif"),
-        *("stack_t0_overlay.png", "stack_t0_labels.tif"),
-        *("stack_t1_overlay.png", "stack_t1_labels.tif"),
+        *("first_overlay.png", "first_labels.tif", "first_labels.csv"),  # .csv: their classes
+        *("stack_t0_overlay.png", "stack_t0_labels.tif", "stack_t0_labels.csv"),
+        *("stack_t1_overlay.png", "stack_t1_labels.tif", "stack_t1_labels.csv"),
         *("coco_results.json", "coco_results.categories.json", "summary.csv", "failed.csv"),
     }
     labels = tifffile.imread(out / "first_labels.tif")
@@ -135,7 +135,7 @@ def test_writes_results_and_goes_on_after_failures(
         "stack_t0",
         "stack_t1",
     ]
-    assert [row["T"] for row in rows_of(out / "summary.csv")] == ["", "0", "1"]
+    assert [row["t"] for row in rows_of(out / "summary.csv")] == ["", "0", "1"]
 
 
 def test_a_second_run_without_failures_removes_their_list(images: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_after_an_interruption_resume_goes_on(images: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     with pytest.raises(_Interrupted):
         predict(images, out, Impatient())
-    assert results_in(out) == {"first_overlay.png", "first_labels.tif"}
+    assert results_in(out) == {"first_overlay.png", "first_labels.tif", "first_labels.csv"}
     outcome = predict(images, out, resume=True)
     assert (outcome.done, outcome.skipped) == (2, 1)
 
