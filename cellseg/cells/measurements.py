@@ -141,22 +141,17 @@ def _measure_batch(
 ) -> Table:
     """What needs no measuring."""
     numbers = batch.classes[rows]
-    check_class_numbers(numbers, classes)
+    if numbers.size and numbers.max() >= len(classes):
+        raise LabelError(
+            f"a cell of class {numbers.max()} (from 0); there are {len(classes)}: "
+            f"{', '.join(classes)}"
+        )
     return {
         "label": rows + first_label,
         "class": np.array(classes)[numbers],
         # 0.9 is meant to be written as 0.9, and not as the double nearest to its single.
         "score": batch.scores[rows].astype(str).astype(np.float64),
     }
-
-
-def check_class_numbers(numbers: IntArray, classes: Sequence[str]) -> None:
-    """Raise LabelError for a class of a cell that has no name."""
-    if numbers.size and numbers.max() >= len(classes):
-        raise LabelError(
-            f"a cell of class {numbers.max()} (from 0); there are {len(classes)}: "
-            f"{', '.join(classes)}"
-        )
 
 
 @dataclass(frozen=True)

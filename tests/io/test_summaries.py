@@ -12,7 +12,7 @@ from cells_in_pieces import in_pieces
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.windows import sort_by_position
-from cellseg.errors import LabelError
+from cellseg.errors import DatasetError
 from cellseg.images.plates import PlatePosition
 from cellseg.io.summaries import summarize_image, summarize_wells
 from cellseg.io.tables import read_rows, write_rows
@@ -75,7 +75,7 @@ def test_crowds_and_empty_masks_do_not_count() -> None:
     cells = CellInstances.from_bitmaps(masks).replace(is_crowd=[False, True, False])
     row = summarize_image(ImageRecord("a", cells))
     assert (row["num_cells"], row["confluence"]) == (1, 30 / 600)
-    with pytest.raises(LabelError, match="class 1"):
+    with pytest.raises(DatasetError, match="class 1"):
         summarize_image(ImageRecord("a", cells.replace(classes=[1, 0, 0])))
 
 
