@@ -98,7 +98,9 @@ class CellModel:
         """Side of the tiles' cores, pixels; the image's longer side where it is looked at whole."""
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
         if chosen:
-            return chosen if max(image_hw) > chosen + 2 * self._margins(chosen)[0] else max(image_hw)
+            return (
+                chosen if max(image_hw) > chosen + 2 * self._margins(chosen)[0] else max(image_hw)
+            )
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
         scale = self.predictor.scale_of(image_hw)
@@ -154,7 +156,10 @@ class CellModel:
             _release_memory()
             height, width = plane.image_hw
             logger.warning(
-                "%s (%d x %d px): out of memory, trying tiles of %d px", image_id, height, width,
+                "%s (%d x %d px): out of memory, trying tiles of %d px",
+                image_id,
+                height,
+                width,
                 tile_px,
             )
             try:
@@ -216,7 +221,9 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    return any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    return any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 def memory_of(device: str) -> int:
