@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
+
 
 class CellPredictor:
     """A trained model that takes one image of any size and intensity range at a time.
@@ -49,8 +52,8 @@ class CellPredictor:
     Attributes:
         cfg: the copy that the model was built from.
         model: the engine's model, in evaluation mode.
-        thresholds: which detections are cells: these two, `MASK_NMS`, `MAX_COVERED` and `MIN_AREA`
-            of `CELLSEG.TEST`, and `CELLSEG.CELL_TYPE.VOTE`.
+        thresholds: which detections are cells: these two, the others of `CELLSEG.TEST`, and
+            `CELLSEG.CELL_TYPE.VOTE`.
 
     Raises:
         ConfigError: no weights, no masks, a device that is missing, or a threshold out of range.
@@ -89,6 +92,7 @@ class CellPredictor:
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
         (self._resize,) = scale_resizing(self.cfg, [self._resize])
+        self._has_told_of_limit = False
 
     def __call__(self, image: NDArray[np.generic]) -> CellInstances:
         """Find the cells of an image.
@@ -115,6 +119,7 @@ class CellPredictor:
         with self._detecting() as detector:
             (found,) = detector.inference([given], do_postprocess=False)
         scores, classes = found.scores.float().cpu().numpy(), found.pred_classes.cpu().numpy()
+        self._tell_of_limit(scores)
         elected = vote_class(scores, classes, self.thresholds)
         if elected is not None:  # before masks are cut at the threshold of their class
             classes = np.full_like(classes, elected)
@@ -124,6 +129,23 @@ class CellPredictor:
         image_hw = (given["height"], given["width"])
         cells = detections_to_cells(found, image_hw=image_hw, mask_threshold=self.thresholds.mask)
         return select_cells(cells, self.thresholds)
+
+    def _tell_of_limit(self, scores: NDArray[np.float32]) -> None:
+        """Warn, once, where the limit of detections may have cost cells.
+
+        Without test-time augmentation there are mostly candidates among the detections, whose
+        scores may have fallen since; with it there are those below the threshold too.
+        """
+        limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
+        views = self.cfg.TEST.AUG.ENABLED
+        count = int((scores >= self.thresholds.lowest_score).sum()) if views else len(scores)
+        if 0 < limit <= count and not self._has_told_of_limit:
+            self._has_told_of_limit = True
+            logger.warning(
+                "An image has %d detections, as many as TEST.DETECTIONS_PER_IMAGE allows: cells "
+                "with lower scores may be missing, in other images too. Set it higher",
+                count,
+            )
 
     @contextmanager
     def _detecting(self) -> Iterator[Any]:
