@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.inference.seams import SeamReport
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tiles import TileWork, predict_tiled
@@ -41,6 +42,26 @@ def test_workers_in_any_order(tmp_path: Path) -> None:
     found = predict_tiled(work, tmp_path, run=lambda do, tiles: map(do, reversed(list(tiles))))
     with found.record as record:
         assert record.cells.equals(whole(cells))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_vote_is_that_of_the_whole_image(tmp_path: Path, seed: int) -> None:
+    """Three classes of different thresholds; each tile by itself would vote otherwise."""
+    cells = random_scene(np.random.default_rng(seed), (150, 130), 60, 20, classes=3)
+    thresholds = DetectionThresholds(
+        score=(0.1, 0.3, 0.5), mask_nms=(0.1, 0.5, 0.3), min_area_px=(9, 0, 40), vote="image"
+    )
+    found = predict_tiled(TileWork(GRID, thresholds, no_pixels, SeesAll(cells)), tmp_path)
+    with found.record as record:
+        assert record.cells.equals(whole(cells, thresholds))
+        assert len(set(record.cells.classes.tolist())) == 1
+
+
+def test_nobody_to_vote(tmp_path: Path) -> None:
+    thresholds = DetectionThresholds(vote="image")
+    nothing = SeesAll(CellInstances.empty((150, 130)))
+    with predict_tiled(TileWork(GRID, thresholds, no_pixels, nothing), tmp_path).record as record:
+        assert record.num_cells == 0
 
 
 def test_cells_larger_than_the_overlap_are_a_warning(tmp_path: Path, caplog) -> None:
