@@ -13,7 +13,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.windows import sort_by_position
 from cellseg.errors import DatasetError
-from cellseg.images.plates import PlatePosition
+from cellseg.images.plate_positions import PlatePosition
 from cellseg.io.summaries import summarize_image, summarize_wells
 from cellseg.io.tables import read_rows, write_rows
 
