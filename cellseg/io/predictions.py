@@ -5,8 +5,7 @@
 
 The files of an image are whole or not there, so that a run can be taken up where it ended:
 `prediction_files` says which they are. One file for all images, as some formats have it, is written
-by `cellseg.io.open_predictions`; COCO results of single images are joined by
-`cellseg.io.coco_results.merge_coco_results`.
+by `cellseg.io.open_predictions`.
 """
 
 from __future__ import annotations
