@@ -23,7 +23,7 @@ from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.errors import CellsegError, DatasetError
 from cellseg.io import FORMATS, ome_zarr_writing, read_records
 from cellseg.io.base import PredictionFile
-from cellseg.io.coco_results import merge_coco_results, read_coco_results
+from cellseg.io.coco_results import read_coco_results
 from cellseg.io.predictions import (
     SAVE_NAMES,
     Saved,
@@ -264,35 +264,19 @@ def test_label_image_of_more_than_16_bits(tmp_path: Path) -> None:
 # COCO
 
 
-def test_coco_of_single_images_joined(tmp_path: Path) -> None:
-    records = [predicted("a"), make_record("b", None, [], HW), predicted("p/c")]
-    parts = [
-        write_image_prediction(one, tmp_path, "coco", CLASSES, category_ids=[7, 3])[0]
-        for one in records
-    ]
-    path = tmp_path / "all/coco_results.json"
-    assert merge_coco_results(iter(parts), path, CLASSES, [7, 3]) == 12
+def test_coco_of_one_image_read_by_pycocotools(tmp_path: Path) -> None:
+    """All detections are in it, those without a pixel too; an entry to a line."""
+    record = predicted("p/c")
+    (path,) = write_image_prediction(record, tmp_path, "coco", CLASSES, category_ids=[7, 3])
     entries = json.loads(path.read_text())
-    assert [one["image_id"] for one in entries] == ["a"] * 6 + ["p/c"] * 6
-    assert [one["category_id"] for one in entries[:6]] == [3, 7, 7, 3, 7, 3]
-    for entry, mask in zip(entries, records[0].cells.to_bitmaps()):
+    assert [one["image_id"] for one in entries] == ["p/c"] * 6
+    assert [one["category_id"] for one in entries] == [3, 7, 7, 3, 7, 3]
+    for entry, mask in zip(entries, record.cells.to_bitmaps(), strict=True):
         assert np.array_equal(coco_mask.decode(entry["segmentation"]), mask)
-    found = read_coco_results(path, CLASSES)
-    assert found["p/c"].equals(records[2].cells)
-    assert merge_coco_results([], tmp_path / "none.json", CLASSES) == 0
-    assert json.loads((tmp_path / "none.json").read_text()) == []
-
-
-@pytest.mark.parametrize("content", ["", "[", "[\n", "[]", '[\n{"a": 1}\n', '[{"a": 1}]', "{\n}\n"])
-def test_parts_that_are_cut_or_of_others(tmp_path: Path, content: str) -> None:
-    (tmp_path / "part.json").write_text(content)
-    (tmp_path / "all.json").write_text("before")
-    with pytest.raises(DatasetError, match=r"part\.json: expected results with one entry to a li"):
-        merge_coco_results([tmp_path / "part.json"], tmp_path / "all.json", CLASSES)
-    with pytest.raises(DatasetError, match=r"none\.json: the results of an image cannot be read"):
-        merge_coco_results([tmp_path / "none.json"], tmp_path / "all.json", CLASSES)
-    assert (tmp_path / "all.json").read_text() == "before"
-    assert len(list(tmp_path.iterdir())) == 2
+    found = read_coco_results(path, CLASSES, category_ids=[7, 3])
+    assert found["p/c"].equals(record.cells)
+    lines = path.read_text().splitlines()
+    assert [json.loads(line.rstrip(",")) for line in lines[1:-1]] == entries
 
 
 # ImageJ
