@@ -18,11 +18,14 @@ class PlaceInFile:
             `(("T", 3), ("Z", 0))`.
         scene: name of the scene, series or position; "" where the file has one only.
         pixel_size_um: (height, width) of a pixel in micrometres; None where nobody said.
+        downsample: pixels of the file's finest level along the side of a pixel; above 1 where a
+            coarser level of a slide was looked at.
     """
 
     position: tuple[tuple[str, int], ...] = ()
     scene: str = ""
     pixel_size_um: tuple[float, float] | None = None
+    downsample: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.run_lengths import IntArray
 from cellseg.io.checks import cells_with_labels
 from cellseg.io.outlines import score_to_text
+from numpy.typing import NDArray
 
 CROWD, SCORE, LABEL = "crowd", "score", "label"  # names in a feature's properties
 GZIP_LEVEL = 6
@@ -94,9 +95,11 @@ def _open_text(path: Path) -> Iterator[TextIO]:
 
 
 def _geometry(rings: Sequence[IntArray], place: PlaceInFile) -> Json:
-    polygons = [
-        [[*ring.tolist(), ring[0].tolist()] for ring in piece] for piece in group_rings(rings)
-    ]
+    """Polygons in the pixels of the file's finest level, which is what QuPath shows."""
+    pieces: list[list[NDArray[Any]]] = group_rings(rings)
+    if place.downsample != 1:
+        pieces = [[(ring * place.downsample).round(3) for ring in piece] for piece in pieces]
+    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in piece] for piece in pieces]
     single = len(polygons) == 1
     geometry: Json = {
         "type": "Polygon" if single else "MultiPolygon",

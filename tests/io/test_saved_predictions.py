@@ -384,6 +384,16 @@ def test_detections_of_qupath(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_outlines_on_a_coarser_level_of_a_slide_are_in_pixels_of_the_finest(tmp_path: Path) -> None:
+    """QuPath shows level 0, whatever level the cells were found on; here one of 4.0005 : 1."""
+    record = make_record("a", None, [builders.rectangle(HW, 2, 3, 7, 9)])
+    record = replace(record, place=PlaceInFile(downsample=4.0005))
+    (path,) = write_image_prediction(record, tmp_path, "geojson")
+    (feature,) = json.loads(path.read_text())["features"]
+    (ring,) = feature["geometry"]["coordinates"]
+    assert ring == [[8.001, 12.002], [28.004, 12.002], [28.004, 36.004], [8.001, 36.004], ring[0]]
+
+
 def as_polygons(geometry: dict[str, Any]) -> list[Any]:
     several = geometry["type"] == "MultiPolygon"
     return geometry["coordinates"] if several else [geometry["coordinates"]]
