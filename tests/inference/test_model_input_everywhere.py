@@ -103,7 +103,7 @@ def test_a_file_without_the_channels_does_not_stop_the_others(
     tifffile.imwrite(grey, CYX[0])
     out = tmp_path / "out"
     ((_, _, problem),) = predict_all(predictor, [grey, path], out)
-    assert problem.startswith(f"{grey}: CELLSEG.INPUT.CHANNELS asks for 'RFP'")
+    assert problem.startswith(f"{grey}: CELLSEG.INPUT.PAGE is 1; the file has page 0 only")
     assert (out / "field 1_labels.tif").is_file()
 
 
