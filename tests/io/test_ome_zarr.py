@@ -17,7 +17,7 @@ from cell_records import bitmaps_of, contents_of, make_record
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.errors import DatasetError
-from cellseg.images import PlaneImage
+from cellseg.images import PlaneImage, open_planes
 from cellseg.io import ome_zarr_writing, read_records, write_predictions
 from cellseg.io.predictions import check_saved, write_image_prediction
 from numpy.typing import NDArray
@@ -155,6 +155,21 @@ def test_there_and_back(tmp_path: Path, two_class_records: list[ImageRecord], ve
         write_image_prediction(record, tmp_path / "s", VERSIONS[version], CLASSES)
     back = read_records("ome_zarr", tmp_path, "s", classes=CLASSES)
     assert contents_of(back) == contents_of(flat)
+
+
+@pytest.mark.parametrize("name", VERSIONS.values())
+def test_its_own_image_is_what_the_cells_are_of(tmp_path: Path, name: str) -> None:
+    record, labels, image = large_scene()
+    record = replace(record, image_id="a")
+    write_image_prediction(record, tmp_path / "s", name, CLASSES, image=image.plane)
+    (back,) = read_records("ome_zarr", tmp_path, "s", classes=CLASSES)
+    assert np.array_equal(back.cells.to_label_image(), labels)
+    with open_planes(back.image_path) as (plane,):
+        assert plane.image_hw == back.image_hw
+        assert plane.pixel_size_um == (0.5, 0.25)
+        assert plane.channel_names == ("DAPI", "GFP")
+        whole = slice(None)
+        assert np.array_equal(plane.read_channels(whole, whole), image.pixels)
 
 
 def test_overlaps_and_more_than_16_bits(tmp_path: Path) -> None:
