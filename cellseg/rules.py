@@ -132,11 +132,16 @@ def ascending(end: Rule, words: str, *, strictly: bool = False) -> Rule:
     return Rule(f"[low, high]{words}", accepts)
 
 
-def per_class(one: Rule) -> Rule:
-    """One value for all classes, or a list with one for each; how many there are is not known."""
+def per_class(one: Rule, noun: str = "number") -> Rule:
+    """One value for all classes, or a list with one for each; how many there are is not known.
+
+    Args:
+        one: what each value may be.
+        noun: what messages call it.
+    """
     several = list_of(one)
     return Rule(
-        f"{one.expected}, as one number or a list with one per class",
+        f"{one.expected}, as one {noun} or a list with one per class",
         lambda value: one.accepts(value) or (several.accepts(value) and len(value) > 0),
     )
 

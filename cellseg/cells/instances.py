@@ -13,12 +13,19 @@ from cellseg.cells.labels import (
     Rle,
     check_crops_inside,
     crop_bitmap,
+    crops_to_first_pixels,
     crops_to_label_image,
     crops_to_runs,
     label_image_to_runs,
 )
 from cellseg.cells.run_lengths import rles_to_runs, runs_to_rles
-from cellseg.cells.runs import Runs, merge_touching, runs_to_boxes, runs_to_crops
+from cellseg.cells.runs import (
+    Runs,
+    merge_touching,
+    runs_to_boxes,
+    runs_to_crops,
+    runs_to_first_pixels,
+)
 from cellseg.errors import LabelError
 from numpy.typing import ArrayLike, NDArray
 
@@ -271,6 +278,43 @@ class CellInstances:
             is_crowd=is_crowd,
         )
 
+    @classmethod
+    def concatenate(
+        cls, parts: Sequence[CellInstances], image_hw: tuple[int, int]
+    ) -> CellInstances:
+        """The cells of several sets of one image, one set behind the other.
+
+        Args:
+            parts: all in the frame of the image; may be none.
+            image_hw: (height, width) of the image, pixels.
+
+        Raises:
+            LabelError: a part is of an image of another size.
+        """
+        for part in parts:
+            if part.image_hw != tuple(image_hw):
+                raise LabelError(
+                    f"cells of an image of (height, width) {part.image_hw} cannot be joined to "
+                    f"those of one of {tuple(image_hw)}"
+                )
+        if not parts:
+            return cls.empty(image_hw)
+        joined = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("boxes_xyxy", "scores", "classes", "is_crowd")
+        }
+        if any(part._crops is None for part in parts):
+            firsts = np.cumsum([0, *map(len, parts)])
+            of_parts = [
+                (part.runs.cells + first, part.runs.starts, part.runs.ends)
+                for part, first in zip(parts, firsts.tolist())
+            ]
+            runs = Runs(*map(np.concatenate, zip(*of_parts)))
+            return cls.from_runs(runs, int(firsts[-1]), image_hw, **joined)
+        crops = [crop for part in parts for crop in part.crops]
+        offsets = np.concatenate([part.offsets_rc for part in parts])
+        return cls.from_crops(crops, offsets, image_hw, **joined)
+
     def __len__(self) -> int:
         return self._count
 
@@ -381,6 +425,29 @@ class CellInstances:
     def sort_by_score(self) -> CellInstances:
         """The same cells by descending score; equal scores keep their order."""
         return self[np.argsort(-self.scores, kind="stable")]
+
+    @property
+    def first_pixels(self) -> IntArray:
+        """The first pixel of each cell when the image is read row by row, int64 [N].
+
+        Row-major numbers, row * width + column; height * width for a cell without pixels.
+        """
+        if self._runs is not None:
+            return runs_to_first_pixels(self._runs, len(self), self.image_hw)
+        return crops_to_first_pixels(self.crops, self.offsets_rc, self.image_hw)
+
+    def sort_by_position(self) -> CellInstances:
+        """The same cells by their first pixel, so that label k + 1 is the k-th to begin.
+
+        The first pixel is the leftmost one in the topmost row of the mask. Cells that share it
+        come by descending score, equal ones in their order; cells without a pixel come last.
+
+        Example:
+            >>> cells = CellInstances.from_label_image([[0, 2, 0], [1, 2, 3]])
+            >>> cells.sort_by_position().areas_px.tolist()
+            [2, 1, 1]
+        """
+        return self[np.lexsort((-self.scores, self.first_pixels))]
 
     def to_label_image(self, by_score: bool = True) -> NDArray[Any]:
         """Draw the cells; cell k has label k + 1. Crowd regions are not drawn.

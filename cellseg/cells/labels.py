@@ -184,6 +184,33 @@ def crops_to_rles(
     return runs_to_rles(*crops_to_runs(crops, offsets_rc, image_hw), len(crops), image_hw)
 
 
+def crops_to_first_pixels(
+    crops: Sequence[Crop], offsets_rc: IntArray, image_hw: tuple[int, int]
+) -> IntArray:
+    """The first pixel of each cell when the image is read row by row.
+
+    Args:
+        crops: one window per cell, bool [h, w]; need not be tight, may be empty.
+        offsets_rc: (row, column) of each crop's first pixel, int64 [N, 2].
+        image_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Row-major numbers of the pixels, int64 [N]; height * width for a cell without pixels.
+
+    Example:
+        >>> crop = np.array([[False, True], [True, True]])
+        >>> crops_to_first_pixels([crop], np.array([[1, 0]]), (4, 2))
+        array([3])
+    """
+    # argmax stops at the first True and numbers the pixels row by row.
+    places = [int(crop.argmax()) if crop.size else 0 for crop in crops]
+    found = [bool(crop.size and crop.item(place)) for crop, place in zip(crops, places)]
+    widths = np.array([max(1, crop.shape[1]) for crop in crops], np.int64)
+    rows, columns = np.divmod(np.array(places, np.int64), widths)
+    pixels = (rows + offsets_rc[:, 0]) * image_hw[1] + columns + offsets_rc[:, 1]
+    return np.where(np.array(found, bool), pixels, image_hw[0] * image_hw[1])
+
+
 def crops_to_runs(
     crops: Sequence[Crop], offsets_rc: ArrayLike, image_hw: tuple[int, int]
 ) -> tuple[IntArray, IntArray, IntArray]:

@@ -119,6 +119,28 @@ def find_overlaps(true: CellInstances, pred: CellInstances) -> Overlaps:
     return Overlaps((len(true), len(pred)), rows, columns, shared, shared / union)
 
 
+def renew_overlaps(
+    pairs: Overlaps, true: CellInstances, pred: CellInstances, is_changed: NDArray[np.bool_]
+) -> Overlaps:
+    """`find_overlaps` where only some predicted cells have other masks than before.
+
+    Args:
+        pairs: what `find_overlaps` gave before.
+        true: the N true cells.
+        pred: the M predicted cells, with the masks that they have now.
+        is_changed: bool [M], whose masks are other ones.
+    """
+    numbers = np.flatnonzero(is_changed)
+    fresh = find_overlaps(true, pred[numbers])
+    left = pairs.keep(~is_changed[pairs.pred_index])
+    columns = np.concatenate([left.pred_index, numbers[fresh.pred_index]])
+    rows = np.concatenate([left.true_index, fresh.true_index])
+    order = np.lexsort((columns, rows))
+    shared = np.concatenate([left.intersection_px, fresh.intersection_px])
+    iou = np.concatenate([left.iou, fresh.iou])
+    return Overlaps(pairs.shape, rows[order], columns[order], shared[order], iou[order])
+
+
 def cell_windows(cells: CellInstances) -> IntArray:
     """Where the crops lie: int64 [N, 4], half-open (row0, col0, row1, col1), image pixels."""
     sizes = np.array([crop.shape for crop in cells.crops], dtype=np.int64).reshape(-1, 2)

@@ -1,166 +1,98 @@
-"""Which detections are cells, and of which type: thresholds per class, the vote over an image."""
+"""From detections to cells: what is done in which order, for every part of cellseg.
+
+1. vote: with CELLSEG.CELL_TYPE.VOTE image every detection gets the type of most of the scores.
+2. score: those below SCORE_THRESHOLD are out.
+3. mask: soft masks are cut at MASK_THRESHOLD (where the network's masks become pixels).
+4. largest component: with LARGEST_COMPONENT other pieces of a mask are taken away.
+5. holes: with FILL_HOLES what a mask encloses is added to it.
+6. area: those with fewer pixels than MIN_AREA or more than MAX_AREA are out.
+7. overlaps: by descending score, NMS of masks (MASK_NMS) and covered pieces (MAX_COVERED).
+8. border: with BORDER drop those that touch the image's edge are out.
+9. one cell per pixel: with EXCLUSIVE each keeps the pixels that no better one kept; of what is left
+   LARGEST_COMPONENT takes the largest piece, and less than MIN_AREA is no cell.
+
+What is out in one step plays no part in the later ones: what is too faint or too small suppresses
+nothing; a cell at the border suppresses its pieces and then is no cell; its pixels are free. Every
+key is below CELLSEG.TEST and holds for all classes, or per class as a list. All steps but the vote
+find nothing left to do when they are done once more on cells, unless pixels were shared out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from enum import IntEnum
 
 import numpy as np
+from cellseg.cells.cleaning import NewMasks, clean_masks, replace_masks, touches_border
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.overlaps import Overlaps, find_overlaps
-from cellseg.errors import ConfigError
-from cellseg.rules import number
+from cellseg.cells.overlaps import Overlaps
+from cellseg.cells.rivals import find_own_overlaps, share_out_pixels, suppress
+from cellseg.cells.thresholds import (
+    TEST_KEYS,
+    DetectionThresholds,
+    PerClass,
+    flags_of_classes,
+    is_dropped_at_border,
+    passes_area,
+    passes_score,
+    values_of_classes,
+)
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-
-PerClass: TypeAlias = "float | Sequence[float]"
-
-# Field -> its key below CELLSEG.TEST, what messages call it, and what it may be.
-_SHARE = number(0, 1)
-_POSITIVE_SHARE = number(above=0, high=1).said("above 0 and at most 1")
-_RULES = {
-    "score": ("SCORE_THRESHOLD", "score threshold", _SHARE),
-    "mask": ("MASK_THRESHOLD", "mask threshold", _POSITIVE_SHARE),
-    "mask_nms": ("MASK_NMS", "mask NMS", _SHARE.remark("1: off")),
-    "max_covered": ("MAX_COVERED", "highest covered share", _SHARE.remark("1: off")),
-    "min_area_px": ("MIN_AREA", "minimum area", number(0).said("0 (off) or more pixels")),
-}
-TEST_KEYS = tuple(key for key, _, _ in _RULES.values())
-"""Keys below `CELLSEG.TEST` that hold one number, or a list with one number per class."""
-
-_ROUNDING = 1e-6  # pixels; a share times an area is seldom a whole number
-
-VOTES = ("none", "image")
-"""What CELLSEG.CELL_TYPE.VOTE may be."""
+__all__ = [
+    "LOOKING_AT_EVERYTHING",
+    "TEST_KEYS",
+    "Candidates",
+    "DetectionThresholds",
+    "Finished",
+    "PerClass",
+    "Stage",
+    "clean_detections",
+    "find_own_overlaps",
+    "finish_cells",
+    "passes_score",
+    "select_cells",
+    "select_detections",
+    "values_of_classes",
+    "vote_class",
+    "vote_over_image",
+]
 
 
-@dataclass(frozen=True)
-class DetectionThresholds:
-    """What a detection needs to be a cell; each a number, or one number per class.
+class Stage(IntEnum):
+    """How far a detection has come on its way to a cell, where an image is looked at in tiles.
+
+    OPEN: the score is passed; all other steps are to come.
+    KEPT: the overlaps are over; border and the sharing out of pixels are to come.
+    DONE: it is a cell with the pixels that it has.
+    """
+
+    OPEN = 0
+    KEPT = 1
+    DONE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """Cells, and what they were.
 
     Attributes:
-        score: in [0, 1]; the score reaches it.
-        mask: in (0, 1]; a pixel belongs to the cell where the soft mask reaches it. It acts where
-            masks are cut, not in `select_cells`.
-        mask_nms: in [0, 1]; of two detections of one class whose masks have an IoU above it the
-            one with the lower score is none. 1 is off.
-        max_covered: in [0, 1]; a detection of which a larger share lies in cells of its class with
-            a higher score is none: a piece of one that NMS, which looks at the IoU, would keep.
-            Pixels in two of them count twice. 1 is off.
-        min_area_px: the mask has as many pixels.
-        vote: "image": first of all, every detection gets the class of `vote_class`; "none".
-
-    Raises:
-        ConfigError: a value is no number, or out of range.
+        cells: K cells, in the order of the detections.
+        numbers: int64 [K], the number of the detection that each was, ascending.
+        is_changed: bool [K], which have other pixels than their detections.
     """
 
-    score: PerClass = 0.5
-    mask: PerClass = 0.5
-    mask_nms: PerClass = 1.0
-    min_area_px: PerClass = 0.0
-    max_covered: PerClass = 1.0
-    vote: str = "none"
-
-    def __post_init__(self) -> None:
-        for name in _RULES:
-            object.__setattr__(self, name, _check_threshold(name, getattr(self, name)))
-        if self.vote not in VOTES:
-            raise ConfigError(
-                f"the vote is {self.vote!r}; expected one of {', '.join(VOTES)} "
-                "(CELLSEG.CELL_TYPE.VOTE)"
-            )
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> DetectionThresholds:
-        """`CELLSEG.TEST` and the vote; a list needs one number per class of the model.
-
-        Raises:
-            ConfigError: names the key, what was found and what was expected.
-        """
-        numbers = {name: cfg.CELLSEG.TEST[key] for name, (key, _, _) in _RULES.items()}
-        thresholds = cls(**numbers, vote=cfg.CELLSEG.CELL_TYPE.VOTE)
-        thresholds.check_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-        return thresholds
-
-    def check_classes(self, num_classes: int) -> None:
-        """Check that lists have one number per class.
-
-        Raises:
-            ConfigError: one has not.
-        """
-        for name, (key, _, _) in _RULES.items():
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != num_classes:
-                raise ConfigError(
-                    f"CELLSEG.TEST.{key} is {list(value)}, {len(value)} numbers; expected one "
-                    f"number, or one for each of the {num_classes} classes"
-                )
-
-    @property
-    def lowest_score(self) -> float:
-        """The lowest score threshold of all classes: no detection below it becomes a cell."""
-        return float(np.min(self.score))
-
-    def describe(self) -> str:
-        """In words, for a log: `score >= 0.5`, and what else is not off; `mask` is left out."""
-        words = [f"score >= {_join_numbers(self.score)}"]
-        if np.min(self.mask_nms) < 1:
-            words.append(f"mask NMS {_join_numbers(self.mask_nms)}")
-        if np.min(self.max_covered) < 1:
-            words.append(f"covered <= {_join_numbers(self.max_covered)}")
-        if np.max(self.min_area_px) > 0:
-            words.append(f"area >= {_join_numbers(self.min_area_px)} px")
-        if self.vote == "image":
-            words.append("type by vote over the image")
-        return ", ".join(words)
-
-
-def _join_numbers(value: PerClass) -> str:
-    return "/".join(f"{number:g}" for number in np.atleast_1d(value))
-
-
-def _check_threshold(name: str, value: Any) -> float | tuple[float, ...]:
-    key, words, rule = _RULES[name]
-    several = isinstance(value, (list, tuple, np.ndarray))
-    numbers = list(value) if several else [value]
-    if not numbers or not all(map(rule.accepts, numbers)):
-        raise ConfigError(
-            f"{words} is {value}; expected {rule.expected}, as one number or a list with one per "
-            f"class (CELLSEG.TEST.{key})"
-        )
-    return tuple(map(float, numbers)) if several else float(value)
-
-
-def values_of_classes(value: PerClass, classes: IntArray) -> NDArray[np.float64]:
-    """The number that holds for each detection, float64 [N].
-
-    Args:
-        value: one number, or one per class.
-        classes: int64 [N], 0-based.
-
-    Raises:
-        ConfigError: a class has no number.
-    """
-    if not isinstance(value, Sequence):
-        return np.full(len(classes), float(value))
-    highest = int(classes.max(initial=-1))
-    if highest >= len(value):
-        raise ConfigError(
-            f"a detection is of class {highest} (0-based), but {list(value)} has "
-            f"{len(value)} numbers; expected one per class"
-        )
-    return np.asarray(value, np.float64)[classes]
+    cells: CellInstances
+    numbers: IntArray
+    is_changed: NDArray[np.bool_]
 
 
 def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
-    """Keep the detections that are cells.
+    """Keep the detections that are cells, with the pixels that are theirs.
 
-    In this order: vote, score, minimum area, overlaps (NMS of masks, covered share). Detections
-    below score and area suppress nothing. The order of `cells` is kept.
+    The module says in which order what is done. The order of `cells` is kept, and so are their
+    boxes.
 
     Args:
         cells: the detections of one image; they may overlap.
@@ -174,19 +106,124 @@ def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellI
         >>> select_cells(cells, DetectionThresholds(score=0.5)).areas_px.tolist()
         [2]
     """
-    cells = vote_over_image(cells, thresholds)
-    return cells[choose_cells(cells, thresholds)]
+    return finish_cells(vote_over_image(cells, thresholds), thresholds).cells
 
 
-def choose_cells(cells: CellInstances, thresholds: DetectionThresholds) -> IntArray:
-    """`select_cells` after the vote, as the ascending numbers of the cells chosen, int64 [K]."""
-    scored = np.flatnonzero(passes_score(cells.scores, cells.classes, thresholds))
-    found = cells[scored]
-    areas_px = found.areas_px
-    if min(np.min(thresholds.mask_nms), np.min(thresholds.max_covered)) == 1:
-        return scored[areas_px >= values_of_classes(thresholds.min_area_px, found.classes)]
-    overlaps = find_own_overlaps(found)
-    return scored[select_detections(found, areas_px, overlaps, thresholds)]
+def finish_cells(
+    cells: CellInstances, thresholds: DetectionThresholds, stages: IntArray | None = None
+) -> Finished:
+    """`select_cells` after the vote, with the numbers of the cells.
+
+    Args:
+        cells: N detections in the frame of the whole image.
+        thresholds: what a detection needs; `mask` and `vote` play no part.
+        stages: [N], how far each has come (`Stage`), as `select_in_tile` says; by default all are
+            open. Those that have come further take part as those that are open meet them.
+
+    Raises:
+        ConfigError: a list of thresholds is shorter than the classes that occur.
+    """
+    numbers = np.flatnonzero(passes_score(cells.scores, cells.classes, thresholds))
+    stages = None if stages is None else np.asarray(stages)[numbers]
+    is_done = None if stages is None else stages == Stage.DONE
+    found, cleaned = clean_detections(cells[numbers], thresholds, is_done)
+    chosen, new = _settle(Candidates.measure(found, thresholds), thresholds, stages)
+    found, shared_out = replace_masks(found, new)
+    return Finished(found[chosen], numbers[chosen], (cleaned | shared_out)[chosen])
+
+
+def clean_detections(
+    cells: CellInstances, thresholds: DetectionThresholds, leave: NDArray[np.bool_] | None = None
+) -> tuple[CellInstances, NDArray[np.bool_]]:
+    """Largest component and holes, as the class of each detection asks for.
+
+    Args:
+        cells: N detections.
+        thresholds: what is to be done.
+        leave: bool [N], which are left as they are; by default none.
+
+    Returns:
+        The detections, and bool [N], which have other pixels than before.
+    """
+    one_piece = flags_of_classes(thresholds.largest_component, cells.classes)
+    without_holes = flags_of_classes(thresholds.fill_holes, cells.classes)
+    if leave is not None:
+        one_piece, without_holes = one_piece & ~leave, without_holes & ~leave
+    return clean_masks(cells, one_piece, without_holes)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Detections of one image with clean masks, and what choosing among them takes.
+
+    Attributes:
+        cells: N detections.
+        areas_px: int64 [N].
+        overlaps: the pairs that share pixels, as `find_own_overlaps` gives them.
+        at_border: bool [N], which touch the image's edge.
+    """
+
+    cells: CellInstances
+    areas_px: IntArray
+    overlaps: Overlaps
+    at_border: NDArray[np.bool_]
+
+    @classmethod
+    def measure(cls, cells: CellInstances, thresholds: DetectionThresholds) -> Candidates:
+        """Measure detections.
+
+        Args:
+            cells: with clean masks.
+            thresholds: only what these look at is measured; no pairs and no cell at the border
+                stand for the rest. `LOOKING_AT_EVERYTHING` is for those that are tried later.
+        """
+        across = bool(np.any(thresholds.exclusive))
+        within = min(np.min(thresholds.mask_nms), np.min(thresholds.max_covered)) < 1
+        overlaps = find_own_overlaps(
+            cells if across or within else cells[:0], across_classes=across
+        )
+        at_border = np.zeros(len(cells), bool)
+        if is_dropped_at_border(thresholds, cells.classes).any():
+            at_border = touches_border(cells)
+        return cls(cells, cells.areas_px, overlaps, at_border)
+
+
+LOOKING_AT_EVERYTHING = DetectionThresholds(score=0, border="drop", exclusive=True)
+"""Thresholds for which `Candidates.measure` leaves nothing out."""
+
+
+def select_detections(
+    candidates: Candidates, thresholds: DetectionThresholds
+) -> tuple[IntArray, NewMasks]:
+    """`finish_cells` of detections that are clean and measured already.
+
+    Args:
+        candidates: N detections; those below the score may be among them.
+        thresholds: what a detection needs; the vote and the cleaning of masks are over.
+
+    Returns:
+        int64 [K], the ascending numbers of the detections chosen; and the masks of those of them
+        that lost pixels to others.
+    """
+    return _settle(candidates, thresholds)
+
+
+def _settle(
+    candidates: Candidates, thresholds: DetectionThresholds, stages: IntArray | None = None
+) -> tuple[IntArray, NewMasks]:
+    """Score, area, overlaps, border, sharing out: what is chosen, and what masks change."""
+    cells, areas_px, overlaps = candidates.cells, candidates.areas_px, candidates.overlaps
+    is_open = None if stages is None else stages == Stage.OPEN
+    is_done = None if stages is None else stages == Stage.DONE
+    kept = passes_score(cells.scores, cells.classes, thresholds)
+    kept &= passes_area(areas_px, cells.classes, thresholds)
+    kept = suppress(cells, areas_px, overlaps, thresholds, kept, is_open)
+    if thresholds.border != "keep":
+        kept &= ~(candidates.at_border & is_dropped_at_border(thresholds, cells.classes))
+    if not np.any(thresholds.exclusive):
+        return np.flatnonzero(kept), {}
+    kept, new = share_out_pixels(cells, overlaps, thresholds, kept, is_done)
+    return np.flatnonzero(kept), new
 
 
 def vote_over_image(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
@@ -212,71 +249,3 @@ def vote_class(
     if thresholds.vote == "none" or not voters.any():
         return None
     return int(np.bincount(classes[voters], weights=scores[voters]).argmax())
-
-
-def passes_score(
-    scores: NDArray[np.float32], classes: IntArray, thresholds: DetectionThresholds
-) -> NDArray[np.bool_]:
-    """Which scores reach the threshold of their class, bool [N]; compared as float32."""
-    lowest = values_of_classes(thresholds.score, classes).astype(scores.dtype)
-    return np.asarray(scores >= lowest)
-
-
-def find_own_overlaps(cells: CellInstances, *, across_classes: bool = False) -> Overlaps:
-    """Pairs of detections of one image that share pixels, each pair once.
-
-    The detection of the higher score (of equal ones that of the lower number) is `true_index`,
-    which is not ascending here.
-
-    Args:
-        cells: the detections.
-        across_classes: find pairs of different classes too; otherwise those of one class only.
-    """
-    by_score = np.argsort(-cells.scores, kind="stable")
-    found = [np.zeros((0, 2), np.int64)]
-    ious, shared = [np.zeros(0)], [np.zeros(0, np.int64)]
-    groups = np.zeros(len(cells), np.int64) if across_classes else cells.classes
-    for group in np.unique(groups):
-        members = by_score[groups[by_score] == group]
-        together = cells[members]
-        pairs = find_overlaps(together, together)
-        once = pairs.true_index < pairs.pred_index
-        found.append(members[np.stack([pairs.true_index, pairs.pred_index], axis=1)[once]])
-        ious.append(pairs.iou[once])
-        shared.append(pairs.intersection_px[once])
-    better, worse = np.concatenate(found).T
-    shape = (len(cells), len(cells))
-    return Overlaps(shape, better, worse, np.concatenate(shared), np.concatenate(ious))
-
-
-def select_detections(
-    cells: CellInstances, areas_px: IntArray, overlaps: Overlaps, thresholds: DetectionThresholds
-) -> IntArray:
-    """`choose_cells` where areas and overlaps are known already.
-
-    Args:
-        cells: N detections; their masks are not looked at.
-        areas_px: int64 [N], their areas.
-        overlaps: pairs of detections of one class, as `find_own_overlaps` gives them.
-        thresholds: what a detection needs; the vote is over.
-
-    Returns:
-        int64 [K], the ascending numbers of the detections chosen.
-    """
-    kept = passes_score(cells.scores, cells.classes, thresholds)
-    kept &= areas_px >= values_of_classes(thresholds.min_area_px, cells.classes)
-    limits = values_of_classes(thresholds.mask_nms, cells.classes)
-    shares = values_of_classes(thresholds.max_covered, cells.classes)
-    left_px = np.where(shares < 1, shares * areas_px, np.inf)
-    better, worse = overlaps.true_index, overlaps.pred_index
-    suppressed = overlaps.iou > limits[better]
-    rivals = np.flatnonzero(kept[better] & kept[worse] & (suppressed | (shares[worse] < 1)))
-    # By descending score of the better one: whether it stays is settled when its turn comes.
-    rivals = rivals[np.lexsort((better[rivals], -cells.scores[better[rivals]]))]
-    columns = (better, worse, suppressed, overlaps.intersection_px)
-    for winner, loser, at_once, shared_px in zip(*(each[rivals].tolist() for each in columns)):
-        if kept[winner]:
-            left_px[loser] -= shared_px
-            if at_once or left_px[loser] < -_ROUNDING:
-                kept[loser] = False
-    return np.flatnonzero(kept)

@@ -88,6 +88,8 @@ def _optional_packages() -> dict[str, str]:
             endings.setdefault(one.packages[-1], []).extend(one.suffixes)
     return {
         "roifile": "ImageJ's ROI files",
+        "laptrack": "cells over time (cellseg link)",
+        "pyarrow": "tables in Parquet",
         **{package: ", ".join(found) for package, found in endings.items()},
         "bioio": "files of microscope makers, together with bioio-nd2, bioio-lif, ...",
         "imagecodecs": "JPEG 2000, and TIFF compressed in other ways than deflate",

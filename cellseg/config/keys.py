@@ -58,7 +58,7 @@ _CHANNEL = Rule("", lambda value: (TEXT.accepts(value) and value != "") or _COUN
 _CHANNELS = "up to three channel numbers from 0, or names; none for grey and RGB images"
 _INTENSITIES = ", the intensities that become 0 and 255, with low < high"
 
-_THRESHOLDS = "cellseg.cells.selection.DetectionThresholds"
+_THRESHOLDS = "cellseg.cells.thresholds.DetectionThresholds"
 _CELL_TYPES = "cellseg.modeling.cell_types.check_cell_type_config"
 _AUGMENTATIONS = "cellseg.training_data.augmentations.check_augmentation_config"
 
@@ -244,14 +244,31 @@ _TABLE = (
         says="A detection whose score does not reach this is no cell."),
     Key("TEST.MASK_THRESHOLD", 0.5, per_class(number(above=0, high=1)), checked_by=_THRESHOLDS,
         says="A pixel belongs to a cell where the soft mask reaches this, when predicting."),
+    Key("TEST.LARGEST_COMPONENT", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,
+        says="Of a mask in several pieces only the one with the most pixels is kept."),
+    Key("TEST.FILL_HOLES", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,
+        says="What a mask encloses is part of the cell."),
+    Key("TEST.MIN_AREA", 0, per_class(number(0).remark("0: off")), checked_by=_THRESHOLDS,
+        says="A detection with fewer pixels of the file is no cell."),
+    Key("TEST.MAX_AREA", 0, per_class(number(0).remark("0: off")), checked_by=_THRESHOLDS,
+        says="A detection with more pixels of the file is no cell."),
     Key("TEST.MASK_NMS", 1.0, per_class(_SHARE.remark("1: off")), checked_by=_THRESHOLDS,
         says="Of two detections of a class whose masks have an IoU above this, the one of the "
         "lower score is no cell."),
     Key("TEST.MAX_COVERED", 1.0, per_class(_SHARE.remark("1: off")), checked_by=_THRESHOLDS,
         says="A detection of which a larger share lies in cells of its class with a higher score "
         "is a piece of them and no cell; the recipes set 0.5."),
-    Key("TEST.MIN_AREA", 0, per_class(number(0).remark("0: off")), checked_by=_THRESHOLDS,
-        says="A detection with fewer pixels of the file is no cell."),
+    Key("TEST.BORDER", "keep", per_class(choice("keep", "drop"), "word"), checked_by=_THRESHOLDS,
+        says="`drop`: a detection with a pixel in the first or last row or column of the image is "
+        "no cell."),
+    Key("TEST.EXCLUSIVE", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,
+        says="Every pixel belongs to one cell, that of the highest score; a cell left with fewer "
+        "pixels than MIN_AREA, or none, is none."),
+    Key("TEST.TILE", 0, _COUNT.remark("0: by the memory at hand"),
+        says="Images larger than this and what tiles overlap are looked at in tiles of so many "
+        "pixels to a side, when predicting."),
+    Key("TEST.TILE_OVERLAP", 128, _COUNT,
+        says="Length in pixels of the largest cell expected, which tiles overlap by."),
     Key("TEST.METRICS", [], NAMES, checked_by="cellseg.evaluation.registry.check_metric_names",
         says="Further metrics of `cell_iou`, over all cells and per class."),
     Key("TEST.EVALUATORS", [], NAMES,

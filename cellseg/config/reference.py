@@ -30,9 +30,9 @@ _ABOUT = {
     "SOLVER": "Optimizer, precision, freezing: [optimizer.md](../optimizer.md).",
     "TRAIN": "Best checkpoint, early stopping, validation loss, averaged weights: "
     "[training.md](../training.md).",
-    "TEST": "Evaluation and prediction. The first five, of which each is one number or a list with "
-    "one per class, say which detections are cells, and `cellseg tune` finds them: "
-    "[thresholds.md](../thresholds.md). Metrics: [metrics.md](../metrics.md).",
+    "TEST": "Evaluation and prediction. The first ten, of which each is one value or a list with "
+    "one per class, say which detections are cells and with which pixels, in the order in which "
+    "they act: [thresholds.md](../thresholds.md). Metrics: [metrics.md](../metrics.md).",
 }
 
 

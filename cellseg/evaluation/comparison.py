@@ -18,8 +18,14 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray, check_label_image
 from cellseg.cells.matching import Matching, match_greedily, match_overlaps
-from cellseg.cells.overlaps import Overlaps, Segmentation, find_label_overlaps, find_overlaps
-from cellseg.cells.selection import DetectionThresholds, choose_cells, vote_over_image
+from cellseg.cells.overlaps import (
+    Overlaps,
+    Segmentation,
+    find_label_overlaps,
+    find_overlaps,
+    renew_overlaps,
+)
+from cellseg.cells.selection import DetectionThresholds, finish_cells, vote_over_image
 from cellseg.errors import LabelError
 from numpy.typing import ArrayLike, NDArray
 
@@ -193,7 +199,21 @@ class Comparison:
     def keep(self, thresholds: DetectionThresholds) -> Comparison:
         """The comparison of the detections that are cells, as `select_cells` chooses them."""
         voted = vote_over_image(self.pred.cells, thresholds)
-        return self.with_classes(voted.classes).select(choose_cells(voted, thresholds))
+        done = finish_cells(voted, thresholds)
+        kept = self.with_classes(voted.classes).select(done.numbers)
+        return kept.with_masks(done.cells, done.is_changed)
+
+    def with_masks(self, cells: CellInstances, is_changed: NDArray[np.bool_]) -> Comparison:
+        """The same predicted cells, of which some have other masks, which are compared anew.
+
+        Args:
+            cells: the M predicted cells.
+            is_changed: bool [M], which have other masks than those compared.
+        """
+        if not is_changed.any():
+            return self
+        pairs = renew_overlaps(self.pairs, self.truth.cells, cells, is_changed)
+        return Comparison(pairs, self.truth, Side.of(cells, cells.areas_px))
 
     def with_classes(self, pred_classes: IntArray) -> Comparison:
         """The same with other classes of the predicted cells, int64 [M]."""

@@ -14,19 +14,13 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.selection import (
-    DetectionThresholds,
-    PerClass,
-    find_own_overlaps,
-    select_detections,
-    vote_over_image,
-)
+from cellseg.cells.selection import DetectionThresholds, PerClass
 from cellseg.errors import LabelError
-from cellseg.evaluation.comparison import Comparison, compare_all
 from cellseg.evaluation.metric_kinds import FloatArray
 from cellseg.evaluation.metrics import find_metric
 from cellseg.evaluation.scorer import Scorer
 from cellseg.evaluation.scoring import Comparisons
+from cellseg.evaluation.trials import Selection, TrialImage, prepare_images
 
 FEW_IMAGES = 20
 SCORES = (*(round(0.05 * k, 2) for k in range(20)), 0.97, 0.99)
@@ -47,7 +41,7 @@ class Tuning:
 
     Attributes:
         metric: its name.
-        thresholds: fitted to all images; all but mask and vote have one number per class.
+        thresholds: fitted to all images; what is tuned has one number per class.
         num_images: in the set.
         before: the metric at the thresholds one started from.
         after: at `thresholds`, on the same images that they were fitted to: optimistic.
@@ -97,8 +91,9 @@ def tune_thresholds(
         predictions: of the same images all detections, with scores, nothing left out.
         metric: any name of `cellseg.evaluation.scoring.score`. COCO's are slow: they rank all
             detections of the set anew at every trial.
-        start: thresholds that are in use; kept where nothing is better. `mask` and `vote` are not
-            tuned; with a vote every trial counts the votes anew.
+        start: thresholds that are in use; kept where nothing is better. Score, overlaps and
+            minimum area are tuned, the others hold in every trial; with a vote each counts the
+            votes anew.
         num_classes: by default one more than the highest class that occurs.
         lowest_score: below it the model gave no detections, so no lower threshold is tried.
         folds: of the cross-validation, over images; at most as many as there are images.
@@ -117,14 +112,15 @@ def tune_thresholds(
         sides = (*ground_truth, *predictions)
         num_classes = 1 + max(int(cells.classes.max(initial=0)) for cells in sides)
     start = _per_class(DetectionThresholds() if start is None else start, num_classes)
-    search = _Search(_prepare(ground_truth, predictions), metric, num_classes, lowest_score)
+    images = prepare_images(ground_truth, predictions)
+    search = _Search(images, metric, num_classes, lowest_score, start.max_area_px)
     everything = np.arange(len(predictions))
     fitted = search.fit(everything, start)
     before, after = search.at(everything, start), search.at(everything, fitted)
     parts = _split(len(predictions), folds, seed)
     of_folds = tuple(search.fit(np.setdiff1d(everything, part), start) for part in parts)
     held_out = [each for part, own in zip(parts, of_folds) for each in search.selections(part, own)]
-    held_out.sort(key=lambda selection: selection[0])
+    held_out.sort(key=lambda selection: selection.number)
     return Tuning(
         metric,
         fitted,
@@ -159,43 +155,22 @@ def _sign(metric: str) -> int:
     return -1 if find_metric(metric)[0].lower_is_better else 1
 
 
-class _Image:
-    """One image: its detections compared with its true cells and with each other, once."""
-
-    def __init__(self, whole: Comparison) -> None:
-        self.whole = whole
-        self._pred = whole.pred.cells
-        self._own = find_own_overlaps(self._pred, across_classes=True)
-
-    def select(self, thresholds: DetectionThresholds) -> tuple[IntArray, IntArray]:
-        """Classes of the detections after the vote, and which of them are cells."""
-        voted = vote_over_image(self._pred, thresholds)
-        same = voted.classes[self._own.true_index] == voted.classes[self._own.pred_index]
-        areas_px = self.whole.pred.areas_px
-        chosen = select_detections(voted, areas_px, self._own.keep(same), thresholds)
-        return voted.classes, chosen
-
-
-def _prepare(
-    ground_truth: Sequence[CellInstances], predictions: Sequence[CellInstances]
-) -> list[_Image]:
-    return [_Image(whole) for whole in compare_all(ground_truth, predictions)]
-
-
-Selection = tuple[int, IntArray, IntArray]
-"""Number of an image, classes of its detections after the vote, and which of them are kept."""
-
-
 class _Search:
     """Trials of thresholds on sets of images; what is known of an image is not computed again."""
 
     def __init__(
-        self, images: Sequence[_Image], metric: str, num_classes: int, lowest_score: float
+        self,
+        images: Sequence[TrialImage],
+        metric: str,
+        num_classes: int,
+        lowest_score: float,
+        max_area_px: PerClass = 0.0,
     ) -> None:
         self._images = images
         self._metric = metric
         self._num_classes = num_classes
         self._lowest_score = lowest_score
+        self._max_area_px = max_area_px  # no minimum above it is tried
         self._sign = _sign(metric)
         # COCO's metrics rank the detections of all images: nothing of one image can be kept.
         self._scorer = None if find_metric(metric)[0].ranked else Scorer([metric])
@@ -249,7 +224,9 @@ class _Search:
         true = [self._images[k].whole.true for k in numbers]
         areas = np.concatenate([side.areas_px[side.classes == number] for side in true])
         median = float(np.median(areas)) if len(areas) else 0.0
-        return sorted({float(round(share * median)) for share in AREA_SHARES})
+        least = sorted({float(round(share * median)) for share in AREA_SHARES})
+        most = np.broadcast_to(self._max_area_px, self._num_classes)[number]
+        return [area for area in least if area <= most or most == 0]
 
     def _signed_value(self, numbers: IntArray, thresholds: DetectionThresholds) -> float:
         return self._sign * self.at(numbers, thresholds)
@@ -259,12 +236,12 @@ class _Search:
         return self.metric_of(self.selections(numbers, thresholds))
 
     def selections(self, numbers: IntArray, thresholds: DetectionThresholds) -> list[Selection]:
-        return [(k, *self._images[k].select(thresholds)) for k in numbers.tolist()]
+        return [self._images[k].select(thresholds) for k in numbers.tolist()]
 
     def metric_of(self, selections: Sequence[Selection]) -> float:
         """The metric over images of which certain detections are kept."""
         if self._scorer is None:
-            compared = Comparisons([self._compare(*selection) for selection in selections])
+            compared = Comparisons([selection.compare() for selection in selections])
             return compared.metrics([self._metric])[self._metric]
         return self._combine(self._rows(selections))
 
@@ -272,18 +249,14 @@ class _Search:
         assert self._scorer is not None
         return self._scorer.combine(rows)[self._metric]
 
-    def _compare(self, number: int, classes: IntArray, kept: IntArray) -> Comparison:
-        return self._images[number].whole.with_classes(classes).select(kept)
-
     def _rows(self, selections: Sequence[Selection]) -> FloatArray:
         """What the metric takes of each image, [I, W]; not measured again where it is known."""
         assert self._scorer is not None
         rows = []
-        for number, classes, kept in selections:
-            key = (number, classes.tobytes(), kept.tobytes())
-            if key not in self._known:
-                image = self._compare(number, classes, kept).within_classes
-                self._known[key] = self._scorer.measure(image)
+        for each in selections:
+            key = (each.number, each.classes.tobytes(), each.kept.tobytes())
+            if key not in self._known:  # the new masks follow from what is kept
+                self._known[key] = self._scorer.measure(each.compare().within_classes)
             rows.append(self._known[key])
         return np.stack(rows)
 

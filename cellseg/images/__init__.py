@@ -17,6 +17,7 @@ from cellseg.images.formats import (
 from cellseg.images.model_input import ImageInput, to_model_input
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
+    Limits,
     channel_percentiles,
     normalize_image,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ImageFormat",
     "ImageInput",
     "ImageStack",
+    "Limits",
     "PlaneImage",
     "channel_percentiles",
     "is_readable_name",

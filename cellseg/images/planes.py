@@ -32,7 +32,8 @@ class PlaneImage:
         image_hw: (height, width), pixels.
         position: axis letter and number from 0 of each axis along which the file has several
             planes, in the file's order, such as `(("T", 3), ("Z", 0))`; empty for the only one.
-        lengths: how many there are along each axis of `position`.
+        lengths: how many there are along each axis of `position`; empty where one was chosen, whose
+            results need no number.
         scene: name of the scene, series or position; "" where the file has one only.
         scene_label: the same, fit for the names of files; no other scene of the file has it.
         channel_names: of all channels of the file; empty where it has no names.
@@ -183,7 +184,7 @@ def _planes_of(
             read,
             read_channels,
             position=tuple((stack.axes[axes[k]], place[axes[k]]) for k in several),
-            lengths=tuple(lengths[k] for k in several),
+            lengths=tuple(lengths[k] for k in several) if page < 0 else (),
             scene=scene[0],
             channel_names=stack.channel_names,
             pixel_size_um=stack.pixel_size_um,

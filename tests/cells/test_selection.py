@@ -11,8 +11,9 @@ import torch
 from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import (
+    LOOKING_AT_EVERYTHING,
+    Candidates,
     DetectionThresholds,
-    find_own_overlaps,
     select_cells,
     select_detections,
     values_of_classes,
@@ -167,8 +168,8 @@ def test_equal_to_brute_force_over_bitmaps() -> None:
             max_covered=rng.choice([0.25, 0.5, 1.0], 3),
         )
         expected = brute_force(cells, thresholds)
-        found = select_detections(cells, cells.areas_px, find_own_overlaps(cells), thresholds)
-        assert found.tolist() == expected
+        candidates = Candidates.measure(cells, LOOKING_AT_EVERYTHING)
+        assert select_detections(candidates, thresholds)[0].tolist() == expected
         assert select_cells(cells, thresholds).offsets_rc.tolist() == (
             cells.offsets_rc[expected].tolist()
         )
@@ -217,7 +218,7 @@ def test_more_classes_than_numbers() -> None:
 def test_in_words() -> None:
     assert DetectionThresholds().describe() == "score >= 0.5"
     found = DetectionThresholds([0.4, 0.65], 0.3, [1, 0.5], 30)
-    assert found.describe() == "score >= 0.4/0.65, mask NMS 1/0.5, area >= 30 px"
+    assert found.describe() == "score >= 0.4/0.65, area >= 30 px, mask NMS 1/0.5"
 
 
 def test_the_recipes_leave_out_pieces_and_otherwise_keep_the_defaults() -> None:

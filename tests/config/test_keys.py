@@ -103,11 +103,18 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [-1, 0, 0.5, 1, 1.5, math.inf, True, "a", None, [], [0.5], [2, 0]]
+    "value",
+    [
+        *(-1, 0, 0.5, 1, 1.5, math.inf, True, "a", "drop", None, {"a": 1}),
+        *([], [0.5], [2, 0], [True, False], [True, 1], ["keep"]),
+    ],
 )
 def test_thresholds_of_cells_follow_the_same_rules(value: Any) -> None:
     """`DetectionThresholds`, a room below, checks its own numbers."""
-    fields = ("score", "mask", "mask_nms", "max_covered", "min_area_px")
+    fields = (
+        *("score", "mask", "largest_component", "fill_holes", "min_area_px", "max_area_px"),
+        *("mask_nms", "max_covered", "border", "exclusive"),
+    )
     for field, key in zip(fields, TEST_KEYS, strict=True):
         assert KEYS[f"TEST.{key}"].default == getattr(DetectionThresholds(), field)
         if KEYS[f"TEST.{key}"].rule.accepts(value):

@@ -29,7 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(comparison, name, counting)
 
-    for name in ("find_overlaps", "find_label_overlaps", "choose_cells", "vote_over_image"):
+    for name in ("find_overlaps", "find_label_overlaps", "finish_cells", "vote_over_image"):
         count(name)
     return counted
 
@@ -38,7 +38,7 @@ def test_report(run, calls: Counter[str], tmp_path: Path) -> None:
     """0.1 searched 21 times and selected 7 times per image."""
     images = 4
     write_report(run.cfg, run.folder, tmp_path / "report.html")
-    assert calls == {"find_overlaps": images, "choose_cells": images, "vote_over_image": images}
+    assert calls == {"find_overlaps": images, "finish_cells": images, "vote_over_image": images}
 
 
 def test_evaluation_of_everything(calls: Counter[str], tmp_path: Path) -> None:
