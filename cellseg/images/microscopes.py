@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from cellseg.errors import ImageReadError
 from cellseg.images.formats import explain_packages, module_name
-from cellseg.images.stacks import ImageStack, Scene, WholeBlocks
+from cellseg.images.stacks import ImageStack, RecentArrays, Scene, WholeBlocks
 from cellseg.images.units import PixelSize, checked_pixel_size
 from numpy.typing import NDArray
 
@@ -32,13 +32,16 @@ def open_microscope_file(path: Path, packages: Sequence[str]) -> Iterator[Sequen
     """
     image = _open_with_bioio(path, packages)
     names = [str(name) for name in image.scenes]
+    recent = RecentArrays()
     yield [
-        Scene(name if len(names) > 1 else "", partial(_open_stack, path, packages, number))
+        Scene(name if len(names) > 1 else "", partial(_open_stack, path, packages, number, recent))
         for number, name in enumerate(names)
     ]
 
 
-def _open_stack(path: Path, packages: Sequence[str], scene: int, _: float | None) -> ImageStack:
+def _open_stack(
+    path: Path, packages: Sequence[str], scene: int, recent: RecentArrays, _: float | None
+) -> ImageStack:
     image = _open_with_bioio(path, packages)  # one for each scene: it reads from one at a time
     if scene:
         image.set_scene(scene)
@@ -52,7 +55,7 @@ def _open_stack(path: Path, packages: Sequence[str], scene: int, _: float | None
     return ImageStack(
         axes,
         shape,
-        WholeBlocks(decode_plane, axes[3:]),
+        WholeBlocks(decode_plane, axes[3:], recent),
         leading=3,
         channel_names=tuple(map(str, image.channel_names or ())),
         pixel_size_um=_pixel_size(image),

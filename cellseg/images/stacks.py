@@ -142,6 +142,7 @@ class RecentArrays:
     def __init__(self, limit_bytes: int = _KEPT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self._arrays: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._total_bytes = 0
         self._lock = Lock()
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
@@ -152,12 +153,12 @@ class RecentArrays:
 
     def keep(self, key: Hashable, array: NDArray[Any]) -> None:
         with self._lock:
+            if key in self._arrays:  # another thread was first
+                return
             self._arrays[key] = array
-            while len(self._arrays) > 1 and self._size_bytes() > self.limit_bytes:
-                self._arrays.popitem(last=False)
-
-    def _size_bytes(self) -> int:
-        return sum(array.nbytes for array in self._arrays.values())
+            self._total_bytes += array.nbytes
+            while len(self._arrays) > 1 and self._total_bytes > self.limit_bytes:
+                self._total_bytes -= self._arrays.popitem(last=False)[1].nbytes
 
 
 class WholeBlocks:
@@ -166,21 +167,28 @@ class WholeBlocks:
     Args:
         decode: index of the leading dimensions -> the whole block.
         axes: of a block.
+        recent: where blocks are kept, one for all scenes of a file, so that memory does not grow
+            with their number; by default one of its own.
     """
 
-    def __init__(self, decode: Callable[[tuple[int, ...]], NDArray[Any]], axes: str) -> None:
-        self.decode, self.axes = decode, axes
-        self._recent, self._lock = RecentArrays(), Lock()
+    def __init__(
+        self,
+        decode: Callable[[tuple[int, ...]], NDArray[Any]],
+        axes: str,
+        recent: RecentArrays | None = None,
+    ) -> None:
+        self.decode, self.axes, self.recent = decode, axes, recent or RecentArrays()
+        self._lock = Lock()
 
     def __call__(self, index: tuple[int, ...], rows: slice, columns: slice) -> NDArray[Any]:
         with self._lock:
-            block = self._recent.get(index)
+            block = self.recent.get((self, index))
             if block is None:
                 block = self.decode(index)
                 window = cut_window(block, self.axes, rows, columns)
                 if window.size == block.size:  # nobody will ask for another part of it
                     return block
-                self._recent.keep(index, block)
+                self.recent.keep((self, index), block)
         return cut_window(block, self.axes, rows, columns)
 
 

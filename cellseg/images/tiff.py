@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import RLock
 from typing import BinaryIO
 
 import tifffile
 from cellseg.errors import ImageReadError
 from cellseg.images.slides import is_slide, open_slide
 from cellseg.images.stacks import ImageStack, Scene, choose_level
-from cellseg.images.tiff_blocks import TRUNCATED, choose_reading
+from cellseg.images.tiff_blocks import TRUNCATED, TiffAccess, choose_reading
 from cellseg.images.tiff_metadata import channel_names, pixel_size_um
 from cellseg.images.units import level_pixel_sizes
 
@@ -41,11 +40,11 @@ def open_tiff(path: Path) -> Iterator[Sequence[Scene]]:
             with open_slide(path) as scenes:
                 yield scenes
             return
-        lock = RLock()
+        access = TiffAccess()
         yield [
             Scene(
                 tiff.series[levels[0]].name,
-                partial(_open_stack, path, tiff, levels, lock),
+                partial(_open_stack, path, tiff, levels, access),
                 shape=tuple(tiff.series[levels[0]].shape),
             )
             for levels in _find_images(tiff)
@@ -89,7 +88,7 @@ def _open_stack(
     path: Path,
     tiff: tifffile.TiffFile,
     numbers: Sequence[int],
-    lock: RLock,
+    access: TiffAccess,
     wished_um: float | None,
 ) -> ImageStack:
     first = tiff.series[numbers[0]]
@@ -101,7 +100,7 @@ def _open_stack(
     sizes_hw = [(shape[axes.index("Y")], shape[axes.index("X")]) for shape in shapes]
     sizes_um = level_pixel_sizes(pixel_size_um(tiff, numbers[0]), sizes_hw)
     level = choose_level(sizes_um, wished_um)
-    leading, read_block, chunk_hw = choose_reading(path, levels[level], axes, shapes[level], lock)
+    leading, read_block, chunk_hw = choose_reading(path, levels[level], axes, shapes[level], access)
     has_alpha = _has_alpha(first) and axes.count("S") == 1 and "C" not in axes
     return ImageStack(
         axes=axes,

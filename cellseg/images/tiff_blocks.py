@@ -39,8 +39,20 @@ _JPEG = (6, 7, 34892, 33007)
 _KEPT_BYTES = 1 << 28
 
 
+class TiffAccess:
+    """What the series of an open file share: the file's position, and the parts decoded last."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.segments = RecentArrays(_KEPT_BYTES)
+
+
 def choose_reading(
-    path: Path, series: tifffile.TiffPageSeries, axes: str, shape: tuple[int, ...], lock: RLock
+    path: Path,
+    series: tifffile.TiffPageSeries,
+    axes: str,
+    shape: tuple[int, ...],
+    access: TiffAccess,
 ) -> tuple[int, ReadBlock, tuple[int, int] | None]:
     """How the planes of a series are read.
 
@@ -49,7 +61,7 @@ def choose_reading(
         series: of which planes are to be read, or a level of it.
         axes: of the series.
         shape: along `axes`.
-        lock: of the open file, whose position all its series share.
+        access: of the open file, one for all its series.
 
     Returns:
         How many dimensions are read one by one; the function that reads; and rows and columns of
@@ -65,11 +77,11 @@ def choose_reading(
     leading = len(shape) - len(page_shape)
     pages_fit = shape[leading:] == page_shape and math.prod(shape[:leading]) == len(series.pages)
     if leading <= first_of_plane and pages_fit:
-        pages = _Pages(series, shape[:leading], axes[leading:], lock)
+        pages = _Pages(series, shape[:leading], axes[leading:], access)
         return leading, pages, as_chunk_hw(pages.chunk_hw, image_hw)
 
     def decode_everything(_: tuple[int, ...]) -> NDArray[Any]:
-        with lock, _naming_packages():
+        with access.lock, _naming_packages():
             for page in series.pages:
                 check_page(_page_in_file(page))
                 check_inflated_sizes(page)
@@ -125,7 +137,7 @@ def _read_raw(
     found = np.empty((*shape[:y], height, width, *shape[x + 1 :]), dtype)
     row_values = width * math.prod(shape[x + 1 :])
     by_row = found.reshape(math.prod(shape[:y]), height, row_values).view(np.uint8)
-    with path.open("rb", buffering=0) as stream:
+    with path.open("rb") as stream:
         for plane, row in product(range(len(by_row)), range(height)):
             place = ((plane * shape[y] + rows.start + row) * shape[x] + columns.start) * pixel_bytes
             stream.seek(offset + place)
@@ -141,15 +153,19 @@ class _Pages:
         series: of which pages are to be read.
         leading: the lengths along which there is a page each.
         axes: of a page, as the series calls them: what is a column of the page may be a row of it.
-        lock: of the open file.
+        access: of the open file.
     """
 
     def __init__(
-        self, series: tifffile.TiffPageSeries, leading: tuple[int, ...], axes: str, lock: RLock
+        self,
+        series: tifffile.TiffPageSeries,
+        leading: tuple[int, ...],
+        axes: str,
+        access: TiffAccess,
     ) -> None:
-        self.series, self.leading, self.axes, self._lock = series, leading, axes, lock
+        self.series, self.leading, self.axes = series, leading, axes
+        self._lock, self._segments = access.lock, access.segments
         self._checked: set[int] = set()
-        self._segments = RecentArrays(_KEPT_BYTES)
         frame = series.keyframe
         if frame.compression != 1:
             check_claim((frame.imagelength, frame.imagewidth), frame.parent.filehandle.size)
@@ -205,7 +221,7 @@ class _Pages:
         size = (rows.stop - rows.start, columns.stop - columns.start)
         found = np.empty((separate, depth, *size, samples), frame.dtype)
         for segment, (s, d, y, x) in _segments_in(frame, rows, columns):
-            pixels = self._decode_segment(page, number, segment)
+            pixels = self._decode_segment(page, segment)
             height, width = pixels.shape[1:3]
             top, bottom = max(y, rows.start), min(y + height, rows.stop)
             left, right = max(x, columns.start), min(x + width, columns.stop)
@@ -218,12 +234,13 @@ class _Pages:
         lengths = {"Y": size[0], "X": size[1]}
         return found.reshape([lengths.get(a, n) for a, n in zip(frame.axes, frame.shape)])
 
-    def _decode_segment(self, page: Any, number: int, segment: int) -> NDArray[Any]:
+    def _decode_segment(self, page: Any, segment: int) -> NDArray[Any]:
         """[depth, rows, columns, samples] of a strip or tile."""
-        found = self._segments.get((number, segment))
+        frame, file = page.keyframe, page.parent.filehandle
+        key = (file.path, page.dataoffsets[segment], segment)
+        found = self._segments.get(key)
         if found is not None:
             return found
-        frame, file = page.keyframe, page.parent.filehandle
         options = {}
         with self._lock, _opened_again(file):
             frame.init_decode()
@@ -234,7 +251,7 @@ class _Pages:
             content = file.read(page.databytecounts[segment])
         with _naming_packages():
             pixels = frame.decode(content, segment, **options)[0]
-        self._segments.keep((number, segment), pixels)
+        self._segments.keep(key, pixels)
         return pixels
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from cellseg.errors import ImageReadError
-from cellseg.images import read_image, read_image_hw, read_label_image
+from cellseg.images import open_planes, read_image, read_image_hw, read_label_image
 from image_files import GREY_8, GREY_16, RGB_8, RNG, with_alpha
 from PIL import Image
 
@@ -210,7 +210,8 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         read_image(path, page=1)
 
 
-def test_an_ome_tiff_in_several_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_an_ome_tiff_in_several_files(tmp_path: Path, compression: str | None) -> None:
     xml = (
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
         '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="13" SizeY="9" '
@@ -219,12 +220,15 @@ def test_an_ome_tiff_in_several_files(tmp_path: Path) -> None:
         '</TiffData><TiffData IFD="0" FirstC="1" PlaneCount="1"><UUID FileName="b.ome.tif">'
         "urn:uuid:2</UUID></TiffData></Pixels></Image></OME>"
     )
+    options = {"compression": compression, "rowsperstrip": 2}
     for name, plane in (("a", 0), ("b", 1)):
         numbered = xml.replace("<OME ", f'<OME UUID="urn:uuid:{plane + 1}" ')
         path = tmp_path / f"{name}.ome.tif"
-        tifffile.imwrite(path, TZCYX[0, 0, plane], description=numbered, metadata=None)
+        tifffile.imwrite(path, TZCYX[0, 0, plane], description=numbered, metadata=None, **options)
     found = read_image(tmp_path / "a.ome.tif", channels=[0, 1])
     assert np.array_equal(found, TZCYX[0, 0, :2].transpose(1, 2, 0))
+    with open_planes(tmp_path / "a.ome.tif", channels=[0, 1]) as (plane,):
+        assert np.array_equal(plane.read(slice(2, 5), slice(3, 11)), found[2:5, 3:11])
     (tmp_path / "b.ome.tif").unlink()
     with pytest.raises(ImageReadError, match="of an OME-TIFF in several files, one is not there"):
         read_image(tmp_path / "a.ome.tif", channels=[0, 1])

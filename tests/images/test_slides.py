@@ -87,6 +87,15 @@ def test_a_slide_that_does_not_say_how_large_pixels_are(tmp_path: Path) -> None:
         raise AssertionError
 
 
+def test_jpeg_as_scanners_use_it(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "a.svs", compression="jpeg")
+    with tifffile.TiffFile(path) as tiff:
+        expected = tiff.series[0].asarray()
+    with open_planes(path) as (plane,):
+        rows, columns = slice(100, 600), slice(1000, 1401)
+        assert np.array_equal(plane.read(rows, columns), expected[rows, columns])
+
+
 def test_alpha_is_dropped(tmp_path: Path) -> None:
     image = np.dstack([BASE, BASE[..., :1]])
     path = tmp_path / "a.svs"
