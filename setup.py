@@ -87,11 +87,24 @@ setup(
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
+            "zarr>=3.0.6",
+            "ome-zarr>=0.11",  # reads what is written, in the tests
+            "shapely>=2.0",
+            "pandas>=2.2",  # reads the tables in tests
+            "pyarrow>=16",
+            "scikit-image>=0.25",  # measurements are compared with its regionprops
+            "laptrack>=0.17",
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
+        # OME-Zarr.
+        "zarr": ["zarr>=3.0.6"],
+        # Tables in Parquet beside those in CSV.
+        "tables": ["pyarrow>=16"],
+        # Cells over time: `cellseg link`.
+        "track": ["laptrack>=0.17"],
         # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
         "microscopes": [
             "bioio>=3.6",

@@ -20,6 +20,7 @@ _LAZY = {
     "MaskRCNN": "cellseg.modeling",
     "binarize": "cellseg.modeling",
     "maskrcnn_resnet50_fpn": "cellseg.modeling",
+    "load": "cellseg.engine.loading",
     "load_config": "cellseg.engine.setup",
     "add_cellseg_config": "cellseg.config",
     "CellInstances": "cellseg.cells.instances",

@@ -39,7 +39,9 @@ def loaded_with(modules: list[str], *names: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("room", ["cells", "config", "images", "io", "evaluation", "inspection"])
+@pytest.mark.parametrize(
+    "room", ["cells", "config", "images", "io", "tracking", "evaluation", "inspection"]
+)
 def test_rooms_that_load_neither_torch_nor_an_engine(room: str) -> None:
     """At run time: the contracts do not see through lazy attributes."""
     modules = modules_of(room)

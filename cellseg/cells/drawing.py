@@ -48,6 +48,15 @@ _ON_BRIGHT: tuple[Colour, ...] = (
 )
 
 
+def class_colour(number: int) -> Colour:
+    """RGB of a class in files and pictures that colour cells by class; repeats after six.
+
+    Args:
+        number: of the class, 0-based.
+    """
+    return _ON_DARK[number % len(_ON_DARK)]
+
+
 def draw_overlay(
     image: NDArray[Any],
     cells: CellInstances,
@@ -187,6 +196,17 @@ def colour_neighbours(cells: CellInstances, num_colours: int) -> list[int]:
         turns = [(number + turn) % num_colours for turn in range(num_colours)]
         chosen.append(min(turns, key=taken.count))
     return chosen
+
+
+def label_colours(labels: NDArray[Any], is_bright: bool) -> Picture:
+    """A colour for each label, RGB uint8 [..., 3]; labels that follow each other differ.
+
+    Args:
+        labels: any shape; numbers of cells.
+        is_bright: whether they are drawn on a bright background.
+    """
+    palette = np.array(_ON_BRIGHT if is_bright else _ON_DARK, np.uint8)
+    return palette[np.asarray(labels, np.int64) % len(palette)]
 
 
 def stretch_contrast(image: NDArray[Any]) -> Picture:

@@ -278,6 +278,43 @@ class CellInstances:
             is_crowd=is_crowd,
         )
 
+    @classmethod
+    def concatenate(
+        cls, parts: Sequence[CellInstances], image_hw: tuple[int, int]
+    ) -> CellInstances:
+        """The cells of several sets of one image, one set behind the other.
+
+        Args:
+            parts: all in the frame of the image; may be none.
+            image_hw: (height, width) of the image, pixels.
+
+        Raises:
+            LabelError: a part is of an image of another size.
+        """
+        for part in parts:
+            if part.image_hw != tuple(image_hw):
+                raise LabelError(
+                    f"cells of an image of (height, width) {part.image_hw} cannot be joined to "
+                    f"those of one of {tuple(image_hw)}"
+                )
+        if not parts:
+            return cls.empty(image_hw)
+        joined = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("boxes_xyxy", "scores", "classes", "is_crowd")
+        }
+        if any(part._crops is None for part in parts):
+            firsts = np.cumsum([0, *map(len, parts)])
+            of_parts = [
+                (part.runs.cells + first, part.runs.starts, part.runs.ends)
+                for part, first in zip(parts, firsts.tolist())
+            ]
+            runs = Runs(*map(np.concatenate, zip(*of_parts)))
+            return cls.from_runs(runs, int(firsts[-1]), image_hw, **joined)
+        crops = [crop for part in parts for crop in part.crops]
+        offsets = np.concatenate([part.offsets_rc for part in parts])
+        return cls.from_crops(crops, offsets, image_hw, **joined)
+
     def __len__(self) -> int:
         return self._count
 

@@ -19,6 +19,7 @@ from cellseg.cells.labels import (
     relabel_sequential,
 )
 from cellseg.cells.run_lengths import Rle, rles_to_runs
+from cellseg.cells.runs import Runs, find_shared_pixels
 from cellseg.errors import LabelError
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
@@ -26,7 +27,6 @@ from scipy import ndimage
 EVERY_CELL = -1
 """Label of pixels that belong to all cells, as those of a padding with another value than 0 do."""
 
-_PAIRS_AT_ONCE = 2**21  # limits the memory where many cells overlap
 _PAINTED_PER_INDEXED_PIXEL = 10  # how many pixels are painted in the time of setting one by index
 
 Planes = NDArray[np.int32]
@@ -298,32 +298,11 @@ def _to_rows(plane: Planes, image_hw: tuple[int, int]) -> Planes:
 def _assign_layers(cells: IntArray, starts: IntArray, ends: IntArray, num_cells: int) -> IntArray:
     """For each cell the first layer in which no earlier cell shares a pixel with it."""
     neighbours: dict[int, list[int]] = {}
-    for pair in _overlapping_pairs(cells, starts, ends, num_cells).tolist():
-        earlier, later = divmod(pair, num_cells)
+    pairs = find_shared_pixels(Runs(cells, starts, ends), num_cells)
+    for earlier, later in zip(pairs.earlier.tolist(), pairs.later.tolist()):
         neighbours.setdefault(later, []).append(earlier)
     layers = [0] * num_cells
     for cell in sorted(neighbours):
         taken = {layers[earlier] for earlier in neighbours[cell]}
         layers[cell] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
     return np.array(layers, np.int64)
-
-
-def _overlapping_pairs(
-    cells: IntArray, starts: IntArray, ends: IntArray, num_cells: int
-) -> IntArray:
-    """`earlier * num_cells + later` of all cells that share a pixel, ascending."""
-    order = np.argsort(starts, kind="stable")
-    cells, starts, ends = cells[order], starts[order], ends[order]
-    # Run i overlaps with just those of the following ones that begin before it ends.
-    reach = np.searchsorted(starts, ends) - np.arange(starts.size) - 1
-    pairs = np.zeros(0, np.int64)
-    runs = np.flatnonzero(reach)
-    totals = np.cumsum(reach[runs])
-    for begin in range(0, int(totals[-1]) if totals.size else 0, _PAIRS_AT_ONCE):
-        numbers = np.arange(begin, min(begin + _PAIRS_AT_ONCE, int(totals[-1])))
-        which = np.searchsorted(totals, numbers, side="right")
-        first = runs[which]
-        second = first + 1 + numbers - (totals - reach[runs])[which]
-        low, high = np.minimum(cells[first], cells[second]), np.maximum(cells[first], cells[second])
-        pairs = np.union1d(pairs, low * num_cells + high)
-    return pairs

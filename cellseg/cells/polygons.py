@@ -202,6 +202,8 @@ def group_rings(rings: Sequence[IntArray]) -> list[list[IntArray]]:
     Returns:
         One list per piece; none for a cell without rings.
     """
+    if len(rings) == 1:  # most cells; their only ring is an outer one
+        return [list(rings)]
     is_outer = [ring_area(ring) > 0 for ring in rings]
     outer = [ring for ring, yes in zip(rings, is_outer) if yes]
     holes = [ring for ring, yes in zip(rings, is_outer) if not yes]

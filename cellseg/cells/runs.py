@@ -13,6 +13,8 @@ import numpy as np
 from cellseg.cells.run_lengths import IntArray
 from numpy.typing import NDArray
 
+_PAIRS_AT_ONCE = 2**21  # limits the memory where many cells overlap
+
 
 class Runs(NamedTuple):
     """Runs of the cells of one image.
@@ -68,7 +70,7 @@ def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
         >>> [numbers.tolist() for numbers in transpose_runs(runs, 2, 3)]
         [[0], [0], [3]]
     """
-    cells, starts, ends = _cut_at_line_ends(runs, line_length)
+    cells, starts, ends = cut_at_line_ends(runs, line_length)
     # Keys of two cells are never neighbours: each cell has a range of one key more than the image
     # has pixels.
     stride = lines * line_length + 1
@@ -88,12 +90,12 @@ def transpose_runs(runs: Runs, lines: int, line_length: int) -> Runs:
     return Runs(owner, begins, keys[last] - owner * stride + 1)
 
 
-def _cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
+def cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
     """The same pixels in runs that lie within one line each.
 
     The run [1, 4) of an image whose lines have three pixels becomes [1, 3) and [3, 4):
 
-        >>> cut = _cut_at_line_ends(Runs(np.array([0]), np.array([1]), np.array([4])), 3)
+        >>> cut = cut_at_line_ends(Runs(np.array([0]), np.array([1]), np.array([4])), 3)
         >>> cut.starts.tolist(), cut.ends.tolist()
         ([1, 3], [3, 4])
     """
@@ -106,6 +108,24 @@ def _cut_at_line_ends(runs: Runs, line_length: int) -> Runs:
     starts = np.maximum(np.repeat(runs.starts, pieces), line_starts)
     ends = np.minimum(np.repeat(runs.ends, pieces), line_starts + line_length)
     return Runs(np.repeat(runs.cells, pieces), starts, ends)
+
+
+def runs_to_pixels(runs: Runs, height: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Row, column and cell of every pixel of the runs, in their order.
+
+    Args:
+        runs: column-major.
+        height: height of the image, pixels.
+
+    Example:
+        >>> pixels = runs_to_pixels(Runs(np.array([7]), np.array([2]), np.array([4])), 3)
+        >>> [numbers.tolist() for numbers in pixels]
+        [[2, 0], [0, 1], [7, 7]]
+    """
+    lengths = runs.ends - runs.starts
+    shifts = np.repeat(runs.starts - np.cumsum(lengths) + lengths, lengths)
+    columns, rows = np.divmod(np.arange(shifts.size) + shifts, max(height, 1))
+    return rows, columns, np.repeat(runs.cells, lengths)
 
 
 def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
@@ -131,7 +151,8 @@ def runs_to_boxes(runs: Runs, num_cells: int, height: int) -> IntArray:
     right, bottom = np.divmod(runs.ends - 1, height)
     spans = right > left  # from one column into the next: over the image's lower edge
     top, bottom = np.where(spans, 0, top), np.where(spans, height - 1, bottom)
-    present, first = np.unique(runs.cells, return_index=True)
+    first = np.flatnonzero(np.diff(runs.cells, prepend=-1))
+    present = runs.cells[first]
     low, high = np.minimum.reduceat, np.maximum.reduceat
     sides = [low(left, first), low(top, first), high(right, first) + 1, high(bottom, first) + 1]
     boxes[present] = np.stack(sides, axis=1)
@@ -191,7 +212,7 @@ def runs_to_crops(
     x0, y0, x1, y1 = boxes_xyxy.T
     rows, columns = y1 - y0, x1 - x0
     first = np.cumsum(rows * columns) - rows * columns
-    cells, starts, ends = _cut_at_line_ends(runs, height) if runs.cells.size else runs
+    cells, starts, ends = cut_at_line_ends(runs, height) if runs.cells.size else runs
     column = starts // max(height, 1)
     top_left = first[cells] + (column - x0[cells]) * rows[cells] - y0[cells] - column * height
     steps = np.zeros(int((rows * columns).sum()) + 1, np.int8)
@@ -203,3 +224,50 @@ def runs_to_crops(
         for begin, h, w in zip(first.tolist(), rows.tolist(), columns.tolist())
     ]
     return crops, boxes_xyxy[:, [1, 0]]
+
+
+class SharedPixels(NamedTuple):
+    """Pairs of cells of one image that share pixels.
+
+    Attributes:
+        earlier: int64 [K], the lower number of each pair, ascending.
+        later: int64 [K], the higher one.
+        pixels: int64 [K], how many pixels they share.
+    """
+
+    earlier: IntArray
+    later: IntArray
+    pixels: IntArray
+
+
+def find_shared_pixels(runs: Runs, num_cells: int) -> SharedPixels:
+    """All pairs of cells that share pixels, each pair once; no window or bitmap is made.
+
+    A run shares pixels with just those that begin inside it, once all are sorted by their start.
+
+    Args:
+        runs: of N cells, all in one order of pixels; those of a cell do not overlap.
+        num_cells: N.
+
+    Example:
+        >>> runs = Runs(np.array([0, 1, 2]), np.array([0, 3, 4]), np.array([5, 6, 9]))
+        >>> [numbers.tolist() for numbers in find_shared_pixels(runs, 3)]
+        [[0, 0, 1], [1, 2, 2], [2, 1, 2]]
+    """
+    order = np.argsort(runs.starts, kind="stable")
+    cells, starts, ends = (each[order] for each in runs)
+    reach = np.searchsorted(starts, ends) - np.arange(starts.size) - 1
+    pairs, pixels = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    overlapping = np.flatnonzero(reach)
+    totals = np.cumsum(reach[overlapping])
+    for begin in range(0, int(totals[-1]) if totals.size else 0, _PAIRS_AT_ONCE):
+        numbers = np.arange(begin, min(begin + _PAIRS_AT_ONCE, int(totals[-1])))
+        which = np.searchsorted(totals, numbers, side="right")
+        first = overlapping[which]
+        second = first + 1 + numbers - (totals - reach[overlapping])[which]
+        low, high = np.minimum(cells[first], cells[second]), np.maximum(cells[first], cells[second])
+        shared = np.minimum(ends[first], ends[second]) - starts[second]
+        keys, place = np.unique(np.r_[pairs, low * num_cells + high], return_inverse=True)
+        pixels = np.bincount(place, np.r_[pixels, shared]).astype(np.int64)
+        pairs = keys
+    return SharedPixels(*np.divmod(pairs, max(num_cells, 1)), pixels)

@@ -6,7 +6,9 @@ import argparse
 import logging
 
 import cellseg  # before detectron2: it makes `import detectron2` work
+from cellseg.engine.loading import load_config_of_model
 from cellseg.engine.setup import load_config
+from cellseg.errors import ConfigError
 from cellseg.modeling.device import check_device, describe_device
 from detectron2.config import CfgNode
 
@@ -25,6 +27,23 @@ def load_model_config(args: argparse.Namespace) -> CfgNode:
     cfg = load_given_config(args)
     check_device(cfg)
     return cfg
+
+
+def model_config_of(args: argparse.Namespace) -> CfgNode:
+    """The config that `--model` or `--config-file` gives, with the overrides.
+
+    Raises:
+        ConfigError: neither is given, or what is given cannot be used.
+        CheckpointError: the folder of `--model` holds no checkpoint.
+    """
+    if args.model is not None:
+        return load_config_of_model(args.model, args.config_file or (), args.opts)
+    if not args.config_file:
+        raise ConfigError(
+            "no model is named; expected --model with the OUTPUT_DIR of a run of `cellseg train`, "
+            "or --config-file and MODEL.WEIGHTS"
+        )
+    return load_model_config(args)
 
 
 def log_engine_and_device(logger: logging.Logger, cfg: CfgNode) -> None:

@@ -52,6 +52,16 @@ class CommandParser(argparse.ArgumentParser):
             "lists them); of several (FILE FILE ...) the later ones win",
         )
 
+    def add_model_options(self) -> None:
+        """Add `--model`, and `--config-file` for a model that is no folder of a run."""
+        self.add_config_option(required=False)
+        self.add_argument(
+            "--model",
+            metavar="MODEL",
+            help="OUTPUT_DIR of a run of `cellseg train`, or a checkpoint in one; --config-file "
+            "changes its settings",
+        )
+
     def add_overrides(self) -> None:
         """Add `KEY VALUE ...`, which `--opts` takes too; to be called after other positionals."""
         self.add_argument(
@@ -61,6 +71,26 @@ class CommandParser(argparse.ArgumentParser):
             metavar="KEY VALUE",
             help="config keys and values; they win over the config files",
         )
+        self._add_opts()
+
+    def add_inputs_and_overrides(self, what: str) -> None:
+        """Add `INPUT ... KEY VALUE ...`: `inputs` holds the words before the first config key.
+
+        Args:
+            what: what the inputs are, for the help.
+        """
+        self.add_argument(
+            "inputs",
+            nargs="*",
+            default=[],
+            metavar="INPUT",
+            help=f"{what}; behind them KEY VALUE ..., config keys and values that win over the "
+            "config files",
+        )
+        self.add_argument("--input", nargs="+", default=[], help=argparse.SUPPRESS)
+        self._add_opts()
+
+    def _add_opts(self) -> None:
         self.add_argument(
             "--opts",
             dest="more_opts",
@@ -75,6 +105,8 @@ class CommandParser(argparse.ArgumentParser):
         args = self.parse_intermixed_args(
             _repeat_config_option(words) if self._takes_several_configs else list(words)
         )
+        if hasattr(args, "inputs"):
+            args.inputs, args.opts = split_off_overrides([*args.input, *args.inputs])
         if hasattr(args, "opts"):
             args.opts = [*args.opts, *args.more_opts]
         return args

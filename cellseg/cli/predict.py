@@ -1,12 +1,16 @@
 r"""Find the cells of images with a trained model.
 
-    cellseg predict --config-file quick_start.yaml --input IMAGES --output DIR \
-        MODEL.WEIGHTS output/quick_start/model_final.pth
+    cellseg predict IMAGES... -o DIR --model output/quick_start
+    cellseg predict plate_1 'day_*/*.czi' @list.txt -o DIR --model output/quick_start \
+        --save labels,table,geojson --resume
 
-Per image: <stem>_overlay.png and <stem>_labels.tif (uint16 or uint32); for all: coco_results.json
-(coco_results.categories.json says what its category ids mean), with the stems as image ids. With
---format the cells are written in further formats: geojson for QuPath, imagej_rois for ImageJ and
-Fiji, sartorius and dsb2018 for submission.csv as these competitions want it.
+IMAGES are files, folders (with all that is below them), patterns in quotes, OME-Zarr folders, and
+lists of these (.txt, or @FILE). Each plane of a stack or time-lapse is an image. Results are named
+as the images, sub-folders are kept, and each image's files are written when it is done:
+<name>_labels.tif, <name>_overlay.png, and what --save asks for. For all images together there are
+coco_results.json, summary.csv with a row for each, and failed.csv with the reason of each that
+failed. docs/predict.md describes it all.
+
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
 
@@ -14,37 +18,120 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
-from cellseg.cli._model import load_model_config, log_engine_and_device
-from cellseg.cli._parser import CommandParser, split_off_overrides
+from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
+from cellseg.cli._model import log_engine_and_device, model_config_of
+from cellseg.cli._parser import CommandParser
+from cellseg.cli.link import add_link_options, read_link_rules
 from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import ConfigError
-from cellseg.inference.files import find_images, predict_files
+from cellseg.images.plates import find_positions
+from cellseg.inference.files import Outcome, predict_files
+from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
+from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
-from cellseg.io import FORMATS
+from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
+from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
 from cellseg.io.category_ids import choose_category_ids, number_names
+from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
-
-SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
 
 logger = logging.getLogger("cellseg.predict")
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_config_option()
-    writable = sorted(name for name, one in FORMATS.items() if one.open_predictions)
-    names = ", ".join([*SUBMISSIONS, *writable])
+    parser.add_inputs_and_overrides("image files, folders, patterns, lists")
     parser.add_argument(
-        "--input",
+        "-o",
+        "--output",
         required=True,
-        nargs="+",
-        metavar="PATH",
-        help="image files, folders of images, glob patterns",
+        metavar="DIR",
+        help="folder for results; made if needed",
+    )
+    parser.add_model_options()
+    parser.add_argument(
+        "--save",
+        action="append",
+        default=[],
+        type=_split_names,
+        metavar="NAME,...",
+        help=f"what is written of the cells: {', '.join(saveable_names())} "
+        f"(default: {','.join(DEFAULT_SAVE)})",
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder for the results; made if needed"
+        "--format",
+        action="append",
+        default=[],
+        metavar="F",
+        help="save this as well",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out images that are done with these settings"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that an earlier prediction did not write",
+    )
+    parser.add_argument(
+        "--part",
+        type=_parse_part,
+        default=(1, 1),
+        metavar="K/N",
+        help="only every N-th image from the K-th on: one of N jobs on the same folders",
+    )
+    parser.add_argument(
+        "--scene",
+        action="append",
+        default=[],
+        type=_number_or_name,
+        metavar="S",
+        help="number (from 0) or name of a scene, series or position of files that have several; "
+        "may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="look at larger images in tiles of so many pixels (default: as memory allows)",
+    )
+    parser.add_argument(
+        "--at-pixel-size-um",
+        type=float,
+        metavar="UM",
+        help="look at slides and other pyramids at the level whose pixels are this large, or the "
+        "next finer one (default: the finest)",
+    )
+    parser.add_argument(
+        "--pattern",
+        default="",
+        metavar="P",
+        help="how files of plates are named: imagexpress, ... or a template such as "
+        "{plate}_{well}_s{site} (default: found by itself)",
+    )
+    parser.add_argument(
+        "--neighbour-distance",
+        type=float,
+        default=DEFAULTS.neighbour_distance_px,
+        metavar="PX",
+        help="cells are neighbours up to this distance of their centroids, in tables (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--link", action="store_true", help="link the cells of time-lapses to tracks"
+    )
+    add_link_options(parser)
+    parser.add_argument(
+        "--pixel-size-um",
+        nargs="+",
+        type=float,
+        metavar="UM",
+        help="size of a pixel in micrometres, or its height and width (default: what files say)",
     )
     parser.add_argument(
         "--score-threshold",
@@ -61,13 +148,27 @@ def add_arguments(parser: CommandParser) -> None:
         "(default: CELLSEG.TEST.MASK_THRESHOLD, 0.5)",
     )
     parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        metavar="F",
-        help=f"also write the cells like this (may be repeated): {names}",
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images of one size that go through the network together (default: %(default)s)",
     )
-    parser.add_overrides()
+
+
+def _split_names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _parse_part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return int(match[1]), int(match[2])
+    raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 3/8")
+
+
+def _number_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
@@ -81,32 +182,119 @@ def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     return number_names(number), list(choose_category_ids(number))
 
 
+def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
+    """What `--save` and `--format` ask for, with the classes of the model."""
+    classes, category_ids = find_classes(cfg)
+    names = [name for names in args.save for name in names] or list(DEFAULT_SAVE)
+    names = list(dict.fromkeys([*names, *args.format]))
+    measurements = MeasurementSettings(neighbour_distance_px=args.neighbour_distance)
+    return Saving(tuple(names), tuple(classes), tuple(category_ids), measurements)
+
+
+def parse_pixel_size(sizes: Sequence[float] | None) -> tuple[float, float] | None:
+    """(height, width) in micrometres of what `--pixel-size-um` was given.
+
+    Raises:
+        ConfigError: not one or two lengths.
+    """
+    if sizes is None:
+        return None
+    if len(sizes) > 2 or min(sizes) <= 0:
+        raise ConfigError(
+            f"--pixel-size-um is {' '.join(map(str, sizes))}; expected one length in micrometres, "
+            "or height and width"
+        )
+    return sizes[0], sizes[-1]
+
+
+def describe_settings(predictor: CellPredictor, saving: Saving, args: argparse.Namespace) -> str:
+    """All that results depend on beside the image, for `--resume`."""
+    cfg = predictor.cfg.clone()
+    weights = cfg.MODEL.WEIGHTS
+    cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""  # jobs on other machines give the same results
+    chosen = (args.pixel_size_um, args.scene, args.at_pixel_size_um)
+    parts = [cfg.dump(), *map(str, (predictor.thresholds, saving, chosen))]
+    return hash_text([*parts, str(describe_source(weights))])
+
+
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
-    args.input, overrides = split_off_overrides(args.input)
-    args.opts = [*overrides, *args.opts]
-    cfg = load_model_config(args)
+    if args.tile is not None:
+        args.opts += ["CELLSEG.TEST.TILE", args.tile]
+    cfg = model_config_of(args)
     log_engine_and_device(logger, cfg)
-    images, missing = find_images(args.input)
-    for name in missing:
-        logger.error("%s: no image found", name)
-    if not images:
+    saving = choose_saving(args, cfg)
+    pixel_size_um = parse_pixel_size(args.pixel_size_um)
+    found = find_inputs(args.inputs, result_suffixes=saving.suffixes)
+    log_inputs(found)
+    if not found.files:
         return 2
     predictor = CellPredictor(
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
-    formats = [SUBMISSIONS.get(name, name) for name in args.format]
-    if set(SUBMISSIONS.values()) <= set(formats):
-        raise ConfigError("--format: both tables would be submission.csv; ask for one of them")
-    classes, category_ids = find_classes(cfg)
-    problems = predict_files(
-        predictor,
-        images,
-        args.output,
-        read=predictor.read_image,
-        classes=classes,
-        category_ids=category_ids,
-        formats=formats,
+    results = ResultFolder(args.output, describe_settings(predictor, saving, args))
+    places = find_positions([file.path for file in found.files], args.pattern)
+    writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite)
+    model = CellModel(predictor, args.scene, args.at_pixel_size_um, results.state_folder)
+    part = take_part(found.files, *args.part)
+    try:
+        outcome = predict_files(
+            model,
+            part,
+            results,
+            writer,
+            resume=args.resume,
+            batch_size=args.batch,
+            pixel_size_um=pixel_size_um,
+        )
+    finally:
+        writer.write_all(found.files)
+    log_outcome(outcome, args.output)
+    if args.link:
+        link_predictions(writer, found.files, args)
+    return 1 if outcome.failed or found.missing else 0
+
+
+def log_inputs(found: FoundInputs) -> None:
+    """Say what gave no image and what was passed over."""
+    for name in found.missing:
+        logger.error("%s: no image found", name)
+    if found.passed_over:
+        logger.info("Not read: %s", found.describe_passed_over())
+
+
+def link_predictions(
+    writer: ResultWriter, files: Sequence[InputFile], args: argparse.Namespace
+) -> None:
+    """Link the cells of time-lapses, once every image of the task is done."""
+    done = {file.name for file, _, _ in writer.results.done_images(files)}
+    if len(done) < len(files):
+        logger.warning(
+            "--link: %d of %d files are not done; with --part or after failures, run once more "
+            "with --resume when they are",
+            len(files) - len(done),
+            len(files),
+        )
+        return
+    images = [file for file, _, _ in writer.results.done_images(files)]
+    paths = [Path(args.output, f"{file.name}{file.path.suffix}") for file in images]
+    records = list(writer.records(files))
+    linked = link_records(records, paths, rules=read_link_rules(args), ctc=args.ctc)
+    if not linked:
+        logger.warning("--link: no time-lapse among the images: each has one frame")
+
+
+def log_outcome(outcome: Outcome, folder: str) -> None:
+    """Say what was done, left out and failed, and where the results are."""
+    total = outcome.done + outcome.skipped + len(outcome.failed)
+    logger.info(
+        "%d of %d images done, %d cells: %s",
+        outcome.done + outcome.skipped,
+        total,
+        outcome.cells,
+        folder,
     )
-    logger.info("%d of %d images done: %s", len(images) - len(problems), len(images), args.output)
-    return 1 if problems or missing else 0
+    if outcome.skipped:
+        logger.info("%d of them were there already", outcome.skipped)
+    if outcome.failed:
+        logger.error("%d failed; the reasons are in %s/failed.csv", len(outcome.failed), folder)

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 from cellseg.cli._parser import CommandParser, add_category_ids
+from cellseg.config.runs import find_run_config
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
 from cellseg.io.category_ids import parse_category_ids
 from cellseg.report.build import MAX_IMAGES, write_report
-from cellseg.report.results import find_config
 from detectron2.config import CfgNode
 
 
@@ -78,7 +78,7 @@ def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    cfg = load_config(find_config(args.run_dir), args.opts)
+    cfg = load_config(find_run_config(args.run_dir), args.opts)
     output = write_report(
         cfg,
         args.run_dir,

@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.cli._parser import CommandParser, add_category_ids
+from cellseg.config.runs import CONFIG_FILE
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.setup import load_config
 from cellseg.errors import DatasetError
@@ -76,8 +77,8 @@ def find_config(args: argparse.Namespace) -> Path:
         return Path(args.config_file)
     start = Path(args.predictions).absolute()
     for folder in (start, *start.parents[:3]):
-        if (folder / "config.yaml").is_file():
-            return folder / "config.yaml"
+        if (folder / CONFIG_FILE).is_file():
+            return folder / CONFIG_FILE
     raise DatasetError(
         f"{args.predictions}: no config.yaml in it or above it; name the run's with --config-file"
     )

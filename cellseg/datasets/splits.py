@@ -17,7 +17,6 @@ What follows of it for the balance of classes is in docs/splits.md.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -32,6 +31,7 @@ import numpy as np
 from cellseg.cells.records import ImageRecord
 from cellseg.datasets.split_plans import Grouping, SplitPlan
 from cellseg.errors import DatasetError, collect_problems
+from cellseg.io.tables import read_text_rows
 from cellseg.names import find_near_names
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _match_group(pattern: re.Pattern[str], image_id: str) -> str:
 
 
 def _groups_of_csv(ids: Sequence[str], grouping: Grouping, path: Path) -> dict[str, str]:
-    rows = read_table(path, (grouping.id_column, grouping.group_column))
+    rows = read_text_rows(path, (grouping.id_column, grouping.group_column))
     groups: dict[str, str] = {}
     problems = []
     for line, row in enumerate(rows, 2):
@@ -133,28 +133,6 @@ def _absences(missing: Sequence[str], known: Iterable[str], what: str) -> Iterat
         yield f"no {what} for {image_id!r}" + (f"; near names: {', '.join(near)}" if near else "")
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file that has these columns, without blanks around the values."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            found = list(reader.fieldnames or [])
-            missing = [column for column in columns if column not in found]
-            if missing:
-                raise DatasetError(
-                    f"{path}: no column {', '.join(missing)}; the first line is {found}"
-                )
-            return [
-                {column: (row[column] or "").strip() for column in found if row[column] is not None}
-                | {column: (row[column] or "").strip() for column in columns}
-                for row in reader
-            ]
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}; the declaration names it") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as a CSV file: {error}") from error
-
-
 def read_ids(path: Path, split: str) -> list[str]:
     """Ids of one split from a text file (one per line) or a CSV file.
 
@@ -167,7 +145,7 @@ def read_ids(path: Path, split: str) -> list[str]:
         DatasetError: not readable, no column `id`, an id twice, or no id at all.
     """
     if path.suffix.lower() == ".csv":
-        rows = read_table(path, ["id"])
+        rows = read_text_rows(path, ["id"])
         ids = [row["id"] for row in rows if row.get("split", split) == split]
     else:
         try:

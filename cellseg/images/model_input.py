@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cellseg.images.normalisation import (
     check_normalization,
     normalize_image,
 )
+from cellseg.images.planes import PlaneImage, open_planes
 from cellseg.images.reading import read_image
 from numpy.typing import NDArray
 
@@ -79,6 +81,10 @@ class ImageInput:
     def read(self, path: str | Path) -> NDArray[Any]:
         """The chosen page and channels with the file's own values; see `read_image`."""
         return read_image(path, channels=self.channels, page=self.page, projection=self.projection)
+
+    def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
+        """Every plane of a file with the chosen channels, or the chosen page; see `open_planes`."""
+        return open_planes(path, channels=self.channels, page=self.page, projection=self.projection)
 
     def prepare(self, image: NDArray[Any]) -> NDArray[Any]:
         """`normalize_image`, then `to_model_input`, of an image as `read` returns it.

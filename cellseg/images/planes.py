@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class PlaneImage:
         image_hw: (height, width), pixels.
         position: axis letter and number from 0 of each axis along which the file has several
             planes, in the file's order, such as `(("T", 3), ("Z", 0))`; empty for the only one.
-        lengths: how many there are along each axis of `position`.
+        lengths: how many there are along each axis of `position`; empty where one was chosen, whose
+            results need no number.
         scene: name of the scene, series or position; "" where the file has one only.
         channel_names: of all channels of the file; empty where it has no names.
         pixel_size_um: (height, width) of a pixel in micrometres; None where the file does not say.
@@ -87,7 +88,8 @@ def open_planes(
         axes = page_axes(stack, channels, page, projection)
         lengths = tuple(stack.shape[at] for at in axes)
         pages = range(math.prod(lengths)) if page < 0 else [page]
-        yield [_make_plane(Path(path), stack, axes, n, channels, projection) for n in pages]
+        planes = [_make_plane(Path(path), stack, axes, n, channels, projection) for n in pages]
+        yield planes if page < 0 else [replace(planes[0], lengths=())]
 
 
 def _make_plane(

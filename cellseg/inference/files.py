@@ -1,142 +1,391 @@
-"""Predict whole lists of image files, and leave what a person and other programs can open."""
+"""Predict image files one after the other, each plane of each, and lose nothing on the way."""
 
 from __future__ import annotations
 
-import glob
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-import numpy as np
-from cellseg.cells.drawing import draw_overlay, write_picture
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import CellsegError
-from cellseg.images import IMAGE_SUFFIXES, read_image
-from cellseg.io import open_predictions
-from cellseg.io.coco_results import RESULTS_NAME, open_coco_results
-from cellseg.io.label_images import write_label_image
+from cellseg.images import PlaneImage, place_of
+from cellseg.inference.inputs import InputFile
+from cellseg.inference.result_folder import FileState, ResultFolder
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-OVERLAY_SUFFIX = "_overlay.png"
-LABELS_SUFFIX = "_labels.tif"
-RESULTS_FORMAT = "coco_results"
+READ_AHEAD = 2
+"""How many images are read before the network needs them."""
+WRITE_BEHIND = 4
+"""How many results wait to be written before the network waits for them."""
+
+WHOLE = slice(None)
 
 logger = logging.getLogger(__name__)
 
 
-def find_images(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Resolve files, folders and glob patterns to image files.
+class PlaneModel(Protocol):
+    """What finds cells; `CellPredictor` does."""
 
-    Args:
-        inputs: a file of any name; a folder, for the image files in it (not below it) that are
-            not results of an earlier prediction; or a pattern with `*`, `?`, `[...]` and `**`.
+    def open_planes(self, path: Any) -> AbstractContextManager[Sequence[PlaneImage]]:
+        """The planes of a file that are to be predicted."""
 
-    Returns:
-        Each file once, in the order of `inputs` and by name within a folder or pattern; and the
-        inputs that gave nothing.
+    def is_tiled(self, plane: PlaneImage) -> bool:
+        """Whether a plane is looked at in tiles, and never read as a whole."""
+
+    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[CellInstances]:
+        """The cells of images of one size."""
+
+    def predict_plane(self, plane: PlaneImage, image_id: str) -> AbstractContextManager[Any]:
+        """The cells of a plane that is looked at in tiles: a context whose value is the record."""
+
+
+class WriteImage(Protocol):
+    """What writes the results of an image."""
+
+    needs_channels: bool
+
+    def __call__(
+        self,
+        record: Any,
+        plane: PlaneImage,
+        pixels: NDArray[Any] | None,
+        channels: NDArray[Any] | None,
+        former: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Write the results of one image.
+
+        Args:
+            record: the image's cells.
+            plane: the plane that they are of; to be read from only if the next two are None.
+            pixels: the chosen channels of the plane, if it was read as a whole.
+            channels: all channels, [C, H, W], if it was and `needs_channels`.
+            former: files of an earlier prediction of this image, relative to the folder, which
+                may be replaced.
+
+        Returns:
+            What is remembered of the image: `files`, relative to the folder of results, `summary`.
+        """
+
+
+@dataclass
+class Outcome:
+    """What became of the images.
+
+    Attributes:
+        done: images predicted now.
+        skipped: images whose results were there already.
+        cells: cells found now.
+        failed: (path of the file, image id, reason) of each image, or whole file, that failed.
     """
-    found: dict[Path, Path] = {}
-    missing = []
-    for name in inputs:
-        paths = _resolve_input(name)
-        if not paths:
-            missing.append(name)
-        for path in paths:
-            found.setdefault(path.resolve(), path)
-    return list(found.values()), missing
+
+    done: int = 0
+    skipped: int = 0
+    cells: int = 0
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def _resolve_input(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_file():  # before globbing: names may hold brackets
-        return [path]
-    if path.is_dir():
-        files = [entry for entry in path.iterdir() if entry.is_file()]
-        files = [entry for entry in files if entry.suffix.lower() in IMAGE_SUFFIXES]
-        stems = {entry.stem for entry in files}
-        return sorted(entry for entry in files if not _is_result(entry.name, stems))
-    return sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+@dataclass
+class _Work:
+    """One plane on its way: read, then predicted, then written."""
 
-
-def _is_result(name: str, stems: set[str]) -> bool:
-    """True for `x_overlay.png` and `x_labels.tif` beside an image of stem `x`."""
-    return any(
-        name.endswith(suffix) and name.removesuffix(suffix) in stems
-        for suffix in (OVERLAY_SUFFIX, LABELS_SUFFIX)
-    )
-
-
-def output_stems(paths: Sequence[Path]) -> list[str]:
-    """A name of its own for each file: its stem, and `_2`, `_3`, ... where stems are equal."""
-    taken = {path.stem for path in paths}
-    used: set[str] = set()
-    stems = []
-    for path in paths:
-        stem, number = path.stem, 2
-        while stem in used or (stem != path.stem and stem in taken):
-            stem, number = f"{path.stem}_{number}", number + 1
-        used.add(stem)
-        stems.append(stem)
-    return stems
+    file: InputFile
+    state: FileState | None = None  # none where nothing can be remembered
+    image_id: str = ""
+    plane: PlaneImage | None = None
+    pixels: NDArray[Any] | None = None
+    channels: NDArray[Any] | None = None
+    error: Exception | None = None
+    is_last: bool = False
+    written: threading.Event = field(default_factory=threading.Event)
 
 
 def predict_files(
-    predict: Callable[[NDArray[np.generic]], CellInstances],
-    paths: Sequence[Path],
-    output_dir: str | Path,
+    model: PlaneModel,
+    files: Sequence[InputFile],
+    results: ResultFolder,
+    write: WriteImage,
     *,
-    read: Callable[[Path], NDArray[np.generic]] = read_image,
-    classes: Sequence[str] = ("cell",),
-    category_ids: Sequence[int] | None = None,
-    formats: Sequence[str] = (),
-) -> list[str]:
-    """Predict each file and write its results; one that fails does not stop the rest.
+    resume: bool = False,
+    batch_size: int = 1,
+    pixel_size_um: tuple[float, float] | None = None,
+) -> Outcome:
+    """Predict each plane of each file and write its results; one that fails does not stop the rest.
 
-    Writes `<stem>_overlay.png` (outlines in the image), `<stem>_labels.tif` (uint16 or uint32) and
-    for all images together `coco_results.json`, whose image ids are the stems, and
-    `coco_results.categories.json`, which says what its category ids mean. Each file appears only
-    when it is complete, with the JSON last.
+    A file is read and another one's results are written while the network is at work. What is
+    remembered of an image is written when its files are complete, so that after an interruption
+    `resume` goes on with the next one. Memory does not grow with the number of files.
 
     Args:
-        predict: gives the cells of an image with the file's own values, such as a
-            `CellPredictor`.
-        paths: image files; see `output_stems` for the names of their results.
-        output_dir: the folder that results go to, made if needed.
-        read: gives the image of a file, such as `CellPredictor.read_image`.
-        classes: the model's class names, in the order of their numbers.
-        category_ids: the category id of each class; by default 1 to C.
-        formats: keys of `cellseg.io.FORMATS`, in which the cells are written as well.
+        model: finds the cells.
+        files: the images; each needs a name of its own.
+        results: the folder of results.
+        write: writes the results of one image.
+        resume: leave out images whose results are there, made with the same settings.
+        batch_size: how many images of one size go through the network together.
+        pixel_size_um: (height, width) of a pixel in micrometres, which wins over what files say.
 
     Returns:
-        One line per file that failed: its path and the reason.
+        What was done and what failed.
     """
-    folder = Path(output_dir)
-    problems: list[str] = []
-    with ExitStack() as stack:
-        results = open_coco_results(folder / RESULTS_NAME, classes, category_ids)
-        write_results = stack.enter_context(results)
-        others = dict.fromkeys(name for name in formats if name != RESULTS_FORMAT)
-        opened = [open_predictions(folder, name, classes) for name in others]
-        writers = [*map(stack.enter_context, opened), write_results]
-        pairs = list(zip(paths, output_stems(paths)))
-        for path, stem in tqdm(pairs, desc="predict", unit="image", disable=None):
+    outcome = Outcome()
+    reader = _Reader(model, files, results, resume, write.needs_channels, pixel_size_um)
+    with reader, ThreadPoolExecutor(1, "write") as pool, _progress(len(files)) as bar:
+        writer = _Writer(pool, results, write, outcome, bar)
+        for group in _group_by_size(reader, batch_size):
+            together = [work for work in group if work.pixels is not None]
+            if together:
+                _predict_batch(model, together, writer)
+            for work in group:
+                if work.pixels is None and work.plane is not None:
+                    _predict_tiled(model, work, writer)
+                elif work.pixels is None:
+                    writer.note(work)
+    outcome.skipped = reader.skipped
+    return outcome
+
+
+def _progress(count: int) -> tqdm[Any]:
+    return tqdm(total=count, desc="predict", unit="file", disable=None)
+
+
+def _group_by_size(works: Iterable[_Work], batch_size: int) -> Iterator[list[_Work]]:
+    """Images that can go through the network together, with the notes between them.
+
+    A plane that is looked at in tiles is a group of its own. What is noted of a file stands behind
+    its images.
+    """
+    group: list[_Work] = []
+    count = 0
+    for work in works:
+        is_note = work.pixels is None and work.plane is None
+        if count and not is_note and not _fit_together(group[0], work):
+            yield group
+            group, count = [], 0
+        group.append(work)
+        count += not is_note
+        is_tiled = work.pixels is None and not is_note
+        if not count or is_tiled or count >= batch_size:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def _fit_together(one: _Work, other: _Work) -> bool:
+    if one.pixels is None or other.pixels is None:
+        return False
+    return one.pixels.shape == other.pixels.shape and one.pixels.dtype == other.pixels.dtype
+
+
+def _predict_batch(model: PlaneModel, batch: Sequence[_Work], writer: _Writer) -> None:
+    """Predict images together; if that fails, one by one, so that it is known which one fails."""
+    images = [work.pixels for work in batch if work.pixels is not None]
+    try:
+        found: list[CellInstances | Exception] = list(model.predict_images(images))
+    except Exception as error:
+        found = [error] if len(batch) == 1 else [_predict_alone(model, one) for one in images]
+    for work, cells in zip(batch, found):
+        if isinstance(cells, Exception):
+            work.error = cells
+            writer.note(work)
+        else:
+            assert work.plane is not None
+            place = place_of(work.plane)
+            writer.write(work, ImageRecord(work.image_id, cells, work.file.path, place))
+
+
+def _predict_alone(model: PlaneModel, image: NDArray[Any]) -> CellInstances | Exception:
+    try:
+        return model.predict_images([image])[0]
+    except Exception as error:
+        return error
+
+
+def _predict_tiled(model: PlaneModel, work: _Work, writer: _Writer) -> None:
+    """Predict a plane by windows; its file stays open until the results are written."""
+    assert work.plane is not None
+    try:
+        with model.predict_plane(work.plane, work.image_id) as record:
+            writer.write(work, record).result()
+    except Exception as error:
+        work.error = error
+        writer.note(work)
+    finally:
+        work.written.set()
+
+
+class _Reader:
+    """Reads planes in a thread of its own, a few before they are needed.
+
+    Args:
+        model: opens files.
+        files: in their order.
+        results: says what is there already.
+        resume: whether that counts.
+        needs_channels: whether all channels are read as well.
+        pixel_size_um: of all planes; None for what the files say.
+
+    Attributes:
+        skipped: how many images were left out.
+    """
+
+    def __init__(
+        self,
+        model: PlaneModel,
+        files: Sequence[InputFile],
+        results: ResultFolder,
+        resume: bool,
+        needs_channels: bool,
+        pixel_size_um: tuple[float, float] | None,
+    ) -> None:
+        self.model, self.files, self.results = model, files, results
+        self.resume, self.needs_channels = resume, needs_channels
+        self.pixel_size_um = pixel_size_um
+        self.skipped = 0
+        self._queue: queue.Queue[_Work | None] = queue.Queue(READ_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="read", daemon=True)
+
+    def __enter__(self) -> _Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():  # it may wait for a place in the queue
             try:
-                image = read(path)
-                cells = predict(image)
-                for write in writers:
-                    write(ImageRecord(stem, cells, path))
-            except CellsegError as error:
-                problems.append(_with_file_name(path, error))
-                logger.error("%s", problems[-1])
+                work = self._queue.get(timeout=0.05)
+            except queue.Empty:
                 continue
-            write_picture(folder / f"{stem}{OVERLAY_SUFFIX}", draw_overlay(image, cells))
-            write_label_image(cells, folder / f"{stem}{LABELS_SUFFIX}")
-    return problems
+            if work is not None:
+                work.written.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[_Work]:
+        while (work := self._queue.get()) is not None:
+            yield work
+
+    def _run(self) -> None:
+        try:
+            for file in self.files:
+                if self._stop.is_set():
+                    return
+                self._read_file(file)
+        finally:
+            self._queue.put(None)
+
+    def _read_file(self, file: InputFile) -> None:
+        if self.resume and self.results.is_done(file):
+            self.skipped += len(self.results.state_of(file).images)
+            self._queue.put(_Work(file, is_last=True))
+            return
+        try:
+            state = self.results.start(file, resume=self.resume)
+        except OSError as error:
+            self._queue.put(_Work(file, error=error, is_last=True))
+            return
+        try:
+            with self.model.open_planes(file.path) as planes:
+                for plane in planes:
+                    if self._stop.is_set():
+                        return
+                    image_id = f"{file.name}{plane.suffix}"
+                    if image_id in state.images:
+                        self.skipped += 1
+                        continue
+                    if self.pixel_size_um is not None:
+                        plane = replace(plane, pixel_size_um=self.pixel_size_um)
+                    self._read_plane(_Work(file, state, image_id, plane))
+        except Exception as error:
+            self._queue.put(_Work(file, state, error=error))
+        self._queue.put(_Work(file, state, is_last=True))
+
+    def _read_plane(self, work: _Work) -> None:
+        assert work.plane is not None
+        try:
+            if self.model.is_tiled(work.plane):
+                self._queue.put(work)
+                work.written.wait()
+                return
+            work.pixels = work.plane.read_whole()
+            if self.needs_channels:
+                work.channels = work.plane.read_channels(WHOLE, WHOLE)
+        except Exception as error:
+            work.error, work.plane, work.pixels = error, None, None
+        self._queue.put(work)
 
 
-def _with_file_name(path: Path, error: CellsegError) -> str:
-    text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
+class _Writer:
+    """Writes results in a thread of its own, in their order."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        results: ResultFolder,
+        write: WriteImage,
+        outcome: Outcome,
+        bar: Any,
+    ) -> None:
+        self.pool, self.results, self.write_image = pool, results, write
+        self.outcome, self.bar = outcome, bar
+        self._places = threading.Semaphore(WRITE_BEHIND)
+
+    def write(self, work: _Work, record: Any) -> Future[None]:
+        """Write the results of an image as soon as its turn comes."""
+        return self._submit(self._write, work, record)
+
+    def note(self, work: _Work) -> None:
+        """Remember that an image, or a file, failed, or that a file is complete."""
+        self._submit(self._note, work)
+
+    def _submit(self, act: Callable[..., None], *arguments: Any) -> Future[None]:
+        self._places.acquire()
+        future = self.pool.submit(act, *arguments)
+        future.add_done_callback(lambda _: self._places.release())
+        return future
+
+    def _write(self, work: _Work, record: Any) -> None:
+        try:
+            assert work.plane is not None
+            assert work.state is not None
+            former = work.state.former.get(work.image_id, ())
+            step = self.write_image(record, work.plane, work.pixels, work.channels, former)
+            work.state.add({"image": work.image_id, **step})
+            self.results.remove(set(former) - set(step["files"]))
+        except Exception as error:
+            work.error = error
+            self._note(work)
+            return
+        self.outcome.done += 1
+        self.outcome.cells += record.num_cells
+
+    def _note(self, work: _Work) -> None:
+        if work.error is not None:
+            reason = describe_failure(work)
+            logger.error("%s", reason)
+            self.outcome.failed.append((str(work.file.path), work.image_id, reason))
+            if work.state is not None:
+                trace = traceback.format_exception(work.error)
+                step = {"image": work.image_id, "failed": reason, "traceback": "".join(trace)}
+                work.state.add(step)
+        if work.is_last:
+            if work.state is not None:
+                work.state.add({"complete": True})
+            self.bar.update()
+
+
+def describe_failure(work: _Work) -> str:
+    """The reason in one line that names the file."""
+    error, path = work.error, str(work.file.path)
+    text = " ".join(str(error).split())
+    if not isinstance(error, CellsegError):
+        text = f"{type(error).__name__}: {text[:300]}"
+    return text if path in text else f"{path}: {text}"

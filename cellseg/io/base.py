@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.images import IMAGE_SUFFIXES
+from cellseg.io.checks import check_file_name
 from cellseg.names import suggest_name
 
 TREES_HINT = "datasets/README.md shows the folders that each format expects."
@@ -45,6 +46,31 @@ FindClasses = Callable[[Path, Any, Mapping[str, Any]], tuple[str, ...]]
 FindCategoryIds = Callable[[Path, Any, tuple[str, ...], Mapping[str, Any]], dict[int, int]]
 WriteRecord = Callable[[ImageRecord], None]
 OpenPredictions = Callable[[Path, tuple[str, ...]], AbstractContextManager[WriteRecord]]
+WriteFiles = Callable[[ImageRecord, Sequence[Path], tuple[str, ...], Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """What holds the predicted cells of one image: a file beside others, named after the image.
+
+    Attributes:
+        suffix: end of its name, `<out>/<image id><suffix>`.
+        write: (record, paths, classes, options): writes it, and its companion if there is one, at
+            these paths. It goes through `record.batches()`; cells without a pixel are left out,
+            but count in the labels.
+        class_suffix: end of the name of its companion, which is written where there are several
+            classes; "" if the file itself can say them, or nothing can.
+        is_folder: it is a folder.
+        options: what `write` is given beside the caller's options.
+        check: (classes) -> what is wrong with them; "" if nothing is.
+    """
+
+    suffix: str
+    write: WriteFiles
+    class_suffix: str = ""
+    is_folder: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[tuple[str, ...]], str] = lambda classes: ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,8 @@ class FileFormat:
         open_predictions: (folder, classes) -> a context whose value writes one record at a time,
             without the image; complete when the context ends well. None if predictions cannot be
             written.
+        prediction: the file of one image, for predictions that are written image by image
+            (`cellseg.io.predictions`); None where one file holds all images.
         holds: what of "overlaps" (a pixel of several cells), "classes", "crowd" (regions of
             uncounted cells), "scores", "holes" and "empty images" the files can say.
         find_classes: (root, split, options) -> names in the files; None where files have none.
@@ -78,6 +106,7 @@ class FileFormat:
     has_files: bool = True
     write: Write | None = None
     open_predictions: OpenPredictions | None = None
+    prediction: PredictionFile | None = None
     holds: frozenset[str] = ALL_BUT_SCORES
     find_classes: FindClasses | None = None
     find_category_ids: FindCategoryIds | None = None
@@ -196,29 +225,6 @@ def image_file_name(record: ImageRecord) -> str:
     return f"{record.image_id}{path_of_image(record).suffix}"
 
 
-def check_file_name(record: ImageRecord) -> None:
-    """Raise DatasetError for an image id that cannot be the name of a file."""
-    name = f"{record.image_id}.x"
-    if not record.image_id or record.image_id.startswith(".") or Path(name).name != name:
-        raise DatasetError(
-            f"{record.image_path}: the image id {record.image_id!r} cannot be a file's name"
-        )
-
-
-def check_cells(record: ImageRecord, classes: Sequence[str]) -> None:
-    """Raise DatasetError for cells that no file could say: without a pixel, or of no class."""
-    where = record.image_path or record.image_id
-    strange = sorted(set(record.cells.classes.tolist()) - set(range(len(classes))))
-    if strange:
-        raise DatasetError(
-            f"{where}: a cell of class {strange[0]} (from 0); there are {len(classes)}: "
-            f"{', '.join(classes)}"
-        )
-    empty = (record.cells.areas_px == 0).nonzero()[0].tolist()
-    if empty:
-        raise DatasetError(f"{where}: cell {empty[0] + 1} has no pixel")
-
-
 def _repeat(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
 
@@ -229,8 +235,14 @@ def list_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[P
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in wanted and not path.name.startswith(".") and path.is_file()
+        if path.name.lower().endswith(wanted) and not path.name.startswith(".") and path.is_file()
     )
+
+
+def stem_of(path: Path, suffixes: Iterable[str]) -> str:
+    """A file's name without the longest of the suffixes that it has, such as `.geojson.gz`."""
+    ends = [one for one in suffixes if path.name.lower().endswith(one)]
+    return path.name[: -len(max(ends, key=len))] if ends else path.stem
 
 
 def match_classes(

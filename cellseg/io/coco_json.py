@@ -28,7 +28,6 @@ from cellseg.io.base import (
     FileFormat,
     Option,
     Problems,
-    check_cells,
     copy_images,
     find_split_folder,
     image_file_name,
@@ -37,6 +36,7 @@ from cellseg.io.base import (
     raise_problems,
     read_all,
 )
+from cellseg.io.checks import check_cells
 from cellseg.io.coco_segmentations import annotations_to_cells
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ detections does not occur in such a file; with a folder of images it is read as 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import DatasetError, ImageReadError, LabelError, collect_problems
-from cellseg.files import write_whole
+from cellseg.errors import DatasetError, ImageReadError, collect_problems
 from cellseg.images import read_image_hw
 from cellseg.io.base import (
     CLASSES,
@@ -37,106 +36,36 @@ from cellseg.io.base import (
 from cellseg.io.category_ids import (
     CHOICES,
     CategoryIds,
-    choose_category_ids,
     find_classes_of_ids,
     read_companion,
-    write_companion,
+)
+from cellseg.io.coco_results_writing import (
+    PREDICTION,
+    cells_to_coco_results,
+    open_coco_results,
+    open_result_lines,
+    write_coco_results,
+    write_entries,
 )
 from cellseg.io.coco_segmentations import segmentations_to_runs
+
+__all__ = [
+    "EVALUATED_NAME",
+    "FORMAT",
+    "RESULTS_NAME",
+    "cells_to_coco_results",
+    "open_coco_results",
+    "open_result_lines",
+    "read_coco_results",
+    "write_coco_results",
+    "write_entries",
+]
 
 RESULTS_NAME = "coco_results.json"  # of predict
 EVALUATED_NAME = "coco_instances_results.json"  # of an evaluation, as Detectron2 calls it
 _HINT = "`cellseg predict` writes such a file, coco_results.json"
 
 Json = dict[str, Any]
-
-
-def cells_to_coco_results(
-    image_id: str | int, cells: CellInstances, category_ids: Sequence[int] | None = None
-) -> list[Json]:
-    """One dict per cell, in the order of `cells`.
-
-    Args:
-        image_id: as in the annotation file that the results belong to.
-        cells: the cells of that image; may be empty.
-        category_ids: the id of each class; class + 1 by default.
-
-    Returns:
-        image_id, category_id, bbox (x, y, width, height in pixels), score, segmentation
-        (compressed RLE).
-
-    Raises:
-        LabelError: a cell's class has no category id.
-    """
-    highest = int(cells.classes.max(initial=-1))
-    if category_ids is None:
-        category_ids = range(1, highest + 2)
-    if highest >= len(category_ids):
-        raise LabelError(
-            f"image {image_id!r} has a cell of class {highest} (0-based), but there are "
-            f"{len(category_ids)} category ids: {list(category_ids)}"
-        )
-    corners = cells.boxes_xyxy.astype(np.float64)
-    boxes_xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return [
-        {
-            "image_id": image_id,
-            "category_id": int(category_ids[number]),
-            "bbox": box,
-            "score": score,
-            "segmentation": rle,
-        }
-        for number, box, score, rle in zip(
-            cells.classes.tolist(), boxes_xywh.tolist(), cells.scores.tolist(), cells.to_rles()
-        )
-    ]
-
-
-@contextmanager
-def open_coco_results(
-    path: Path, classes: Sequence[str], category_ids: Sequence[int] | None = None
-) -> Iterator[WriteRecord]:
-    """Write a results file and its companion, both complete or not at all.
-
-    Args:
-        path: of the results; folders are made; replaced only when complete.
-        classes: class names.
-        category_ids: the id of each class; by default 1 to C.
-    """
-    ids = choose_category_ids(len(classes)) if category_ids is None else category_ids
-    entries: list[Json] = []
-
-    def write(record: ImageRecord) -> None:
-        entries.extend(cells_to_coco_results(record.image_id, record.cells, ids))
-
-    yield write
-    write_entries(path, entries, classes, ids)
-
-
-def write_entries(
-    path: Path, entries: Sequence[Json], classes: Sequence[str], category_ids: Sequence[int]
-) -> None:
-    """Write the entries that `cells_to_coco_results` gave, and what their category ids mean."""
-    write_companion(path, category_ids, classes)
-    with write_whole(path) as partial:
-        partial.write_text(json.dumps(entries), encoding="utf-8")
-
-
-def write_coco_results(
-    records: Iterable[ImageRecord],
-    path: str | Path,
-    classes: Sequence[str] = ("cell",),
-    category_ids: Sequence[int] | None = None,
-) -> None:
-    """Write the cells of many images into one results file; see `open_coco_results`.
-
-    Args:
-        records: may be a generator, may be empty.
-        path, classes, category_ids: as there.
-    """
-    with open_coco_results(Path(path), classes, category_ids) as write:
-        for record in records:
-            write(record)
 
 
 def read_coco_results(
@@ -173,7 +102,7 @@ def read_coco_results(
         header = f"{path}: results of images that the data set does not have"
         raise DatasetError(collect_problems(header, strange))
     return {
-        image_id: _entries_to_cells(path, image_id, own, numbers, (sizes_hw or {}).get(image_id))
+        image_id: entries_to_cells(path, image_id, own, numbers, (sizes_hw or {}).get(image_id))
         for image_id, own in by_image.items()
     }
 
@@ -227,7 +156,7 @@ def _are_numbers(value: Any, length: int, kind: Any = (int, float)) -> bool:
     )
 
 
-def _entries_to_cells(
+def entries_to_cells(
     path: Path,
     image_id: str,
     entries: Sequence[Json],
@@ -304,6 +233,7 @@ FORMAT = FileFormat(
         ),
     },
     open_predictions=open_predictions,
+    prediction=PREDICTION,
     holds=frozenset((OVERLAPS, CLASSES, HOLES, SCORES)),
     find_classes=find_classes,
 )

@@ -1,45 +1,56 @@
 """QuPath's GeoJSON: the outline of each cell as a polygon, one file per image.
 
     <root>/<split>/images/<id>.png                png, jpg, tif or bmp
-    <root>/<split>/annotations/<id>.geojson       or .json
+    <root>/<split>/annotations/<id>.geojson       or .json, .geojson.gz, .json.gz
 
 A file is a FeatureCollection, or the bare list of features or single feature that QuPath writes
 too; objects inside objects are read as well. A pixel belongs to a cell if its centre lies inside
 the outline; what reaches beyond the image is cut. The class of a cell is the name of its
-classification; where one class is declared, cells without classification are of it.
+classification; where one class is declared, cells without classification are of it. Points, which
+are counts or marks, are left out with a warning; lines are errors.
 
     geometry: nucleusGeometry       the outlines of nuclei instead of those of cells
     objects: [cell, detection]      only objects of these types; others (regions drawn around
                                     cells, say) are left out. By default every object is a cell
 
 An image without cells has a collection without features. Outlines are written along the pixels'
-edges, holes and pieces included, so that they are read back exactly. The score of a predicted cell
-is its measurement `score`.
+edges, holes and pieces included, so that they are read back exactly. A data set's cells are written
+as annotations, predicted ones as detections with the measurements `score` and `label`, the plane of
+their image where the file has several, and a colour for each class. `.geojson.gz` is what QuPath
+reads as well.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
-import uuid
+import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.polygons import crops_to_rings, group_rings
-from cellseg.cells.records import ImageRecord
-from cellseg.cells.run_lengths import IntArray
 from cellseg.errors import DatasetError
 from cellseg.io.base import EVERYTHING, Option, Problems
-from cellseg.io.outlines import Outline, outlines_to_cells, score_to_text
-from cellseg.io.per_image import CellFile, format_of_files
+from cellseg.io.cell_file import CellFile, prediction_of
+from cellseg.io.geojson_writing import (
+    CROWD,
+    SCORE,
+    Json,
+    write_image_cells,
+    write_predicted_cells,
+)
+from cellseg.io.outlines import Outline, outlines_to_cells
+from cellseg.io.per_image import format_of_files
 
-SUFFIXES = (".geojson", ".json")
+SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 GEOMETRIES = ("geometry", "nucleusGeometry")
-CROWD, SCORE = "crowd", "score"
+POINTS = ("Point", "MultiPoint")
 
-Json = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 def read_image_cells(
@@ -63,22 +74,42 @@ def read_image_cells(
         DatasetError: the file is no GeoJSON.
     """
     options = options or {}
-    problems, outlines = Problems(), []
+    key = options.get("geometry", "geometry")
+    problems, outlines, points = Problems(), [], []
     for name, feature in _read_features(path, options.get("objects")):
+        if _is_point(feature.get(key)):
+            points.append(name)
+            continue
         try:
-            rings = _rings(feature, options.get("geometry", "geometry"))
+            rings = _rings(feature, key)
             outlines += [_make_outline(name, feature, rings)] if rings else []
         except DatasetError as error:
             problems.append(f"{path}: {name}: {error}")
+    if points and not (outlines or problems):
+        return Problems([f"{path}: points without any outline ({points[0]}); they are no cells"])
+    if points:
+        logger.warning("%s: points are no cells and left out: %s", path, ", ".join(points))
     return outlines_to_cells(
         path, image_hw, outlines, classes, where_from="its classification", problems=problems
+    )
+
+
+def _is_point(geometry: Any) -> bool:
+    """Whether it is a point with coordinates; an empty geometry is none of anything."""
+    return (
+        isinstance(geometry, dict)
+        and geometry.get("type") in POINTS
+        and geometry.get("coordinates") != []
     )
 
 
 def _read_features(path: Path, objects: Sequence[str] | None) -> Iterator[tuple[str, Json]]:
     """Names for messages and features of a file, of the wanted types."""
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        content = json.loads(gzip.decompress(data) if path.suffix.lower() == ".gz" else data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{path}: no whole gzip file: {error}") from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -188,56 +219,6 @@ def find_file_classes(path: Path, options: Mapping[str, Any]) -> set[str]:
     return {name for _, feature in features if (name := _class_of(feature["properties"]))}
 
 
-def write_image_cells(
-    record: ImageRecord,
-    path: Path,
-    classes: tuple[str, ...],
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the cells of one image as a FeatureCollection, one feature to a line.
-
-    Args:
-        record: an image and its cells, each with a pixel.
-        path: the file; its folder is there.
-        classes: class names.
-        options: not used; every outline is written as `geometry`.
-    """
-    outlines = crops_to_rings(record.cells.crops, record.cells.offsets_rc)
-    lines = [
-        json.dumps(_to_feature(record, number, classes, rings), separators=(",", ":"))
-        for number, rings in enumerate(outlines)
-    ]
-    text = '{"type":"FeatureCollection","features":[\n' + ",\n".join(lines) + "\n]}\n"
-    path.write_text(text, encoding="utf-8")
-
-
-def _to_feature(
-    record: ImageRecord, number: int, classes: tuple[str, ...], rings: Sequence[IntArray]
-) -> Json:
-    polygons = [
-        [[*ring.tolist(), ring[0].tolist()] for ring in piece] for piece in group_rings(rings)
-    ]
-    single, cells = len(polygons) == 1, record.cells
-    properties: Json = {
-        "objectType": "annotation",  # what QuPath lets its users edit
-        "classification": {"name": classes[cells.classes[number]]},
-    }
-    if cells.is_crowd[number]:
-        properties["metadata"] = {CROWD: "true"}
-    if cells.scores[number] != 1:
-        properties["measurements"] = {SCORE: float(score_to_text(cells.scores[number]))}
-    return {
-        "type": "Feature",
-        # QuPath wants UUIDs; these are the same whenever the same cells are written.
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"cellseg/{record.image_id}/{number + 1}")),
-        "geometry": {
-            "type": "Polygon" if single else "MultiPolygon",
-            "coordinates": polygons[0] if single else polygons,
-        },
-        "properties": properties,
-    }
-
-
 GEOJSON_FILE = CellFile(
     kind="outlines",
     folder="annotations",
@@ -245,6 +226,8 @@ GEOJSON_FILE = CellFile(
     written_suffix=SUFFIXES[0],
     read=read_image_cells,
     write=write_image_cells,
+    write_prediction=write_predicted_cells,
+    prediction_suffix=SUFFIXES[0],
     find_classes=find_file_classes,
     options={
         "geometry": Option(" or ".join(GEOMETRIES), lambda value: value in GEOMETRIES),
@@ -260,3 +243,4 @@ GEOJSON_FILE = CellFile(
     holds=EVERYTHING,
 )
 FORMAT = format_of_files(GEOJSON_FILE)
+COMPRESSED_PREDICTION = prediction_of(replace(GEOJSON_FILE, prediction_suffix=".geojson.gz"))

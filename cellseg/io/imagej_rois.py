@@ -16,59 +16,41 @@ The class of a ROI is the first that it has of
 - its group: 1 is the first of the declared classes.
 Where one class is declared, ROIs without any of these are of it.
 
+ROIs on several slices of a stack are an error, which names them: an image is one plane.
+
 Outlines are written along the pixels' edges, so that they are read back exactly. The score of a
-predicted cell is its property `score`.
+predicted cell is its property `score`, its name the number of its label and nothing else. A cell
+with holes or of several pieces is one composite ROI.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.polygons import crops_to_rings
-from cellseg.cells.records import ImageRecord
-from cellseg.cells.run_lengths import IntArray
 from cellseg.errors import DatasetError
 from cellseg.io.base import EVERYTHING, Problems
-from cellseg.io.outlines import Outline, outlines_to_cells, score_to_text
-from cellseg.io.per_image import CellFile, format_of_files
-from cellseg.io.roi_paths import path_to_rings, rings_to_path
+from cellseg.io.cell_file import CellFile
+from cellseg.io.outlines import Outline, outlines_to_cells
+from cellseg.io.per_image import format_of_files
+from cellseg.io.roi_paths import path_to_rings
+from cellseg.io.roi_writing import (
+    CLASS_PROPERTIES,
+    CROWD_PROPERTY,
+    SCORE_PROPERTY,
+    load_roifile,
+    write_image_cells,
+    write_predicted_cells,
+)
 
 SUFFIXES = (".zip", ".roi")
-CLASS_PROPERTIES = ("qupath.object.classification", "class")
-CROWD_PROPERTY, SCORE_PROPERTY = "crowd", "score"
 NAME_ENDS = "-_ .:"
 MAX_ROI_BYTES = 64 * 2**20
-MAX_INTEGER = 32767  # of a ROI's 16-bit coordinates
-MAX_GROUP = 255
 OVAL_POINTS = 1024
-_OLDEST_ROIFILE = 2026
-
-
-def load_roifile() -> ModuleType:
-    """The package that reads and writes ROIs.
-
-    Raises:
-        DatasetError: it is not installed, or so old that it loses the classes of ROIs.
-    """
-    try:
-        import roifile
-    except ImportError as error:
-        raise DatasetError(
-            "ImageJ's ROIs are read and written by the package roifile, which is not installed: "
-            "pip install roifile, or pip install 'cellseg[imagej]'"
-        ) from error
-    if int(roifile.__version__.partition(".")[0]) < _OLDEST_ROIFILE:
-        raise DatasetError(
-            f"roifile {roifile.__version__} loses the properties of ROIs, where classes are: "
-            f"pip install 'roifile>={_OLDEST_ROIFILE}'"
-        )
-    return roifile
 
 
 def read_image_cells(
@@ -92,14 +74,38 @@ def read_image_cells(
         DatasetError: the file cannot be read, or `roifile` is not installed.
     """
     problems, outlines = Problems(), []
+    slices: dict[tuple[int, ...], str] = {}
     for name, roi in _read_rois(path):
+        if any(_slice_of(roi)):
+            slices.setdefault(_slice_of(roi), name)
         try:
             outlines.append(_to_outline(roi, name, classes))
         except DatasetError as error:
             problems.append(f"{path}: ROI {name}: {error}")
+    if len(slices) > 1:
+        problems.append(f"{path}: {_describe_slices(slices)}")
     where_from = "its property `class`, the beginning of its name, or its group"
     return outlines_to_cells(
         path, image_hw, outlines, classes, where_from=where_from, problems=problems
+    )
+
+
+def _slice_of(roi: Any) -> tuple[int, ...]:
+    """Where in a stack a ROI lies, (slice) or (channel, slice, frame), from 1; 0 is on all."""
+    place = (roi.c_position, roi.z_position, roi.t_position)
+    return place if any(place) else (roi.position,)
+
+
+def _describe_slices(slices: Mapping[tuple[int, ...], str]) -> str:
+    """What is wrong with ROIs of several slices, with the first ROI of each."""
+    listed = [
+        f"ROI {name} on {'slice' if len(place) == 1 else '(channel, slice, frame)'} "
+        f"{', '.join(map(str, place))}"
+        for place, name in list(slices.items())[:5]
+    ]
+    return (
+        f"ROIs on {len(slices)} slices of a stack ({'; '.join(listed)}): one file of ROIs belongs "
+        "to one image; save each slice as an image, with a RoiSet of its own"
     )
 
 
@@ -215,57 +221,6 @@ def find_file_classes(path: Path, options: Mapping[str, Any]) -> set[str]:
     return {name for _, roi in _read_rois(path) if (name := _class_in_properties(roi))}
 
 
-def write_image_cells(
-    record: ImageRecord,
-    path: Path,
-    classes: tuple[str, ...],
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the cells of one image as a RoiSet.
-
-    Args:
-        record: an image and its cells, each with a pixel.
-        path: the zip file; its folder is there.
-        classes: class names; the number of a class is the ROIs' group, up to 255.
-        options: not used.
-    """
-    outlines = crops_to_rings(record.cells.crops, record.cells.offsets_rc)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, rings in enumerate(outlines):
-            roi = _make_roi(rings, record.cells, number, classes)
-            # A fixed date, so that the same cells give the same file.
-            info = zipfile.ZipInfo(roi.name.replace("/", "_") + ".roi")
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, roi.tobytes())
-
-
-def _make_roi(
-    rings: Sequence[IntArray], cells: CellInstances, number: int, classes: tuple[str, ...]
-) -> Any:
-    """A traced outline; a composite where there are holes, pieces or very large coordinates."""
-    roifile = load_roifile()
-    points = np.concatenate(rings)
-    low, high = points.min(axis=0), points.max(axis=0)
-    class_name, group = classes[cells.classes[number]], int(cells.classes[number]) + 1
-    roi = roifile.ImagejRoi(
-        name=f"{class_name}-{number + 1:04d}", group=group if group <= MAX_GROUP else 0
-    )
-    (roi.left, roi.top), (roi.right, roi.bottom) = low.tolist(), high.tolist()
-    roi.props = f"{CLASS_PROPERTIES[0]}: {class_name}\n"
-    roi.props += f"{CROWD_PROPERTY}: true\n" if cells.is_crowd[number] else ""
-    if cells.scores[number] != 1:
-        roi.props += f"{SCORE_PROPERTY}: {score_to_text(cells.scores[number])}\n"
-    if len(rings) == 1 and high.max() <= MAX_INTEGER:
-        roi.roitype = roifile.ROI_TYPE.TRACED
-        roi.integer_coordinates = (rings[0] - low).astype(np.int32)
-        roi.n_coordinates = len(rings[0])
-    else:
-        roi.roitype = roifile.ROI_TYPE.RECT
-        roi.multi_coordinates = rings_to_path(rings)
-        roi.shape_roi_size = roi.multi_coordinates.size
-    return roi
-
-
 def _check_installed(classes: tuple[str, ...]) -> str:
     """Fail before anything is read or written where `roifile` is missing."""
     load_roifile()
@@ -279,6 +234,7 @@ ROI_FILE = CellFile(
     written_suffix=SUFFIXES[0],
     read=read_image_cells,
     write=write_image_cells,
+    write_prediction=write_predicted_cells,
     find_classes=find_file_classes,
     holds=EVERYTHING,
     check=_check_installed,

@@ -31,8 +31,6 @@ from cellseg.io.base import (
     FileFormat,
     Problems,
     WriteRecord,
-    check_cells,
-    check_file_name,
     copy_image,
     find_split_folder,
     image_file_name,
@@ -40,6 +38,7 @@ from cellseg.io.base import (
     new_split_folder,
     read_all,
 )
+from cellseg.io.checks import check_cells, check_file_name
 from cellseg.io.per_image import size_problem
 
 

@@ -26,15 +26,12 @@ Cellpose keeps label images beside the images, without classes as well:
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tifffile
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import label_image_to_runs
 from cellseg.cells.records import ImageRecord
@@ -47,6 +44,7 @@ from cellseg.io.base import (
     HOLES,
     FileFormat,
     Option,
+    PredictionFile,
     Problems,
     copy_images,
     find_split_folder,
@@ -54,17 +52,10 @@ from cellseg.io.base import (
     match_classes,
     new_split_folder,
 )
-from cellseg.io.per_image import (
-    CellFile,
-    Pair,
-    format_of_files,
-    match_pairs,
-    predictions_of_files,
-    read_pairs,
-    size_problem,
-    write_checked,
-)
-from numpy.typing import NDArray
+from cellseg.io.cell_file import CellFile, prediction_of, predictions_of_files, write_checked
+from cellseg.io.label_files import write_class_table, write_label_file
+from cellseg.io.per_image import Pair, format_of_files, match_pairs, read_pairs, size_problem
+from cellseg.io.tables import read_text_rows
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 MASKS, IMAGE = "_masks", "_img"
@@ -108,10 +99,7 @@ def write_image_cells(
     classes: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the cells of one image as a zlib-compressed TIFF of the image's size.
-
-    Pixel value 0 is background and k + 1 is cell k; uint16, uint32 above 65,535 cells. A cell that
-    others cover wholly does not occur. An image without cells is all 0.
+    """Write the cells of one image as a label image (`cellseg.io.label_files`).
 
     Args:
         record: an image and its cells.
@@ -120,31 +108,34 @@ def write_image_cells(
             the label image, a row for each label that occurs.
         options: as in `read_image_cells`.
     """
-    labels = record.cells.to_label_image()
-    write_labels(labels, path)
+    occurs = write_label_file(record, path)
     if len(classes) > 1:
         table = _table_of(path.with_name(f"{record.image_id}.tif"), options)
-        numbers = record.cells.classes.tolist()
-        visible = np.unique(labels[labels > 0]).tolist()
-        with write_whole(table) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            rows = ((label, classes[numbers[label - 1]]) for label in visible)
-            csv.writer(file).writerows([("label", "class"), *rows])
+        with write_whole(table) as partial:
+            write_class_table(record, occurs, partial, classes)
 
 
-def write_labels(labels: NDArray[Any], path: Path) -> None:
-    """Write a label image as a compressed TIFF."""
-    tifffile.imwrite(path, labels, compression="zlib", metadata=None)
+def write_prediction_files(
+    record: ImageRecord, paths: Sequence[Path], classes: tuple[str, ...], options: Mapping[str, Any]
+) -> None:
+    """The same beside other results, with the table of classes as the second of the paths."""
+    occurs = write_label_file(record, paths[0])
+    if len(paths) > 1:
+        write_class_table(record, occurs, paths[1], classes)
 
 
-def write_label_image(cells: CellInstances, path: str | Path) -> None:
+def write_label_image(cells: CellInstances | ImageRecord, path: str | Path) -> None:
     """Write the cells of one image as a label image, whole or not at all.
 
     Args:
-        cells: the cells of one image; see `write_image_cells`.
+        cells: the cells of one image, or a record of them; see
+            `cellseg.io.label_files.write_label_file`.
         path: ends in .tif or .tiff by custom; folders are made; replaced only when complete.
     """
+    path = Path(path)
     with write_whole(path) as partial:
-        write_labels(cells.to_label_image(), partial)
+        record = ImageRecord(path.stem, cells) if isinstance(cells, CellInstances) else cells
+        write_label_file(record, partial)
 
 
 def _table_of(path: Path, options: Mapping[str, Any] | None) -> Path:
@@ -158,12 +149,11 @@ def _read_classes(
 ) -> list[int] | Problems:
     """Class of each label from the CSV."""
     try:
-        rows = _read_rows(path)
-        by_label = {int(row["label"]): row["class"].strip() for row in rows}
-    except OSError as error:
-        return Problems([f"{path}: {error.strerror}; it says which class each label is"])
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return Problems([f"{path}: expected a first line `label,class`, then one row per label"])
+        rows = _read_class_rows(path, "label", "class")
+        by_label = {int(row["label"]): row["class"] for row in rows}
+    except (DatasetError, ValueError) as error:
+        found = error if isinstance(error, DatasetError) else f"{path}: {error}"
+        return Problems([f"{found}; expected a first line `label,class`, then a row per label"])
     numbers, unknown = match_classes(by_label.values(), classes)
     problems = Problems(f"{path}: {text}" for text in unknown)
     if len(rows) != len(by_label):
@@ -177,19 +167,19 @@ def _read_classes(
     return problems or [numbers[by_label[label]] for label in labels]
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _read_class_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    rows = read_text_rows(path, columns)
+    for line, row in enumerate(rows, 2):
+        if not row["class"]:
+            raise DatasetError(f"{path}: line {line} has no class")
+    return rows
 
 
 def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Names in the tables of classes, sorted; none where there are no tables."""
     folder = find_split_folder(root, split) / "classes"
     tables = list_files(folder, (".csv",)) if folder.is_dir() else []
-    try:
-        found = {row["class"].strip() for path in tables for row in _read_rows(path)}
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise DatasetError(f"{folder}: a table without the column `class`: {error}") from error
+    found = {row["class"] for path in tables for row in _read_class_rows(path, "class")}
     return tuple(sorted(found))
 
 
@@ -209,8 +199,10 @@ LABEL_FILE = CellFile(
     written_suffix=".tif",
     read=read_image_cells,
     write=write_image_cells,
+    write_prediction=write_image_cells,
     holds=frozenset((CLASSES, HOLES, EMPTY_IMAGES)),
 )
+PREDICTION = PredictionFile("_labels.tif", write_prediction_files, class_suffix="_labels.csv")
 STARDIST_FILE = replace(
     LABEL_FILE,
     folder="masks",
@@ -276,7 +268,7 @@ def write_cellpose_split(
             write_checked(record, path, CELLPOSE_FILE, classes)
 
 
-FORMAT = replace(format_of_files(LABEL_FILE), find_classes=find_classes)
+FORMAT = replace(format_of_files(LABEL_FILE), find_classes=find_classes, prediction=PREDICTION)
 STARDIST = format_of_files(STARDIST_FILE)
 CELLPOSE = FileFormat(
     read_cellpose_split,
@@ -290,5 +282,6 @@ CELLPOSE = FileFormat(
     open_predictions=predictions_of_files(
         CELLPOSE_FILE, lambda folder, image_id: folder / f"{image_id}{MASKS}.tif"
     ),
+    prediction=prediction_of(CELLPOSE_FILE),
     holds=CELLPOSE_FILE.holds,
 )

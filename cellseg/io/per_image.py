@@ -9,26 +9,18 @@ and predictions in the same folders without the images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, LabelError
-from cellseg.files import write_whole
 from cellseg.images import read_image_hw
 from cellseg.io.base import (
-    ALL_BUT_SCORES,
     FOLDER_NAME,
     FileFormat,
-    Option,
     Problems,
-    WriteRecord,
-    check_cells,
-    check_file_name,
     copy_images,
     find_split_folder,
     list_files,
@@ -36,53 +28,20 @@ from cellseg.io.base import (
     new_split_folder,
     raise_problems,
     read_all,
+    stem_of,
 )
+from cellseg.io.cell_file import CellFile, prediction_of, predictions_of_files, write_checked
 
-ReadCells = Callable[
-    [Path, tuple[int, int], tuple[str, ...], Mapping[str, Any]], CellInstances | Problems
+__all__ = [
+    "CellFile",
+    "Pair",
+    "classes_of_cells",
+    "find_pairs",
+    "format_of_files",
+    "match_pairs",
+    "read_pairs",
+    "size_problem",
 ]
-WriteCells = Callable[[ImageRecord, Path, tuple[str, ...], Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class CellFile:
-    """A file with the cells of one image.
-
-    Attributes:
-        kind: what messages call such files, as in "label image".
-        folder: name of the folder that they lie in; also the option that names another one.
-        suffixes: endings that are read, the usual two first.
-        written_suffix: the ending that is written.
-        read: (path, image_hw, classes, options) -> cells, or all that is wrong with the file. It
-            may raise DatasetError, ImageReadError and LabelError as well.
-        write: (record, path, classes, options): writes the cells, which have pixels and classes.
-        find_classes: (path, options) -> names of classes in the file; None where it has none.
-        options: keys of a declaration beside the names of the two folders.
-        holds: as in `FileFormat`.
-        check: (classes) -> what is wrong with them before anything is read or written; "" if
-            nothing is.
-    """
-
-    kind: str
-    folder: str
-    suffixes: tuple[str, ...]
-    written_suffix: str
-    read: ReadCells
-    write: WriteCells
-    find_classes: Callable[[Path, Mapping[str, Any]], Iterable[str]] | None = None
-    options: Mapping[str, Option] = field(default_factory=dict)
-    holds: frozenset[str] = ALL_BUT_SCORES
-    check: Callable[[tuple[str, ...]], str] = lambda classes: ""
-
-    def folder_in(self, split: Path, options: Mapping[str, Any]) -> Path:
-        """The folder of these files in that of a split."""
-        return split / str(options.get(self.folder, self.folder))
-
-    def run_check(self, folder: Path, classes: tuple[str, ...]) -> None:
-        """Raise DatasetError for classes that the format cannot have."""
-        problem = self.check(classes)
-        if problem:
-            raise DatasetError(f"{folder}: {problem}")
 
 
 def format_of_files(cell_file: CellFile) -> FileFormat:
@@ -126,54 +85,11 @@ def format_of_files(cell_file: CellFile) -> FileFormat:
         options={"images": FOLDER_NAME, cell_file.folder: FOLDER_NAME, **cell_file.options},
         write=write_split,
         open_predictions=predictions_of_files(cell_file, place),
+        prediction=prediction_of(cell_file),
         holds=cell_file.holds,
         find_classes=find_classes if cell_file.find_classes else None,
         code=cell_file.read,
     )
-
-
-def predictions_of_files(
-    cell_file: CellFile, place: Callable[[Path, str], Path]
-) -> Callable[[Path, tuple[str, ...]], Any]:
-    """The `open_predictions` of a format of one file per image.
-
-    Detections without a pixel are left out, since no such file can say them.
-
-    Args:
-        cell_file: what is written.
-        place: (folder, image id) -> path of the file.
-    """
-
-    @contextmanager
-    def open_predictions(folder: Path, classes: tuple[str, ...]) -> Iterator[WriteRecord]:
-        cell_file.run_check(folder, classes)
-
-        def write(record: ImageRecord) -> None:
-            check_file_name(record)
-            cells = record.cells[record.cells.areas_px > 0]
-            path = place(folder, record.image_id)
-            write_checked(replace(record, cells=cells), path, cell_file, classes)
-
-        yield write
-
-    return open_predictions
-
-
-def write_checked(
-    record: ImageRecord,
-    path: Path,
-    cell_file: CellFile,
-    classes: tuple[str, ...],
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the file of one image, whole or not at all; its folder is made.
-
-    Raises:
-        DatasetError: a cell has no pixel, or a class that is not among `classes`.
-    """
-    check_cells(record, classes)
-    with write_whole(path) as partial:
-        cell_file.write(record, partial, classes, options or {})
 
 
 @dataclass(frozen=True)
@@ -199,7 +115,7 @@ def find_pairs(folder: Path, cell_file: CellFile, options: Mapping[str, Any]) ->
     return match_pairs(
         folder,
         [(path.stem, path) for path in list_files(image_folder)],
-        [(path.stem, path) for path in list_files(other_folder, suffixes)],
+        [(stem_of(path, suffixes), path) for path in list_files(other_folder, suffixes)],
         no_images=f"{image_folder}: no images in it",
         other_name=f"{cell_file.kind} {annotations}/{{}}{' or '.join(suffixes[:2])}",
         image_name=f"image {images}/{{}}.*",
@@ -302,7 +218,7 @@ def classes_of_cells(
     return [numbers.get(name or "", 0) for _, name in named], problems
 
 
-def size_problem(path: Path, kind: str, found_hw: Sequence[int], image_hw: Sequence[int]) -> str:
+def size_problem(path: Path, kind: str, found_hw: Sequence[Any], image_hw: Sequence[Any]) -> str:
     """A line for a file of another size than its image; "" if they are of one."""
     if tuple(found_hw[:2]) == tuple(image_hw):
         return ""

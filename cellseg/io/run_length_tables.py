@@ -44,7 +44,6 @@ from cellseg.io.base import (
     Option,
     Problems,
     WriteRecord,
-    check_cells,
     check_free,
     copy_image,
     find_split_folder,
@@ -55,6 +54,7 @@ from cellseg.io.base import (
     raise_problems,
     read_all,
 )
+from cellseg.io.checks import check_cells
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
 from cellseg.io.table_rows import Row, read_rows
 
@@ -351,17 +351,22 @@ def open_submission(
     folder: Path, classes: tuple[str, ...], *, layout: _Layout
 ) -> Iterator[WriteRecord]:
     """Write `submission.csv`; see `FileFormat.open_predictions`. Classes do not go into it."""
-    rows: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    with (
+        write_whole(folder / SUBMISSION_NAME) as partial_table,
+        partial_table.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(layout.submitted)
 
-    def write(record: ImageRecord) -> None:
-        if record.image_id in rows:
-            raise DatasetError(f"image {record.image_id!r} comes twice in a submission")
-        rows[record.image_id] = cells_to_submission_rows(record.cells, row_major=layout.row_major)
+        def write(record: ImageRecord) -> None:
+            if record.image_id in seen:
+                raise DatasetError(f"image {record.image_id!r} comes twice in a submission")
+            seen.add(record.image_id)
+            rows = cells_to_submission_rows(record.cells, row_major=layout.row_major)
+            table.writerows((record.image_id, row) for row in rows or [""])
 
-    yield write
-    with write_whole(folder / SUBMISSION_NAME) as table:
-        pairs = ((image_id, row) for image_id, own in rows.items() for row in own or [""])
-        _write_rows(table, layout.submitted, pairs)
+        yield write
 
 
 def _format_of(layout: _Layout, **how: Any) -> FileFormat:

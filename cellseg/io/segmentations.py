@@ -113,22 +113,37 @@ def _need_split(split: str | None, format_name: str) -> str:
 
 
 def _read_folder(folder: Path) -> dict[str, Segmentation]:
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; expected label images in it, one per image")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
-    files = [path for path in files if not path.name.startswith(".")]
-    marked = [path for path in files if path.stem.endswith(LABEL_ENDINGS)]
-    files = marked or files
-    if not files:
-        raise DatasetError(f"{folder}: no label image ({', '.join(_SUFFIXES)}) in it")
-    ids = [_strip_ending(path.stem) for path in files]
+    files = find_label_files(folder)
+    ids = [strip_label_ending(path.stem) for path in files]
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise DatasetError(f"{folder}: more than one label image of {', '.join(twice[:10])}")
     return {name: read_label_image(path) for name, path in zip(ids, files)}
 
 
-def _strip_ending(stem: str) -> str:
+def find_label_files(folder: Path) -> list[Path]:
+    """The label images of a folder, by name: where some end in LABEL_ENDINGS, only those.
+
+    Raises:
+        DatasetError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; expected label images in it, one per image")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    files = [path for path in files if not path.name.startswith(".")]
+    marked = [path for path in files if path.stem.endswith(LABEL_ENDINGS)]
+    if not files:
+        raise DatasetError(f"{folder}: no label image ({', '.join(_SUFFIXES)}) in it")
+    return marked or files
+
+
+def strip_label_ending(stem: str) -> str:
+    """A file's stem without the ending that says that it is a label image.
+
+    Example:
+        >>> strip_label_ending("field_1_labels"), strip_label_ending("field_1")
+        ('field_1', 'field_1')
+    """
     for ending in LABEL_ENDINGS:
         if stem.endswith(ending):
             return stem.removesuffix(ending)

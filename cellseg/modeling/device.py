@@ -20,21 +20,30 @@ def check_device(cfg: CfgNode) -> None:
             number here.
     """
     name = cfg.MODEL.DEVICE
-    try:
-        device = torch.device(name)
-        if device.type == "cuda":  # asked, and not tried: that would set up CUDA here
-            found = torch.cuda.device_count()
-            missing = "" if (device.index or 0) < found else f"torch finds {found} CUDA devices"
-        else:
-            torch.empty(0, device=device)
-            missing = ""
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        missing = str(error).partition("\n")[0]
+    missing = _why_missing(name)
     if missing:
         raise ConfigError(
             f"MODEL.DEVICE is {name!r}, which is not there: {missing}; set it to cpu, or leave it "
             "out and a GPU is used where there is one"
         )
+
+
+def has_device(name: str) -> bool:
+    """Whether torch finds the device of this name here."""
+    return not _why_missing(name)
+
+
+def _why_missing(name: str) -> str:
+    """Why torch cannot use a device; "" where it can."""
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":  # asked, and not tried: that would set up CUDA here
+            found = torch.cuda.device_count()
+            return "" if (device.index or 0) < found else f"torch finds {found} CUDA devices"
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return str(error).partition("\n")[0]
+    return ""
 
 
 def describe_device(name: str) -> str:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 from cellseg.cells.instances import CellInstances
 from cellseg.datasets.ground_truth import GroundTruth
-from cellseg.errors import ConfigError
 from cellseg.evaluation.comparison import compare
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.io.category_ids import CategoryIds
 
 METRICS_FILE = "metrics.json"
-CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,22 +47,6 @@ class DatasetResult:
     def compared(self) -> Comparisons:
         """Every image compared, once, with all its detections."""
         return Comparisons([compare(image.true, image.detections) for image in self.images])
-
-
-def find_config(run_dir: Path) -> Path:
-    """The run's config file.
-
-    Raises:
-        ConfigError: no such folder, or it is not the OUTPUT_DIR of a run.
-    """
-    path = run_dir / CONFIG_FILE
-    if not path.is_file():
-        what = "has no config.yaml" if run_dir.is_dir() else "is no folder"
-        raise ConfigError(
-            f"{run_dir} {what}; expected the OUTPUT_DIR of a run of `cellseg train`, which "
-            "writes its config there"
-        )
-    return path
 
 
 def read_dataset_result(

@@ -197,3 +197,19 @@ def test_crowd_regions_stand_beside_the_cells() -> None:
     assert cells.crowds.areas_px.tolist() == [1]
     assert cells.to_label_image().tolist() == [[1, 0], [3, 3]]
     assert len(CellInstances.empty((2, 2)).crowds) == 0
+
+
+@pytest.mark.parametrize("as_runs", [True, False])
+def test_parts_joined_are_the_whole(as_runs):
+    labels = np.zeros((9, 12), np.uint16)
+    labels[1:4, 2:5], labels[5:8, 0:3], labels[2:9, 8:11] = 1, 2, 3
+    whole = CellInstances.from_label_image(labels, classes=[0, 2, 1], scores=[0.5, 0.25, 1])
+    if not as_runs:
+        whole = CellInstances.from_crops(
+            whole.crops, whole.offsets_rc, (9, 12), classes=whole.classes, scores=whole.scores
+        )
+    parts = [whole[:1], whole[1:1], whole[1:]]
+    assert CellInstances.concatenate(parts, (9, 12)).equals(whole)
+    assert len(CellInstances.concatenate([], (9, 12))) == 0
+    with pytest.raises(LabelError, match="cannot be joined"):
+        CellInstances.concatenate(parts, (9, 13))

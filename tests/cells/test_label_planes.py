@@ -6,7 +6,7 @@ import builders
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
-from cellseg.cells import label_planes
+from cellseg.cells import runs
 from cellseg.cells.label_planes import EVERY_CELL, LabelPlanes
 from cellseg.cells.run_lengths import rles_to_runs
 from cellseg.errors import LabelError
@@ -53,7 +53,7 @@ def greedy_layers(masks: Bitmaps) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_from_rles_is_what_pycocotools_decodes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_planes, "_PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(runs, "_PAIRS_AT_ONCE", 3)
     masks = random_cells(seed)
     planes = LabelPlanes.from_rles(encode(masks), masks.shape[1:])
     assert np.array_equal(bitmaps_of(planes), masks)

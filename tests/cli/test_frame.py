@@ -16,16 +16,17 @@ from cellseg.errors import DatasetError
 from cellseg.io import FORMATS
 from commands import REPOSITORY, run_program
 
-COMMANDS = ["convert", "evaluate", "find-lr", "info", "inspect", "predict", "preview", "report"]
-COMMANDS += ["train", "tune"]
-WITHOUT_TORCH = ["convert", "evaluate", "inspect"]
+COMMANDS = ["convert", "evaluate", "find-lr", "info", "inspect", "link", "predict", "preview"]
+COMMANDS += ["report", "train", "tune"]
+WITHOUT_DOOR = ["info", "link", "preview"]
+WITHOUT_TORCH = ["convert", "evaluate", "inspect", "link"]
 
 
 def test_the_commands_and_their_doors() -> None:
     assert command_names() == COMMANDS
     doors = [path.read_text("utf-8") for path in (REPOSITORY / "tools").glob("*.py")]
     opened = [re.findall(r'run_command\("(.+?)"\)', door) for door in doors]
-    assert sorted(opened) == [[name] for name in COMMANDS if name not in ("info", "preview")]
+    assert sorted(opened) == [[name] for name in COMMANDS if name not in WITHOUT_DOOR]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])

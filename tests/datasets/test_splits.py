@@ -261,7 +261,7 @@ def test_groups_of_a_csv_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "No such file or directory; the declaration names it"),
+        (None, "No such file or directory; expected a table with id, group"),
         ("", "no column id, group; the first line is []"),
         ("id,groop\na,1\n", "no column group; the first line is ['id', 'groop']"),
         ("id,group\na,1\n", "no row for 'image_b'"),

@@ -12,7 +12,10 @@ import torch
 from cellseg.evaluation.pictures import PictureEvaluator
 from cellseg.images import ImageInput
 from cellseg.inference.files import predict_files
+from cellseg.inference.inputs import InputFile
 from cellseg.inference.predictor import CellPredictor
+from cellseg.inference.result_folder import ResultFolder
+from cellseg.inference.saving import ResultWriter, Saving
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -52,6 +55,15 @@ def predictor(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> CellPredictor:
     return predictor
 
 
+def predict_all(
+    predictor: CellPredictor, paths: list[Path], out: Path
+) -> list[tuple[str, str, str]]:
+    """What failed."""
+    files = [InputFile(path, path.stem) for path in paths]
+    results = ResultFolder(out, "")
+    return predict_files(predictor, files, results, ResultWriter(results, Saving())).failed
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -72,7 +84,7 @@ def test_the_same_pixels_in_all_three(
     assert expected.max() > 100
     chosen.predict_file(path)
     chosen(chosen.read_image(path))
-    assert predict_files(chosen, [path], tmp_path / "out", read=chosen.read_image) == []
+    assert predict_all(chosen, [path], tmp_path / "out") == []
     assert len(predictor.seen) == 3
     for is_train in (True, False):
         entry = {"file_name": str(path), "height": HW[0], "width": HW[1], "annotations": []}
@@ -88,7 +100,7 @@ def test_a_file_without_the_channels_does_not_stop_the_others(
     grey = tmp_path / "grey.tif"
     tifffile.imwrite(grey, CYX[0])
     out = tmp_path / "out"
-    (problem,) = predict_files(predictor, [grey, path], out, read=predictor.read_image)
+    ((_, _, problem),) = predict_all(predictor, [grey, path], out)
     assert problem.startswith(f"{grey}: CELLSEG.INPUT.CHANNELS asks for 'RFP'")
     assert (out / "field 1.ome_labels.tif").is_file()
 

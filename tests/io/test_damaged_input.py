@@ -35,7 +35,7 @@ from cellseg.images import read_image, read_label_image
 from cellseg.io import FORMATS, read_records
 
 CLASSES = ("round", "long")
-ONE_CLASS = ("instance_masks", "dsb2018_table", "cellpose", "stardist")
+ONE_CLASS = ("instance_masks", "dsb2018_table", "cellpose", "stardist", "outlines")
 WRITABLE = sorted(name for name, format_ in FORMATS.items() if format_.write is not None)
 
 

@@ -150,7 +150,8 @@ def test_objects_of_some_types_only(write: Callable[[Any], Path]) -> None:
     root = write([region, feature([[5, 5]], "Point", objectType="annotation")])
     (record,) = read(root, objects=["cell", "detection"])
     assert boxes_of(record) == [(2, 3, 6, 5)]
-    with pytest.raises(DatasetError, match=r"feature 3: a Point is no area.*objects: \["):
+    root = write([region, feature([[5, 5], [6, 6]], "LineString", objectType="annotation")])
+    with pytest.raises(DatasetError, match=r"feature 3: a LineString is no area.*objects: \["):
         read(root)
 
 
@@ -172,7 +173,7 @@ def test_outlines_by_hand_are_cut_at_the_image(write: Callable[[Any], Path]) -> 
         ({"type": "Topology"}, "entry 1: expected a Feature"),
         ([1], "entry 1: expected a Feature; found 1"),
         ([feature(), {"type": "Feature", "properties": [1]}], "entry 2: expected a Feature"),
-        ([feature([1, 2], "Point")], "feature 1: a Point is no area"),
+        ([feature([1, 2], "Point")], r"points without any outline \(feature 1\)"),
         ([feature([[1, 2], [3, 4]], "LineString")], "feature 1: a LineString is no area"),
         ([{**feature(), "geometry": 3}], "geometry is 3; expected a Polygon"),
         ([{**feature(), "geometry": {}}], "a None is no area"),

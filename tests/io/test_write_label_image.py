@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tifffile
 from cellseg.cells.instances import CellInstances
-from cellseg.io.label_images import write_label_image
+from cellseg.cells.records import ImageRecord
+from cellseg.cells.spool import SpooledCells
+from cellseg.cells.windows import sort_by_position
+from cellseg.io import label_files
+from cellseg.io.label_images import write_image_cells, write_label_image
 
 
 def dots(count: int, image_hw: tuple[int, int]) -> CellInstances:
@@ -47,3 +52,46 @@ def test_no_cells(tmp_path):
 def test_file_is_compressed(tmp_path):
     write_label_image(CellInstances.empty((1000, 1000)), tmp_path / "cells.tif")
     assert (tmp_path / "cells.tif").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("count", [300, 66_000])
+def test_a_large_image_in_tiles_has_the_same_pixels(tmp_path, monkeypatch, count):
+    """Overlapping cells, some across tiles; the last tiles are cut off."""
+    rng = np.random.default_rng(count)
+    crops = [rng.random((7, 9)) < 0.7 for _ in range(count)]
+    offsets = np.stack([rng.integers(0, 1293, count), rng.integers(0, 891, count)], axis=1)
+    cells = CellInstances.from_crops(crops, offsets, (1300, 900), scores=rng.random(count))
+    with SpooledCells(tmp_path, (1300, 900)) as spooled:
+        cells = sort_by_position(cells)
+        for start in range(0, count, 1000):
+            spooled.append(cells[start : start + 1000])
+        monkeypatch.setattr(label_files, "LARGE_PX", 1_000_000)
+        write_label_image(spooled, tmp_path / "cells.tif")
+    labels = tifffile.imread(tmp_path / "cells.tif")
+    expected = cells.to_label_image()
+    assert labels.dtype == expected.dtype
+    assert np.array_equal(labels, expected)
+    with tifffile.TiffFile(tmp_path / "cells.tif") as file:
+        assert (file.pages[0].is_tiled, file.is_bigtiff) == (True, False)
+        assert file.pages[0].tile == (512, 512)
+
+
+def test_beyond_4_gib_a_bigtiff(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_files, "LARGE_PX", 0)
+    monkeypatch.setattr(label_files, "TIFF_LIMIT", 1000)
+    write_label_image(dots(3, (30, 20)), tmp_path / "cells.tif")
+    with tifffile.TiffFile(tmp_path / "cells.tif") as file:
+        assert file.is_bigtiff
+        assert np.array_equal(file.asarray(), dots(3, (30, 20)).to_label_image())
+
+
+def test_the_table_of_classes_of_a_large_image_has_the_labels_that_occur(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_files, "LARGE_PX", 0)
+    bitmaps = np.zeros((3, 8, 8), bool)
+    bitmaps[0, :2], bitmaps[1, :2], bitmaps[2, 5:] = True, True, True
+    cells = CellInstances.from_bitmaps(bitmaps, [0.5, 0.9, 0.7], [0, 1, 0])
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    write_image_cells(ImageRecord("a", cells), folder / "a.tif", ("round", "flat"))
+    table = (tmp_path / "classes" / "a.csv").read_text().split()
+    assert table == ["label,class", "2,flat", "3,round"]

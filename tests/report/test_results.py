@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import rectangle
 from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.errors import ConfigError, DatasetError
-from cellseg.report.results import find_config, read_dataset_result, read_history
+from cellseg.errors import DatasetError
+from cellseg.report.results import read_dataset_result, read_history
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 DATASET = "report_of_evil_names"
@@ -114,15 +113,6 @@ def test_history_after_a_resumed_run(tmp_path):
     (tmp_path / "metrics.json").write_text(text, "utf-8")
     assert read_history(tmp_path) == {"lr": [(5, 3.0), (9, 2.0)]}
     assert read_history(tmp_path / "none") == {}
-
-
-def test_config_of_a_run(tmp_path):
-    with pytest.raises(ConfigError, match=r"has no config\.yaml"):
-        find_config(tmp_path)
-    with pytest.raises(ConfigError, match="is no folder"):
-        find_config(tmp_path / "none")
-    (tmp_path / "config.yaml").write_text("", "utf-8")
-    assert find_config(tmp_path) == Path(tmp_path / "config.yaml")
 
 
 def test_masks_are_crops_and_not_bitmaps(run):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cellseg.config.runs import BEST_FILE
 from cellseg.engine.hooks.schedule import AfterEvaluation
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
@@ -17,7 +18,6 @@ from cellseg.names import find_near_names
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-BEST_FILE = "model_best.pth"
 HISTORY_FILE = "best.json"
 _NO_METRICS = ("lr", "eta_seconds")
 

@@ -1,0 +1,73 @@
+"""Where the config and the weights of a finished run lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellseg.errors import CheckpointError, ConfigError
+from cellseg.names import did_you_mean
+
+CONFIG_FILE = "config.yaml"
+BEST_FILE = "model_best.pth"
+FINAL_FILE = "model_final.pth"
+LAST_FILE = "last_checkpoint"
+"""Holds the name of the newest checkpoint of a training that has not ended."""
+
+
+def find_run_config(run_dir: str | Path) -> Path:
+    """The config that a training left in its OUTPUT_DIR.
+
+    Raises:
+        ConfigError: no such folder, or it is not the OUTPUT_DIR of a run.
+    """
+    folder = Path(run_dir)
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        what = "has no config.yaml" if folder.is_dir() else "is no folder"
+        raise ConfigError(
+            f"{folder} {what}; expected the OUTPUT_DIR of a run of `cellseg train`, which "
+            "writes its config there"
+        )
+    return path
+
+
+def find_run_weights(run_dir: str | Path) -> Path:
+    """The checkpoint of a run to predict with.
+
+    Returns:
+        `model_best.pth` where the run chose one by a metric, else `model_final.pth`, else, of a
+        training that has not ended, the newest.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(run_dir)
+    names = [BEST_FILE, FINAL_FILE]
+    if (folder / LAST_FILE).is_file():
+        names.append((folder / LAST_FILE).read_text("utf-8").strip())
+    for name in names:
+        if name and (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder}: no checkpoint in it; expected {BEST_FILE} or {FINAL_FILE} of `cellseg train`"
+    )
+
+
+def find_model_files(model: str | Path) -> tuple[Path, Path]:
+    """Config and weights of what names a model: the folder of a run, or a checkpoint in one.
+
+    Raises:
+        ConfigError: there is no such folder or file, or no config beside the checkpoint.
+        CheckpointError: the folder holds no checkpoint.
+    """
+    path = Path(model)
+    if path.is_file():
+        return find_run_config(path.parent), path
+    if not path.is_dir():
+        nearby = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, nearby)
+        raise ConfigError(
+            f"{path}: no such model; expected the OUTPUT_DIR of a run of `cellseg train`, or a "
+            f"checkpoint in one{hint and f'; {hint}'}"
+        )
+    return find_run_config(path), find_run_weights(path)

@@ -1,0 +1,61 @@
+"""A trained model by its name: the folder of a run, or a checkpoint in one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cellseg.config.runs import find_model_files
+from cellseg.engine.setup import load_config
+from cellseg.inference.predictor import CellPredictor
+from cellseg.modeling.device import default_device, has_device
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+def load_config_of_model(
+    model: str | Path, config_file: Sequence[str | Path] = (), opts: Sequence[Any] = ()
+) -> CfgNode:
+    """The config to predict with a model on this machine.
+
+    Args:
+        model: the OUTPUT_DIR of a run, or a checkpoint in one.
+        config_file: configs whose keys win over the run's, such as tuned thresholds.
+        opts: KEY VALUE pairs, alternating; they win over all.
+
+    Returns:
+        The run's config with `MODEL.WEIGHTS` set. A device that only the run names and that is
+        not here, such as the GPU it was trained on, becomes the one that is.
+
+    Raises:
+        ConfigError: there is no such model, or its config cannot be used.
+        CheckpointError: the folder holds no checkpoint.
+    """
+    config, weights = find_model_files(model)
+    cfg = load_config([config, *config_file], opts, weights=str(weights))
+    named = str(opts[::2]).count("MODEL.DEVICE")
+    if not named and not has_device(cfg.MODEL.DEVICE):
+        logger.info("%s is not here; using %s", cfg.MODEL.DEVICE, default_device())
+        cfg.MODEL.DEVICE = default_device()
+    return cfg
+
+
+def load(model: str | Path, **settings: Any) -> CellPredictor:
+    """A trained model, ready to find cells: `cellseg.load("output/my_run").predict(image)`.
+
+    Args:
+        model: the OUTPUT_DIR of a run of `cellseg train`, or a checkpoint in one.
+        settings: config keys with two underscores for each dot, such as
+            `CELLSEG__TEST__SCORE_THRESHOLD=0.4`.
+
+    Raises:
+        ConfigError: there is no such model, or its config or a setting cannot be used.
+        CheckpointError: the weights are missing or cannot be read.
+    """
+    pairs = [(key.replace("__", "."), value) for key, value in settings.items()]
+    return CellPredictor(
+        load_config_of_model(model, opts=[part for pair in pairs for part in pair])
+    )

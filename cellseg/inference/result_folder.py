@@ -1,0 +1,200 @@
+"""A folder of predictions: what is in it already, what failed, and the files of all images.
+
+    <folder>/<name>_labels.tif, ...           the results of one image, as they were asked for
+    <folder>/coco_results.json, summary.csv   of all images together, made anew at each end
+    <folder>/failed.csv                       images that could not be predicted; absent if none
+    <folder>/.cellseg/images/<name>.jsonl     what was done for an image file, a line per step;
+                                              of a failure the traceback
+    <folder>/.cellseg/cells/<image id>.jsonl  its cells, from which files of all images are made
+
+A line is written when its step is complete, so that after an interruption, or a second job in the
+same folder, it is known what there is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cellseg.inference.inputs import STATE_FOLDER, InputFile
+
+Json = dict[str, Any]
+
+
+@dataclass
+class FileState:
+    """What is known of the results of one image file.
+
+    Attributes:
+        path: the file with the steps.
+        settings: the settings that the results were made with.
+        source: path, size and time of the image file.
+        images: image id -> what was written for it: `files` (relative to the folder of results)
+            and `summary`.
+        failed: image id, or "" for the whole file -> why it failed.
+        is_complete: all planes of the file have been tried.
+        former: image id -> files of an earlier prediction, which may be replaced.
+    """
+
+    path: Path
+    settings: str = ""
+    source: Json = field(default_factory=dict)
+    images: dict[str, Json] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    is_complete: bool = False
+    former: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> FileState:
+        """The state on disk; an empty one where there is none, or its file is damaged."""
+        state = cls(path)
+        if path.is_file():
+            for line in path.read_text("utf-8").splitlines():
+                try:
+                    state._take(json.loads(line))
+                except ValueError:  # the end of an interrupted run
+                    break
+        return state
+
+    def _take(self, step: Json) -> None:
+        if "settings" in step:
+            self.settings, self.source = step["settings"], step["source"]
+        elif "failed" in step:
+            self.failed[step["image"]] = step["failed"]
+        elif "image" in step:
+            self.images[step["image"]] = step
+            self.failed.pop(step["image"], None)
+        elif step.get("complete"):
+            self.is_complete = True
+
+    def add(self, step: Json) -> None:
+        """Write a step behind those that are there."""
+        self._take(step)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(step, allow_nan=False) + "\n")
+
+    @property
+    def files(self) -> dict[str, list[str]]:
+        """The results of each image, relative to the folder."""
+        return {image_id: list(step["files"]) for image_id, step in self.images.items()}
+
+
+class ResultFolder:
+    """The folder that predictions of image files are written to.
+
+    Args:
+        folder: made if needed.
+        settings: all that results depend on beside the image, as text; results of other settings
+            are no results.
+
+    Attributes:
+        folder, settings: as given.
+        state_folder: where it is kept what was done.
+    """
+
+    def __init__(self, folder: str | Path, settings: str) -> None:
+        self.folder, self.settings = Path(folder), settings
+        self.state_folder = self.folder / STATE_FOLDER
+        for name in ("images", "cells"):
+            (self.state_folder / name).mkdir(parents=True, exist_ok=True)
+
+    def state_of(self, file: InputFile) -> FileState:
+        """What is on disk of an image file's results."""
+        return FileState.read(self._state_path(file))
+
+    def _state_path(self, file: InputFile) -> Path:
+        return self.state_folder / "images" / f"{file.name}.jsonl"
+
+    def cells_path(self, image_id: str) -> Path:
+        """Where the cells of an image are kept."""
+        return self.state_folder / "cells" / f"{image_id}.jsonl"
+
+    def start(self, file: InputFile, *, resume: bool) -> FileState:
+        """The state to go on with: that on disk if `resume` and it still holds, else a new one."""
+        state = self.state_of(file)
+        former = state.files
+        if resume and self.holds(state, file):
+            state.former = former
+            state.images = {
+                image_id: step for image_id, step in state.images.items() if self._has_files(step)
+            }
+            state.failed.clear()
+            state.is_complete = False
+            return state
+        new = FileState(state.path, former=former)
+        new.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = new.path.with_suffix(".partial")
+        head = {"settings": self.settings, "source": describe_source(file.path)}
+        partial.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        os.replace(partial, new.path)
+        new._take(head)
+        return new
+
+    def holds(self, state: FileState, file: InputFile) -> bool:
+        """Whether a state is of these settings and of the image file as it is now."""
+        return state.settings == self.settings and state.source == describe_source(file.path)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove results, named relative to the folder; those that are gone are passed over."""
+        for name in names:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _has_files(self, step: Json) -> bool:
+        return all((self.folder / name).exists() for name in step["files"])
+
+    def is_done(self, file: InputFile) -> bool:
+        """Whether all planes of an image file have their results, with these settings."""
+        state = self.state_of(file)
+        return (
+            state.is_complete
+            and not state.failed
+            and self.holds(state, file)
+            and all(map(self._has_files, state.images.values()))
+        )
+
+    def done_images(self, files: Sequence[InputFile]) -> Iterator[tuple[InputFile, str, Json]]:
+        """Image file, image id and step of every image with results of these settings."""
+        for file in files:
+            state = self.state_of(file)
+            if state.settings == self.settings:
+                for image_id, step in state.images.items():
+                    if self._has_files(step):
+                        yield file, image_id, step
+
+    def failures(self, files: Sequence[InputFile]) -> Iterator[tuple[InputFile, str, str]]:
+        """Image file, image id ("" for the whole file) and reason of all that failed."""
+        for file in files:
+            state = self.state_of(file)
+            if state.settings == self.settings:
+                for image_id, reason in state.failed.items():
+                    yield file, image_id, reason
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the context no other process makes the files of all images."""
+        with (self.state_folder / "lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+def hash_text(parts: Sequence[str]) -> str:
+    """One short text for several; another one if any of them changes."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def describe_source(path: str | Path) -> Json:
+    """What tells a file from a later one of the same name: path, size and time of change."""
+    stat = Path(path).stat()
+    return {"path": str(path), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
