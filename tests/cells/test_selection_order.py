@@ -219,6 +219,20 @@ def test_classes_that_are_not_exclusive_lose_and_take_nothing() -> None:
     assert spans_of(found) == [(5, 15), (15, 20), (20, 25)]
 
 
+def test_the_example_of_the_docs() -> None:
+    """docs/thresholds.md tells what becomes of each."""
+    spans = [(0, 12), (2, 8), (15, 27), (24, 36), (34, 39), (45, 46), (48, 58)]
+    masks = bars(*spans).to_bitmaps()
+    masks[4, 1, 41] = True
+    scores = [0.95, 0.9, 0.85, 0.8, 0.6, 0.9, 0.4]
+    thresholds = DetectionThresholds(
+        largest_component=True, min_area_px=3, max_covered=0.5, border="drop", exclusive=True
+    )
+    found = select_cells(CellInstances.from_bitmaps(masks, scores), thresholds)
+    assert spans_of(found) == [(15, 27), (27, 36), (36, 39)]
+    assert found.areas_px.tolist() == [12, 9, 3]
+
+
 def test_areas_are_those_of_clean_masks() -> None:
     ring = np.zeros((1, 12, 12), bool)
     ring[0, 2:8, 2:8] = True

@@ -29,6 +29,11 @@ CASCADE = (
 )
 MASK_IOU = ("MODEL.ROI_MASK_HEAD.NAME", "MaskIoUHead", "CELLSEG.MASK_IOU.CONV_DIM", 8)
 PER_CLASS = ("CELLSEG.TEST.SCORE_THRESHOLD", [0.3, 0.9, 0.6])
+ALL_STEPS = (
+    *("CELLSEG.TEST.LARGEST_COMPONENT", True, "CELLSEG.TEST.FILL_HOLES", True),
+    *("CELLSEG.TEST.MAX_AREA", 3000, "CELLSEG.TEST.EXCLUSIVE", [True, True, False]),
+    *("CELLSEG.TEST.BORDER", ["drop", "keep", "keep"], "CELLSEG.TEST.MIN_AREA", 5),
+)
 VOTE = ("CELLSEG.CELL_TYPE.VOTE", "image")
 
 
@@ -106,6 +111,7 @@ def assert_same(one: CellInstances, other: CellInstances) -> None:
         # fewer than there are: the best of all classes, whatever the thresholds of each
         (("TEST.DETECTIONS_PER_IMAGE", 60, *PER_CLASS), (0.3, 0.9, 0.6)),
         (("CELLSEG.TEST.MASK_NMS", 0.3), (0.5, 0.5, 0.5)),
+        (ALL_STEPS, (0.5, 0.5, 0.5)),
     ],
     ids=str,
 )
