@@ -87,6 +87,9 @@ setup(
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
+            "zarr>=3.0.6",
+            "ome-zarr>=0.11",  # reads what is written, in the tests
+            "shapely>=2.0",
             "pandas>=2.2",  # reads the tables in tests
             "pyarrow>=16",
             "scikit-image>=0.25",  # measurements are compared with its regionprops
@@ -96,6 +99,8 @@ setup(
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
+        # OME-Zarr.
+        "zarr": ["zarr>=3.0.6"],
         # Tables in Parquet beside those in CSV.
         "tables": ["pyarrow>=16"],
         # Cells over time: `cellseg link`.

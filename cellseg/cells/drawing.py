@@ -198,6 +198,17 @@ def colour_neighbours(cells: CellInstances, num_colours: int) -> list[int]:
     return chosen
 
 
+def label_colours(labels: NDArray[Any], is_bright: bool) -> Picture:
+    """A colour for each label, RGB uint8 [..., 3]; labels that follow each other differ.
+
+    Args:
+        labels: any shape; numbers of cells.
+        is_bright: whether they are drawn on a bright background.
+    """
+    palette = np.array(_ON_BRIGHT if is_bright else _ON_DARK, np.uint8)
+    return palette[np.asarray(labels, np.int64) % len(palette)]
+
+
 def stretch_contrast(image: NDArray[Any]) -> Picture:
     """Bring any image to RGB uint8 of full contrast.
 

@@ -72,10 +72,8 @@ def suppress(
     better, worse = overlaps.true_index, overlaps.pred_index
     suppressed = overlaps.iou > limits[better]
     matters = kept[better] & kept[worse] & (suppressed | (shares[worse] < 1))
-    matters &= cells.classes[better] == cells.classes[worse]
-    if judged is not None:
-        matters &= judged[worse]
-    rivals = np.flatnonzero(matters)
+    rivals = np.flatnonzero(matters if judged is None else matters & judged[worse])
+    rivals = rivals[cells.classes[better[rivals]] == cells.classes[worse[rivals]]]
     # By descending score of the better one: whether it stays is settled when its turn comes.
     rivals = rivals[np.lexsort((better[rivals], -cells.scores[better[rivals]]))]
     columns = (better, worse, suppressed, overlaps.intersection_px)
@@ -112,8 +110,6 @@ def share_out_pixels(
     """
     kept, new = kept.copy(), dict[int, Mask]()
     takes_part = kept & flags_of_classes(thresholds.exclusive, cells.classes)
-    if not takes_part.any():
-        return kept, new
     one_piece = flags_of_classes(thresholds.largest_component, cells.classes)
     least_px = np.maximum(values_of_classes(thresholds.min_area_px, cells.classes), 1)
     for number in np.flatnonzero(takes_part).tolist():

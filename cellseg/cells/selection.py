@@ -124,32 +124,31 @@ def finish_cells(
         ConfigError: a list of thresholds is shorter than the classes that occur.
     """
     numbers = np.flatnonzero(passes_score(cells.scores, cells.classes, thresholds))
-    found = cells[numbers]
-    stages = np.full(len(found), Stage.OPEN) if stages is None else np.asarray(stages)[numbers]
-    found, cleaned = clean_detections(found, thresholds, stages < Stage.DONE)
-    candidates = Candidates.measure(found, thresholds)
-    chosen, new = _settle(candidates, thresholds, stages)
+    stages = None if stages is None else np.asarray(stages)[numbers]
+    is_done = None if stages is None else stages == Stage.DONE
+    found, cleaned = clean_detections(cells[numbers], thresholds, is_done)
+    chosen, new = _settle(Candidates.measure(found, thresholds), thresholds, stages)
     found, shared_out = replace_masks(found, new)
     return Finished(found[chosen], numbers[chosen], (cleaned | shared_out)[chosen])
 
 
 def clean_detections(
-    cells: CellInstances, thresholds: DetectionThresholds, which: NDArray[np.bool_] | None = None
+    cells: CellInstances, thresholds: DetectionThresholds, leave: NDArray[np.bool_] | None = None
 ) -> tuple[CellInstances, NDArray[np.bool_]]:
     """Largest component and holes, as the class of each detection asks for.
 
     Args:
         cells: N detections.
         thresholds: what is to be done.
-        which: bool [N], which are cleaned; by default all.
+        leave: bool [N], which are left as they are; by default none.
 
     Returns:
         The detections, and bool [N], which have other pixels than before.
     """
     one_piece = flags_of_classes(thresholds.largest_component, cells.classes)
     without_holes = flags_of_classes(thresholds.fill_holes, cells.classes)
-    if which is not None:
-        one_piece, without_holes = one_piece & which, without_holes & which
+    if leave is not None:
+        one_piece, without_holes = one_piece & ~leave, without_holes & ~leave
     return clean_masks(cells, one_piece, without_holes)
 
 
@@ -206,20 +205,24 @@ def select_detections(
         int64 [K], the ascending numbers of the detections chosen; and the masks of those of them
         that lost pixels to others.
     """
-    return _settle(candidates, thresholds, np.full(len(candidates.cells), Stage.OPEN))
+    return _settle(candidates, thresholds)
 
 
 def _settle(
-    candidates: Candidates, thresholds: DetectionThresholds, stages: IntArray
+    candidates: Candidates, thresholds: DetectionThresholds, stages: IntArray | None = None
 ) -> tuple[IntArray, NewMasks]:
     """Score, area, overlaps, border, sharing out: what is chosen, and what masks change."""
-    cells, areas_px = candidates.cells, candidates.areas_px
+    cells, areas_px, overlaps = candidates.cells, candidates.areas_px, candidates.overlaps
+    is_open = None if stages is None else stages == Stage.OPEN
+    is_done = None if stages is None else stages == Stage.DONE
     kept = passes_score(cells.scores, cells.classes, thresholds)
     kept &= passes_area(areas_px, cells.classes, thresholds)
-    is_open, is_done = stages == Stage.OPEN, stages == Stage.DONE
-    kept = suppress(cells, areas_px, candidates.overlaps, thresholds, kept, is_open)
-    kept &= ~(candidates.at_border & is_dropped_at_border(thresholds, cells.classes))
-    kept, new = share_out_pixels(cells, candidates.overlaps, thresholds, kept, is_done)
+    kept = suppress(cells, areas_px, overlaps, thresholds, kept, is_open)
+    if thresholds.border != "keep":
+        kept &= ~(candidates.at_border & is_dropped_at_border(thresholds, cells.classes))
+    if not np.any(thresholds.exclusive):
+        return np.flatnonzero(kept), {}
+    kept, new = share_out_pixels(cells, overlaps, thresholds, kept, is_done)
     return np.flatnonzero(kept), new
 
 

@@ -244,6 +244,8 @@ def passes_area(
     areas_px: IntArray, classes: IntArray, thresholds: DetectionThresholds
 ) -> NDArray[np.bool_]:
     """Which areas lie in the range of their class, bool [N]."""
-    most = values_of_classes(thresholds.max_area_px, classes)
-    least = values_of_classes(thresholds.min_area_px, classes)
-    return np.asarray((areas_px >= least) & ((areas_px <= most) | (most == 0)))
+    passing = np.asarray(areas_px >= values_of_classes(thresholds.min_area_px, classes))
+    if thresholds.max_area_px != 0:  # trials of thresholds come here thousands of times
+        most = values_of_classes(thresholds.max_area_px, classes)
+        passing &= (areas_px <= most) | (most == 0)
+    return passing

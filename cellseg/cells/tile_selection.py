@@ -72,7 +72,7 @@ def select_in_tile(
     """
     numbers = np.flatnonzero(passes_score(cells.scores, cells.classes, thresholds))
     cut = np.asarray(is_cut, bool)[numbers]
-    found, cleaned = clean_detections(cells[numbers], thresholds, ~cut)
+    found, cleaned = clean_detections(cells[numbers], thresholds, cut)
     candidates = Candidates.measure(found, thresholds)
     alive = cut | passes_area(candidates.areas_px, found.classes, thresholds)
     ways = _Ways.find(candidates.overlaps, cut, alive)

@@ -10,10 +10,8 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.records import PlaceInFile
-from cellseg.cells.runs import runs_to_boxes
-from cellseg.cells.shapes import measure_moments
 from cellseg.errors import LabelError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 
 class Frame(Protocol):
@@ -154,16 +152,3 @@ class Tracks:
         parents = np.where(before[begins] >= 0, ids[before[begins]], 0)
         split = np.split(ids, offsets[1:-1]) if len(counts) else []
         return cls(tuple(split), frames[begins], last, parents)
-
-
-def find_centroids(cells: CellInstances) -> NDArray[np.float64]:
-    """Mean (row, column) of each cell's pixels, float64 [N, 2]; nan for one without a pixel.
-
-    Example:
-        >>> find_centroids(CellInstances.from_label_image([[0, 1, 1], [2, 0, 0]])).tolist()
-        [[0.0, 1.5], [1.0, 0.0]]
-    """
-    height = cells.image_hw[0]
-    boxes = runs_to_boxes(cells.runs, len(cells), height)
-    moments = measure_moments(cells.runs, boxes, height)
-    return np.column_stack([moments.rows, moments.columns])

@@ -9,28 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from cellseg.cells.cleaning import NewMasks, replace_masks
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.selection import (
-    LOOKING_AT_EVERYTHING,
-    Candidates,
-    DetectionThresholds,
-    PerClass,
-    clean_detections,
-    select_detections,
-    vote_over_image,
-)
-from cellseg.cells.thresholds import flags_of_classes
+from cellseg.cells.selection import DetectionThresholds, PerClass
 from cellseg.errors import LabelError
-from cellseg.evaluation.comparison import Comparison, compare_all
 from cellseg.evaluation.metric_kinds import FloatArray
 from cellseg.evaluation.metrics import find_metric
 from cellseg.evaluation.scorer import Scorer
 from cellseg.evaluation.scoring import Comparisons
+from cellseg.evaluation.trials import Selection, TrialImage, prepare_images
 
 FEW_IMAGES = 20
 SCORES = (*(round(0.05 * k, 2) for k in range(20)), 0.97, 0.99)
@@ -51,7 +41,7 @@ class Tuning:
 
     Attributes:
         metric: its name.
-        thresholds: fitted to all images; all but mask and vote have one number per class.
+        thresholds: fitted to all images; what is tuned has one number per class.
         num_images: in the set.
         before: the metric at the thresholds one started from.
         after: at `thresholds`, on the same images that they were fitted to: optimistic.
@@ -101,8 +91,9 @@ def tune_thresholds(
         predictions: of the same images all detections, with scores, nothing left out.
         metric: any name of `cellseg.evaluation.scoring.score`. COCO's are slow: they rank all
             detections of the set anew at every trial.
-        start: thresholds that are in use; kept where nothing is better. `mask` and `vote` are not
-            tuned; with a vote every trial counts the votes anew.
+        start: thresholds that are in use; kept where nothing is better. Score, overlaps and
+            minimum area are tuned, the others hold in every trial; with a vote each counts the
+            votes anew.
         num_classes: by default one more than the highest class that occurs.
         lowest_score: below it the model gave no detections, so no lower threshold is tried.
         folds: of the cross-validation, over images; at most as many as there are images.
@@ -121,7 +112,8 @@ def tune_thresholds(
         sides = (*ground_truth, *predictions)
         num_classes = 1 + max(int(cells.classes.max(initial=0)) for cells in sides)
     start = _per_class(DetectionThresholds() if start is None else start, num_classes)
-    search = _Search(_prepare(ground_truth, predictions), metric, num_classes, lowest_score)
+    images = prepare_images(ground_truth, predictions)
+    search = _Search(images, metric, num_classes, lowest_score, start.max_area_px)
     everything = np.arange(len(predictions))
     fitted = search.fit(everything, start)
     before, after = search.at(everything, start), search.at(everything, fitted)
@@ -163,81 +155,22 @@ def _sign(metric: str) -> int:
     return -1 if find_metric(metric)[0].lower_is_better else 1
 
 
-class Selection(NamedTuple):
-    """The cells of one image at certain thresholds.
-
-    Attributes:
-        number: of the image.
-        everything: its detections with clean masks, compared.
-        classes: int64 [N], of the detections after the vote.
-        kept: int64 [K], which of them are cells.
-        new: the masks of those that lost pixels to others.
-    """
-
-    number: int
-    everything: Comparison
-    classes: IntArray
-    kept: IntArray
-    new: NewMasks
-
-    def compare(self) -> Comparison:
-        """The cells compared with the true ones."""
-        compared = self.everything.with_classes(self.classes).select(self.kept)
-        place = {number: k for k, number in enumerate(self.kept.tolist())}
-        new = {place[number]: mask for number, mask in self.new.items()}
-        return compared.with_masks(*replace_masks(compared.pred.cells, new))
-
-
-class _Image:
-    """One image: its detections compared with its true cells and with each other, once.
-
-    Where masks are cleaned that is done once too, or as often as a vote gives them classes that
-    are cleaned differently.
-    """
-
-    def __init__(self, number: int, whole: Comparison) -> None:
-        self.whole = whole
-        self._number = number
-        self._cleaned: dict[bytes, tuple[Comparison, Candidates]] = {}
-
-    def select(self, thresholds: DetectionThresholds) -> Selection:
-        """The cells of the image."""
-        voted = vote_over_image(self.whole.pred.cells, thresholds)
-        everything, candidates = self._clean(voted, thresholds)
-        candidates = replace(candidates, cells=candidates.cells.replace(classes=voted.classes))
-        kept, new = select_detections(candidates, thresholds)
-        return Selection(self._number, everything, voted.classes, kept, new)
-
-    def _clean(
-        self, voted: CellInstances, thresholds: DetectionThresholds
-    ) -> tuple[Comparison, Candidates]:
-        asked = (thresholds.largest_component, thresholds.fill_holes)
-        key = b"".join(flags_of_classes(flag, voted.classes).tobytes() for flag in asked)
-        if key not in self._cleaned:
-            cells, is_changed = clean_detections(voted, thresholds)
-            everything = self.whole.with_masks(cells, is_changed)
-            candidates = Candidates.measure(cells, LOOKING_AT_EVERYTHING)
-            self._cleaned[key] = everything, candidates
-        return self._cleaned[key]
-
-
-def _prepare(
-    ground_truth: Sequence[CellInstances], predictions: Sequence[CellInstances]
-) -> list[_Image]:
-    compared = compare_all(ground_truth, predictions)
-    return [_Image(number, whole) for number, whole in enumerate(compared)]
-
-
 class _Search:
     """Trials of thresholds on sets of images; what is known of an image is not computed again."""
 
     def __init__(
-        self, images: Sequence[_Image], metric: str, num_classes: int, lowest_score: float
+        self,
+        images: Sequence[TrialImage],
+        metric: str,
+        num_classes: int,
+        lowest_score: float,
+        max_area_px: PerClass = 0.0,
     ) -> None:
         self._images = images
         self._metric = metric
         self._num_classes = num_classes
         self._lowest_score = lowest_score
+        self._max_area_px = max_area_px  # no minimum above it is tried
         self._sign = _sign(metric)
         # COCO's metrics rank the detections of all images: nothing of one image can be kept.
         self._scorer = None if find_metric(metric)[0].ranked else Scorer([metric])
@@ -291,7 +224,9 @@ class _Search:
         true = [self._images[k].whole.true for k in numbers]
         areas = np.concatenate([side.areas_px[side.classes == number] for side in true])
         median = float(np.median(areas)) if len(areas) else 0.0
-        return sorted({float(round(share * median)) for share in AREA_SHARES})
+        least = sorted({float(round(share * median)) for share in AREA_SHARES})
+        most = np.broadcast_to(self._max_area_px, self._num_classes)[number]
+        return [area for area in least if area <= most or most == 0]
 
     def _signed_value(self, numbers: IntArray, thresholds: DetectionThresholds) -> float:
         return self._sign * self.at(numbers, thresholds)

@@ -1,34 +1,51 @@
-"""What is written of predicted images: pictures, label images, tables and any format of `io`."""
+"""What is written of predicted images: pictures, tables and any format of `io`, image by image."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cellseg.cells.drawing import draw_overlay, write_picture
+from cellseg.cells.drawing import write_picture
+from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.errors import ConfigError, DatasetError
-from cellseg.files import write_whole
 from cellseg.images import PlaneImage
+from cellseg.images.plates import PlatePosition
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.kept_cells import KeptRecord, keep_cells, read_kept
+from cellseg.inference.overviews import draw_overview
 from cellseg.inference.result_folder import ResultFolder
 from cellseg.io import FORMATS, open_predictions
-from cellseg.io.category_ids import write_companion
-from cellseg.io.coco_results import RESULTS_NAME
-from cellseg.io.label_images import write_label_image
+from cellseg.io.cell_tables import CELLS, write_cell_tables
+from cellseg.io.coco_results import RESULTS_NAME, open_result_lines
+from cellseg.io.predictions import (
+    check_saved,
+    describe_losses,
+    is_per_image,
+    prediction_files,
+    save_names,
+    write_image_prediction,
+)
+from cellseg.io.summaries import summarize_image, summarize_wells
+from cellseg.io.tables import Row, write_rows
 from cellseg.names import suggest_name
 from numpy.typing import NDArray
 
 OVERLAY, LABELS, COCO = "overlay", "labels", "coco"
-OVERLAY_SUFFIX, LABELS_SUFFIX = "_overlay.png", "_labels.tif"
-SUMMARY_NAME, FAILED_NAME = "summary.csv", "failed.csv"
+TABLES = {"table": ".csv", "parquet": ".parquet"}
+OVERLAY_SUFFIX = "_overlay.png"
+SUMMARY_NAME, FAILED_NAME, PLATES_NAME = "summary.csv", "failed.csv", "plates.csv"
 DEFAULT_SAVE = (LABELS, OVERLAY, COCO)
-SHORT_NAMES = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
+SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
 
 Json = dict[str, Any]
+
+
+def saveable_names() -> list[str]:
+    """All that `Saving.names` may hold."""
+    first = [LABELS, OVERLAY, COCO, *TABLES, *SUBMISSIONS]
+    return [*first, *(name for name in save_names() if name not in first)]
 
 
 @dataclass(frozen=True)
@@ -39,33 +56,60 @@ class Saving:
         names: of what is saved; see `saveable_names`.
         classes: class names, in the order of their numbers.
         category_ids: the category id of each class in COCO's files.
+        measurements: distances that tables of cells depend on.
 
     Raises:
         ConfigError: a name that is not known, or two that would write the same file.
+        DatasetError: a format cannot have these classes, or needs a package that is not there.
     """
 
     names: tuple[str, ...] = DEFAULT_SAVE
     classes: tuple[str, ...] = ("cell",)
     category_ids: tuple[int, ...] = (1,)
+    measurements: MeasurementSettings = field(default=DEFAULTS)
 
     def __post_init__(self) -> None:
         known = saveable_names()
+        writable = {name for name, one in FORMATS.items() if one.prediction or one.open_predictions}
         for name in self.names:
-            if name not in known:
+            if name not in writable.union(known):
                 raise ConfigError(f"--save: {name!r} cannot be saved; {suggest_name(name, known)}")
-        if {"sartorius", "dsb2018"} <= set(self.names):
+        formats = [SUBMISSIONS.get(name, name) for name in self.names]
+        if {*SUBMISSIONS.values()} <= {*formats}:
             raise ConfigError("--save: both tables would be submission.csv; ask for one of them")
+        for name in self.formats_per_image:
+            check_saved(name, self.classes)
 
     @property
-    def suffixes(self) -> tuple[str, ...]:
-        """What names of the files of one image end with."""
-        return (OVERLAY_SUFFIX, LABELS_SUFFIX)
+    def formats_per_image(self) -> list[str]:
+        """Names of formats that have a file for each image."""
+        others = (OVERLAY, COCO, *TABLES, *SUBMISSIONS)
+        return [name for name in self.names if name not in others and is_per_image(name)]
 
+    @property
+    def formats_of_all(self) -> list[str]:
+        """Formats that have one file for all images, but for COCO's results."""
+        apart = (OVERLAY, COCO, *TABLES, *self.formats_per_image)
+        return [SUBMISSIONS.get(name, name) for name in self.names if name not in apart]
 
-def saveable_names() -> list[str]:
-    """All that `Saving.names` may hold."""
-    formats = sorted(name for name, one in FORMATS.items() if one.open_predictions)
-    return [*DEFAULT_SAVE, *SHORT_NAMES, *formats]
+    @property
+    def table_suffixes(self) -> list[str]:
+        """Ends of the names of the tables of cells that are asked for."""
+        return [f"{CELLS}{ending}" for name, ending in TABLES.items() if name in self.names]
+
+    @property
+    def suffixes(self) -> list[str]:
+        """What the names of files of one image end with, whatever is asked for now."""
+        formats = [name for name in save_names() if is_per_image(name)]
+        files = [path for name in formats for path in prediction_files("", "x", name, ("a", "b"))]
+        of_formats = [path.name.removeprefix("x") for path in files]
+        return [OVERLAY_SUFFIX, *of_formats, *(f"{CELLS}{ending}" for ending in TABLES.values())]
+
+    def describe_losses(self) -> list[str]:
+        """A sentence for each format that cannot hold all of what is found."""
+        formats = [*self.formats_per_image, *self.formats_of_all]
+        said = (describe_losses(name, self.classes) for name in formats if name != LABELS)
+        return [sentence for sentence in said if sentence]
 
 
 class ResultWriter:
@@ -74,19 +118,21 @@ class ResultWriter:
     Args:
         results: the folder.
         saving: what is saved.
+        places: where on plates the images were taken, by the path of their file.
         overwrite: whether files that are no earlier results may be replaced.
     """
-
-    needs_channels = False
 
     def __init__(
         self,
         results: ResultFolder,
         saving: Saving,
         *,
+        places: Mapping[Path, PlatePosition] | None = None,
         overwrite: bool = False,
     ) -> None:
         self.results, self.saving, self.overwrite = results, saving, overwrite
+        self.places = places or {}
+        self.needs_channels = bool(saving.table_suffixes)
 
     def __call__(
         self,
@@ -101,28 +147,51 @@ class ResultWriter:
         Raises:
             DatasetError: a file that would be written is there, and is no earlier result.
         """
-        folder, image_id = self.results.folder, record.image_id
-        files = []
-        if LABELS in self.saving.names:
-            files.append(self._place(f"{image_id}{LABELS_SUFFIX}", former))
-            write_label_image(record, files[-1])
+        files = self._files_of(record.image_id)
+        self._check_free(files, former)
+        image = plane if pixels is None else _in_memory(plane, pixels, channels)
+        folder, classes = self.results.folder, self.saving.classes
+        for name in self.saving.formats_per_image:
+            ids = self.saving.category_ids
+            write_image_prediction(record, folder, name, classes, category_ids=ids, image=image)
         if OVERLAY in self.saving.names:
-            files.append(self._place(f"{image_id}{OVERLAY_SUFFIX}", former))
-            image = plane.read_whole() if pixels is None else pixels
-            write_picture(files[-1], draw_overlay(image, record.cells))
-        keep_cells(record, self.results.cells_path(image_id), self.saving.category_ids)
-        names = [path.relative_to(folder).as_posix() for path in files]
-        return {"files": names, "summary": _summarize(record, plane)}
+            path = folder / f"{record.image_id}{OVERLAY_SUFFIX}"
+            write_picture(path, draw_overview(image, record))
+        row = self._describe(record, plane)
+        tables = [folder / f"{record.image_id}{end}" for end in self.saving.table_suffixes]
+        if tables:
+            settings = self.saving.measurements
+            write_cell_tables(record, tables, classes, image, {"image": record.image_id}, settings)
+        keep_cells(record, self.results.cells_path(record.image_id), self.saving.category_ids)
+        summary = {**row, **summarize_image(record, classes)}
+        return {"files": [self._name(path) for path in files], "summary": summary}
 
-    def _place(self, name: str, former: Collection[str]) -> Path:
-        """Where a file goes; an error if one of somebody else is there."""
-        path = self.results.folder / name
-        if path.exists() and name not in former and not self.overwrite:
-            raise DatasetError(
-                f"{path}: is there and was not written by an earlier prediction of this image; "
-                "name another folder for the results, or replace it with --overwrite"
-            )
-        return path
+    def _files_of(self, image_id: str) -> list[Path]:
+        folder, saving = self.results.folder, self.saving
+        ends = [OVERLAY_SUFFIX] if OVERLAY in saving.names else []
+        files = [Path(folder, f"{image_id}{end}") for end in (*ends, *saving.table_suffixes)]
+        for name in saving.formats_per_image:
+            files += prediction_files(folder, image_id, name, saving.classes)
+        return files
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.results.folder).as_posix()
+
+    def _check_free(self, files: Sequence[Path], former: Collection[str]) -> None:
+        for path in files:
+            if path.exists() and self._name(path) not in former and not self.overwrite:
+                raise DatasetError(
+                    f"{path}: is there and was not written by an earlier prediction of this "
+                    "image; name another folder for the results, or replace it with --overwrite"
+                )
+
+    def _describe(self, record: Any, plane: PlaneImage) -> dict[str, Any]:
+        """Which image it is: the first columns of its row in the summary."""
+        place = self.places.get(plane.path)
+        row: dict[str, Any] = {"image": record.image_id, "file": str(plane.path)}
+        row |= {"scene": plane.scene or None}
+        row |= {axis.lower(): number for axis, number in plane.position}
+        return row if place is None else {**place.columns(), **row}
 
     def write_all(self, files: Sequence[InputFile]) -> None:
         """Write the files of all images together: those of `files` that are done.
@@ -130,58 +199,55 @@ class ResultWriter:
         Args:
             files: all images of the task, not only the part that was done in this process.
         """
+        folder = self.results.folder
         with self.results.locked():
             if COCO in self.saving.names:
-                self._write_coco(files)
-            for name in self.saving.names:
-                if name not in DEFAULT_SAVE:
-                    self._write_format(SHORT_NAMES.get(name, name), files)
-            rows = [step["summary"] for _, _, step in self.results.done_images(files)]
-            write_rows(self.results.folder / SUMMARY_NAME, rows)
-            self._write_failures(files)
+                path = folder / RESULTS_NAME
+                ids = self.saving.category_ids
+                with open_result_lines(path, self.saving.classes, ids) as add:
+                    for record in self.records(files):
+                        for entry in record.entries():
+                            add(entry)
+            for name in self.saving.formats_of_all:
+                with open_predictions(folder, name, self.saving.classes) as write:
+                    for record in self.records(files):
+                        write(record.load())
+            self._write_summaries(files)
+            failures = [
+                {"file": str(file.path), "image": image_id, "reason": reason}
+                for file, image_id, reason in self.results.failures(files)
+            ]
+            _write_or_remove(folder / FAILED_NAME, failures)
 
-    def _records(self, files: Sequence[InputFile]) -> Iterator[KeptRecord]:
+    def records(self, files: Sequence[InputFile]) -> Iterator[KeptRecord]:
+        """The images that are done, with their cells, one after the other."""
         for _, image_id, _ in self.results.done_images(files):
             yield read_kept(self.results.cells_path(image_id))
 
-    def _write_coco(self, files: Sequence[InputFile]) -> None:
-        path = self.results.folder / RESULTS_NAME
-        write_companion(path, self.saving.category_ids, self.saving.classes)
-        with write_whole(path) as partial, partial.open("w", encoding="utf-8") as stream:
-            separator = "["
-            for record in self._records(files):
-                for entry in record.entries():
-                    stream.write(f"{separator}{entry}")
-                    separator = ",\n"
-            stream.write("]" if separator != "[" else "[]")
-
-    def _write_format(self, name: str, files: Sequence[InputFile]) -> None:
-        with open_predictions(self.results.folder, name, self.saving.classes) as write:
-            for record in self._records(files):
-                write(record.load())
-
-    def _write_failures(self, files: Sequence[InputFile]) -> None:
-        path = self.results.folder / FAILED_NAME
-        rows = [
-            {"file": str(file.path), "image": image_id, "reason": reason}
-            for file, image_id, reason in self.results.failures(files)
-        ]
-        if rows:
-            write_rows(path, rows)
-        else:
-            path.unlink(missing_ok=True)
+    def _write_summaries(self, files: Sequence[InputFile]) -> None:
+        rows = [step["summary"] for _, _, step in self.results.done_images(files)]
+        _write_or_remove(self.results.folder / SUMMARY_NAME, rows)
+        _write_or_remove(self.results.folder / PLATES_NAME, summarize_wells(rows))
 
 
-def _summarize(record: Any, plane: PlaneImage) -> Json:
-    row: Json = {"image": record.image_id, "file": str(plane.path)}
-    row |= dict(plane.position)
-    return row | {"cells": record.num_cells}
+def _write_or_remove(path: Path, rows: Sequence[Row]) -> None:
+    """Write a table; without rows, remove that of an earlier run."""
+    if rows:
+        write_rows(path, rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file with a column for every key that occurs, in the order of occurrence."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+def _in_memory(
+    plane: PlaneImage, pixels: NDArray[Any], channels: NDArray[Any] | None
+) -> PlaneImage:
+    """A plane whose file may be closed, since its pixels were read as a whole."""
+
+    def read_channels(rows: slice, columns: slice) -> NDArray[Any]:
+        if channels is None:
+            raise AssertionError("channels are read where a table is written")
+        return channels[:, rows, columns]
+
+    return replace(
+        plane, read=lambda rows, columns: pixels[rows, columns], read_channels=read_channels
+    )

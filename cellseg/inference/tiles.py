@@ -24,6 +24,7 @@ from cellseg.inference.seams import SeamReport
 from cellseg.inference.stitching import stitch
 from cellseg.inference.tile_cells import TileCells, sort_tile_cells
 from cellseg.inference.tile_grid import Tile, TileGrid
+from cellseg.inference.tile_votes import sort_after_vote
 from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,13 @@ class TileWork:
     read: ReadWindow
     predict: PredictTile
 
-    def __call__(self, tile: Tile) -> TileCells:
+    def detect(self, tile: Tile) -> tuple[int, CellInstances]:
+        """Number of the tile and its detections, nothing decided: for the vote over an image."""
         pixels = self.read(tile.window.rows, tile.window.columns)
-        return sort_tile_cells(self.grid, tile, self.predict(pixels, tile), self.thresholds)
+        return tile.number, self.predict(pixels, tile)
+
+    def __call__(self, tile: Tile) -> TileCells:
+        return sort_tile_cells(self.grid, tile, self.detect(tile)[1], self.thresholds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +71,7 @@ class TiledCells:
 def predict_tiled(
     work: TileWork,
     folder: str | Path,
-    run: Callable[[TileWork, Iterable[Tile]], Iterable[TileCells]] = map,
+    run: Callable[[Callable[[Tile], Any], Iterable[Tile]], Iterable[Any]] = map,
     **about_image: Any,
 ) -> TiledCells:
     """Find the cells of an image, tile by tile, in memory that does not grow with the image.
@@ -74,7 +79,8 @@ def predict_tiled(
     Args:
         work: what is done in each tile.
         folder: where the cells are kept (`SpooledCells`); best that of the results.
-        run: does the work on all tiles, in any order: `map`, or that of a pool of workers.
+        run: (function, tiles) -> what the function gives for each tile, in any order: `map`, or
+            that of a pool of workers.
         about_image: `image_id`, `image_path`, `place` of the record.
 
     Returns:
@@ -84,8 +90,7 @@ def predict_tiled(
     report = SeamReport(work.grid)
     record = SpooledCells(folder, work.grid.image_hw, **about_image)
     try:
-        results = run(work, work.grid.tiles)
-        for batch in stitch(work.grid, results, work.thresholds, report):
+        for batch in stitch(work.grid, _results(work, folder, run), work.thresholds, report):
             record.append(batch)
     except BaseException:
         record.close()
@@ -93,3 +98,11 @@ def predict_tiled(
     level = logging.WARNING if report.needs_more_overlap else logging.INFO
     logger.log(level, "%s: %s", record.image_id or "image", report.describe())
     return TiledCells(record, report)
+
+
+def _results(work: TileWork, folder: str | Path, run: Callable[..., Any]) -> Iterable[TileCells]:
+    if work.thresholds.vote == "none":
+        results: Iterable[TileCells] = run(work, work.grid.tiles)
+        return results
+    detections = run(work.detect, work.grid.tiles)
+    return sort_after_vote(work.grid, detections, work.thresholds, folder)

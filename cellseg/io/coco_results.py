@@ -42,8 +42,8 @@ from cellseg.io.category_ids import (
 from cellseg.io.coco_results_writing import (
     PREDICTION,
     cells_to_coco_results,
-    merge_coco_results,
     open_coco_results,
+    open_result_lines,
     write_coco_results,
     write_entries,
 )
@@ -54,8 +54,8 @@ __all__ = [
     "FORMAT",
     "RESULTS_NAME",
     "cells_to_coco_results",
-    "merge_coco_results",
     "open_coco_results",
+    "open_result_lines",
     "read_coco_results",
     "write_coco_results",
     "write_entries",

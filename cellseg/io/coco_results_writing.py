@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import DatasetError, LabelError
+from cellseg.errors import LabelError
 from cellseg.files import write_whole
 from cellseg.io.base import PredictionFile, WriteRecord
 from cellseg.io.category_ids import choose_category_ids, write_companion
@@ -73,7 +73,7 @@ def open_coco_results(
         category_ids: the id of each class; by default 1 to C.
     """
     ids = category_ids or choose_category_ids(len(classes))
-    with _open_list(path, classes, ids) as add:
+    with open_result_lines(path, classes, ids) as add:
 
         def write(record: ImageRecord) -> None:
             for line in _lines_of(record, ids):
@@ -86,56 +86,9 @@ def write_entries(
     path: Path, entries: Iterable[Json], classes: Sequence[str], category_ids: Sequence[int]
 ) -> None:
     """Write the entries that `cells_to_coco_results` gave, and what their category ids mean."""
-    with _open_list(path, classes, category_ids) as add:
+    with open_result_lines(path, classes, category_ids) as add:
         for entry in entries:
             add(json.dumps(entry))
-
-
-def merge_coco_results(
-    parts: Iterable[str | Path],
-    path: str | Path,
-    classes: Sequence[str],
-    category_ids: Sequence[int] | None = None,
-) -> int:
-    """Join the results of single images into one file, line by line, and write its companion.
-
-    Args:
-        parts: files that `write_image_prediction` wrote as `coco`, with the same category ids.
-        path, classes, category_ids: as in `open_coco_results`.
-
-    Returns:
-        The number of entries.
-
-    Raises:
-        DatasetError: a part is not there, or not of one entry to a line.
-    """
-    count = 0
-    ids = category_ids or choose_category_ids(len(classes))
-    with _open_list(Path(path), classes, ids) as add:
-        for part in parts:
-            for line in _lines_in(Path(part)):
-                add(line)
-                count += 1
-    return count
-
-
-def _lines_in(part: Path) -> Iterator[str]:
-    """The entries of a file that this module wrote, as text."""
-    try:
-        with part.open(encoding="utf-8") as stream:
-            line = next(stream, "")
-            is_list = line == "[\n"
-            for line in stream:
-                if not line.startswith("{"):
-                    break
-                yield line.rstrip(",\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{part}: the results of an image cannot be read: {error}") from error
-    if not is_list or line != "]\n":
-        raise DatasetError(
-            f"{part}: expected results with one entry to a line, as cellseg writes them, from a "
-            f"line [ to a line ]; found the line {line[:60]!r}"
-        )
 
 
 def _lines_of(record: ImageRecord, category_ids: Sequence[int]) -> Iterator[str]:
@@ -145,9 +98,16 @@ def _lines_of(record: ImageRecord, category_ids: Sequence[int]) -> Iterator[str]
 
 
 @contextmanager
-def _open_list(
+def open_result_lines(
     path: Path, classes: Sequence[str], category_ids: Sequence[int]
 ) -> Iterator[Callable[[str], None]]:
+    """As `open_coco_results`, for entries that are JSON already; a context whose value adds one.
+
+    Args:
+        path: of the results; folders are made; replaced only when complete.
+        classes: class names.
+        category_ids: the id of each class.
+    """
     with write_whole(path) as partial:
         with partial.open("w", encoding="utf-8") as stream, _list_in(stream) as add:
             yield add
@@ -171,7 +131,7 @@ def _list_in(stream: TextIO) -> Iterator[Callable[[str], None]]:
 def write_prediction_file(
     record: ImageRecord, paths: Sequence[Path], classes: tuple[str, ...], options: Mapping[str, Any]
 ) -> None:
-    """Write the results of one image, which `merge_coco_results` joins with those of others.
+    """Write the results of one image, one entry to a line.
 
     Args:
         record: an image and its cells; all of them are written, with pixels or without.

@@ -5,8 +5,7 @@
 
 The files of an image are whole or not there, so that a run can be taken up where it ended:
 `prediction_files` says which they are. One file for all images, as some formats have it, is written
-by `cellseg.io.open_predictions`; COCO results of single images are joined by
-`cellseg.io.coco_results.merge_coco_results`.
+by `cellseg.io.open_predictions`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole, write_whole_folder
-from cellseg.io import FORMATS, find_format, geojson
+from cellseg.io import FORMATS, find_format, geojson, ome_zarr_writing
 from cellseg.io.base import CLASSES, EMPTY_IMAGES, HOLES, OVERLAPS, SCORES, PredictionFile
 from cellseg.io.checks import check_place
 from cellseg.names import suggest_name
@@ -49,6 +48,8 @@ SAVE_NAMES: dict[str, Saved] = {
     "rois": _of_format("imagej_rois"),
     "geojson": _of_format("geojson"),
     "geojson.gz": Saved("geojson", geojson.COMPRESSED_PREDICTION),
+    "zarr": _of_format("ome_zarr"),
+    "zarr-0.5": Saved("ome_zarr", ome_zarr_writing.NEWER_PREDICTION),
     "csv-rle": _of_format("run_length_csv"),
     "outlines": _of_format("outlines"),
 }

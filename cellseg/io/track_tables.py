@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from cellseg.cells.labels import IntArray
 from cellseg.cells.measurements import Table
-from cellseg.cells.tracks import Frame, Tracks, find_centroids
+from cellseg.cells.shapes import find_centroids
+from cellseg.cells.tracks import Frame, Tracks
 from cellseg.io.label_frames import labels_of
 from cellseg.io.tables import open_table
 from numpy.typing import NDArray

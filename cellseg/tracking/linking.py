@@ -17,7 +17,8 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import find_overlaps
-from cellseg.cells.tracks import Frame, Tracks, find_centroids
+from cellseg.cells.shapes import find_centroids
+from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import ConfigError, LabelError
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ class Stub:
         self.seen.append((len(images), *images[0].shape))
         return [two_squares(image) for image in images]
 
-    def predict_plane(self, plane: PlaneImage, image_id: str) -> ImageRecord:
-        return ImageRecord(image_id, self.predict_images([plane.read_whole()])[0], plane.path)
+    @contextmanager
+    def predict_plane(self, plane: PlaneImage, image_id: str) -> Iterator[ImageRecord]:
+        yield ImageRecord(image_id, self.predict_images([plane.read_whole()])[0], plane.path)
 
 
 @pytest.fixture
@@ -109,9 +110,9 @@ def test_writes_results_and_goes_on_after_failures(
         outcome = predict(images, out, Stub(tiled), batch_size=batch_size)
     assert (outcome.done, outcome.skipped, outcome.cells) == (3, 0, 6)
     assert results_in(out) == {
-        *("first_overlay.png", "first_labels.tif"),
-        *("stack_t0_overlay.png", "stack_t0_labels.tif"),
-        *("stack_t1_overlay.png", "stack_t1_labels.tif"),
+        *("first_overlay.png", "first_labels.tif", "first_labels.csv"),  # .csv: their classes
+        *("stack_t0_overlay.png", "stack_t0_labels.tif", "stack_t0_labels.csv"),
+        *("stack_t1_overlay.png", "stack_t1_labels.tif", "stack_t1_labels.csv"),
         *("coco_results.json", "coco_results.categories.json", "summary.csv", "failed.csv"),
     }
     labels = tifffile.imread(out / "first_labels.tif")
@@ -135,7 +136,7 @@ def test_writes_results_and_goes_on_after_failures(
         "stack_t0",
         "stack_t1",
     ]
-    assert [row["T"] for row in rows_of(out / "summary.csv")] == ["", "0", "1"]
+    assert [row["t"] for row in rows_of(out / "summary.csv")] == ["", "0", "1"]
 
 
 def test_a_second_run_without_failures_removes_their_list(images: Path, tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_after_an_interruption_resume_goes_on(images: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     with pytest.raises(_Interrupted):
         predict(images, out, Impatient())
-    assert results_in(out) == {"first_overlay.png", "first_labels.tif"}
+    assert results_in(out) == {"first_overlay.png", "first_labels.tif", "first_labels.csv"}
     outcome = predict(images, out, resume=True)
     assert (outcome.done, outcome.skipped) == (2, 1)
 

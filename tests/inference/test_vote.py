@@ -13,7 +13,8 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds, select_cells, vote_class
 from cellseg.errors import ConfigError
 from cellseg.evaluation.scoring import score
-from cellseg.evaluation.tuning import _prepare, _Search, tune_thresholds
+from cellseg.evaluation.trials import prepare_images
+from cellseg.evaluation.tuning import _Search, tune_thresholds
 from cellseg.inference.predictor import CellPredictor
 from detectron2.structures import Boxes, Instances
 
@@ -154,7 +155,7 @@ def test_trials_of_tuning_are_what_select_cells_gives(
     metric: str, scores: tuple[float, float]
 ) -> None:
     true, pred = dishes()
-    search = _Search(_prepare(true, pred), metric, 2, 0.0)
+    search = _Search(prepare_images(true, pred), metric, 2, 0.0)
     for vote in ("image", "none", "image"):
         trial = DetectionThresholds(scores, 0.5, (1.0, 0.5), (0.0, 6.0), vote=vote)
         shown = [select_cells(cells, trial) for cells in pred]

@@ -120,10 +120,12 @@ class ROIPooler(nn.Module):
     def _pool_by_level(
         self, x: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor
     ) -> torch.Tensor:
-        order = torch.argsort(levels, stable=True)
         if torch.jit.is_tracing():  # numbers of boxes would become constants
-            parts = [rois[levels == level] for level in range(len(x))]
+            members = [(levels == level).nonzero()[:, 0] for level in range(len(x))]
+            order = torch.cat(members)
+            parts = [rois[chosen] for chosen in members]
         else:  # waits for the device once, and not once per level
+            order = torch.argsort(levels, stable=True)
             counts: list[int] = torch.bincount(levels, minlength=len(x)).tolist()
             parts = list(rois[order].split(counts))
         by_level = []

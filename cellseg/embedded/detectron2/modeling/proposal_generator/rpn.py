@@ -333,7 +333,8 @@ class RPN(nn.Module):
 
 def _anchors_last(prediction: torch.Tensor, values: int) -> torch.Tensor:
     """[N, A*values, H, W] to [N, H*W*A, values]: the order of the anchors."""
-    split = prediction.unflatten(1, (-1, values))
+    images, _, height, width = prediction.shape
+    split = prediction.view(images, -1, values, height, width)
     return split.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 

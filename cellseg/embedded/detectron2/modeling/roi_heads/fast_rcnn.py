@@ -69,7 +69,7 @@ def fast_rcnn_inference_single_image(
     boxes, scores = boxes[finite], scores[finite][:, :-1]
     clipped = Boxes(boxes.reshape(-1, 4))
     clipped.clip(image_shape)
-    per_class = clipped.tensor.view(len(boxes), boxes.shape[1] // 4, 4)
+    per_class = clipped.tensor.view(boxes.shape[0], boxes.shape[1] // 4, 4)
 
     rows, classes = (scores > score_thresh).nonzero(as_tuple=True)
     columns = classes if per_class.shape[1] > 1 else torch.zeros_like(classes)

@@ -1,0 +1,232 @@
+"""CellModel: finds cells in images of any size, with what memory there is."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.spool import SpooledCells
+from cellseg.images import PlaneImage, open_planes, place_of
+from cellseg.inference.predictor import CellPredictor
+from cellseg.inference.tile_grid import Tile, TileGrid
+from cellseg.inference.tile_size import available_memory, choose_tile
+from cellseg.inference.tiles import TileWork, predict_tiled
+from numpy.typing import NDArray
+
+BYTES_PER_PIXEL = 1500
+"""Of memory that the network takes per pixel that it sees, with room for its detections. Measured
+with R50-FPN in float32 on the CPU: 400 without detections."""
+ALIGNMENT_PX = 64
+"""The coarsest stride of the network. Where windows begin at multiples of it, anchors lie in a tile
+as they do in the whole image."""
+SMALLER_TILES_PX = (2048, 1024, 512, 256)
+"""What is tried in turn when memory runs out."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CellModel:
+    """A trained model for images, files and planes of any size.
+
+    Images that fit into memory are looked at as a whole, larger ones in tiles, whose size the
+    memory decides or CELLSEG.TEST.TILE. If memory runs out all the same, tiles become smaller, and
+    at last the CPU takes over.
+
+    Attributes:
+        predictor: the network with its thresholds.
+        scenes: numbers or names of the scenes of files to look at; all of them by default.
+        at_pixel_size_um: size of a pixel, in micrometres, that slides and other pyramids are
+            looked at with; None for their finest level.
+        spool_folder: where the cells of an image that is looked at in tiles are kept; the system's
+            folder for temporary files by default.
+
+    Example:
+        >>> model = cellseg.load("output/quick_start")  # doctest: +SKIP
+        >>> cells = model.predict("field_1.tif")  # doctest: +SKIP
+    """
+
+    predictor: CellPredictor
+    scenes: Sequence[int | str] = ()
+    at_pixel_size_um: float | None = None
+    spool_folder: Path | None = None
+    _largest_px: float = field(default=float("inf"), init=False)
+    _tile_px: int = field(default=0, init=False)
+
+    def predict(self, image: NDArray[np.generic] | str | Path) -> CellInstances:
+        """Find the cells of an image, or of a file of one image.
+
+        Args:
+            image: [H, W] or [H, W, C] as `CellPredictor` takes it, or the path of a file.
+
+        Returns:
+            Cells by their first pixel, row by row: cell k has label k + 1 in `to_label_image`.
+
+        Raises:
+            ImageReadError: an image of another shape or dtype, or a file that cannot be read.
+        """
+        if isinstance(image, (str, Path)):
+            image = self.predictor.read_image(image)
+        plane = plane_of_array(np.asarray(image))
+        if not self.is_tiled(plane):
+            return self.predict_images([image])[0]
+        with self.predict_plane(plane, "image") as record:
+            return record.cells
+
+    def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
+        """The planes of a file, of the scenes and at the pixel size that were chosen."""
+        return open_planes(
+            path,
+            **self.predictor.input_choices,
+            scenes=self.scenes,
+            pixel_size_um=self.at_pixel_size_um,
+        )
+
+    def is_tiled(self, plane: PlaneImage) -> bool:
+        """Whether a plane is looked at in tiles, and never read as a whole."""
+        return self._choose_tile(plane.image_hw) < max(plane.image_hw)
+
+    def _choose_tile(self, image_hw: tuple[int, int]) -> int:
+        """Side of the tiles' cores, pixels; the image's longer side where it is looked at whole."""
+        chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
+        if chosen:
+            return chosen if max(image_hw) > chosen + 2 * self._margins()[0] else max(image_hw)
+        if image_hw[0] * image_hw[1] >= self._largest_px:
+            return self._tile_px
+        scale = self.predictor.scale_of(image_hw)
+        bytes_per_pixel = BYTES_PER_PIXEL * scale**2
+        return choose_tile(image_hw, memory_of(self.predictor.cfg.MODEL.DEVICE), bytes_per_pixel)
+
+    def _margins(self) -> tuple[int, int]:
+        """How far windows reach beyond cores, and the part of it that is context; pixels."""
+        half = (int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP) + 1) // 2
+        margin = -(-(half + ALIGNMENT_PX) // ALIGNMENT_PX) * ALIGNMENT_PX
+        return margin, margin - half
+
+    def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
+        """The cells of images of one size, each in the order of `predict`."""
+        try:
+            found = self.predictor.predict_batch(images)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return [self._predict_in_less(image, error) for image in images]
+        return [cells.sort_by_position() for cells in found]
+
+    def _predict_in_less(self, image: NDArray[np.generic], error: Exception) -> CellInstances:
+        """Find the cells of an image when memory has run out."""
+        plane = plane_of_array(np.asarray(image))
+        with self._tiled_in_less(plane, "image", error) as record:
+            return record.cells
+
+    def predict_plane(self, plane: PlaneImage, image_id: str) -> SpooledCells:
+        """The cells of a plane, found in tiles; the record is to be closed.
+
+        Args:
+            plane: its windows are read as they are needed.
+            image_id: of the record.
+
+        Raises:
+            ImageReadError: a window cannot be read.
+        """
+        try:
+            return self._predict_in_tiles(plane, image_id, self._choose_tile(plane.image_hw))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return self._tiled_in_less(plane, image_id, error)
+
+    def _tiled_in_less(self, plane: PlaneImage, image_id: str, error: Exception) -> SpooledCells:
+        """Smaller and smaller tiles, then the CPU; the size that works is kept for later images."""
+        before = min(self._choose_tile(plane.image_hw), max(plane.image_hw))
+        for tile_px in SMALLER_TILES_PX:
+            if tile_px >= before:
+                continue
+            _release_memory()
+            height, width = plane.image_hw
+            logger.warning(
+                "%s (%d x %d px): out of memory, trying tiles of %d px",
+                image_id,
+                height,
+                width,
+                tile_px,
+            )
+            try:
+                record = self._predict_in_tiles(plane, image_id, tile_px)
+            except Exception as again:
+                if not is_out_of_memory(again):
+                    raise
+                error = again
+                continue
+            self._largest_px, self._tile_px = min(self._largest_px, height * width), tile_px
+            return record
+        if self.predictor.cfg.MODEL.DEVICE == "cpu":
+            raise error
+        logger.warning("%s: out of memory; going on with the CPU, which is slower", image_id)
+        self.predictor.move_to_cpu()
+        self._largest_px = float("inf")
+        return self.predict_plane(plane, image_id)
+
+    def _predict_in_tiles(self, plane: PlaneImage, image_id: str, tile_px: int) -> SpooledCells:
+        thresholds = self.predictor.thresholds
+        overlap = int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP)
+        grid = TileGrid(plane.image_hw, tile_px, overlap, self._margins()[1])
+        limits = self.predictor.limits_of(plane)
+        scale = self._scale_in_tiles(plane.image_hw, tile_px)
+
+        def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
+            return self.predictor.detect_in_window(pixels, limits, scale)
+
+        work = TileWork(grid, thresholds, plane.read, predict)
+        about = {"image_id": image_id, "image_path": plane.path, "place": place_of(plane)}
+        folder = self.spool_folder or tempfile.gettempdir()
+        return predict_tiled(work, folder, **about).record
+
+    def _scale_in_tiles(self, image_hw: tuple[int, int], tile_px: int) -> float:
+        """What images are resized by: as the whole one, or, where TILE is set, as one so large."""
+        chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
+        return self.predictor.scale_of((chosen, chosen) if chosen else image_hw)
+
+
+def plane_of_array(image: NDArray[Any]) -> PlaneImage:
+    """An image in memory as a plane."""
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        return image[rows, columns]
+
+    def read_channels(rows: slice, columns: slice) -> NDArray[Any]:
+        window = image[rows, columns]
+        return window[None] if window.ndim == 2 else np.moveaxis(window, -1, 0)
+
+    return PlaneImage(Path("image"), (image.shape[0], image.shape[1]), read, read_channels)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no memory left, on the device or in the machine."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def memory_of(device: str) -> int:
+    """Bytes that can be had on a device."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()
+
+
+def _release_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
