@@ -70,8 +70,8 @@ class Tracks:
 
     @property
     def divisions(self) -> int:
-        """How many tracks end in a division."""
-        return len(np.unique(self.parents[self.parents > 0]))
+        """How many tracks end in a division, that is, have several daughters."""
+        return int(np.count_nonzero(np.bincount(self.parents)[1:] > 1))
 
     @property
     def links(self) -> list[tuple[int, int, int, int]]:
@@ -136,25 +136,19 @@ class Tracks:
             raise LabelError("a cell has two predecessors: tracks divide, they do not merge")
         before = np.full(offsets[-1], -1)
         before[target] = source
-        followers = np.bincount(source, minlength=offsets[-1])
-        frames = np.repeat(np.arange(len(counts)), counts)
-        tracked = np.ones(len(frames), bool)
+        # Of one successor, it goes on with the track; of several, each begins one.
+        goes_on = (before >= 0) & (np.bincount(source, minlength=offsets[-1])[before] == 1)
+        tracked = np.ones(len(before), bool)
         if without is not None:
             tracked = ~np.concatenate([np.zeros(0), *without]).astype(bool)
-        ids = np.zeros(len(frames), np.int64)
-        first: list[int] = []
-        last: list[int] = []
-        parents: list[int] = []
-        for cell in np.flatnonzero(tracked).tolist():
-            mother = before[cell]
-            if mother >= 0 and followers[mother] == 1:
-                ids[cell] = ids[mother]
-                last[ids[cell] - 1] = frames[cell]
-                continue
-            first.append(frames[cell])
-            last.append(frames[cell])
-            parents.append(ids[mother] if mother >= 0 else 0)
-            ids[cell] = len(first)
+        begins = tracked & ~goes_on
+        ids = np.zeros(len(before), np.int64)
+        ids[begins] = np.arange(1, np.count_nonzero(begins) + 1)
+        frames = np.repeat(np.arange(len(counts)), counts)
+        last = frames[begins]
+        for cell in np.flatnonzero(tracked & goes_on).tolist():
+            ids[cell] = ids[before[cell]]
+            last[ids[cell] - 1] = frames[cell]
+        parents = np.where(before[begins] >= 0, ids[before[begins]], 0)
         split = np.split(ids, offsets[1:-1]) if len(counts) else []
-        table = (np.array(column, np.int64) for column in (first, last, parents))
-        return cls(tuple(split), *table)
+        return cls(tuple(split), frames[begins], last, parents)

@@ -16,10 +16,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._parser import CommandParser
 from cellseg.io.segmentations import find_label_files
-from cellseg.tracking.linking import METRICS, LinkRules
-from cellseg.tracking.results import link_label_files
+from cellseg.tracking.results import STACK_SUFFIX, link_label_files
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -32,43 +32,16 @@ def add_arguments(parser: CommandParser) -> None:
     add_link_options(parser)
 
 
-def add_link_options(parser: CommandParser) -> None:
-    """How cells are linked; `read_link_rules` reads the values."""
-    parser.add_argument(
-        "--max-distance",
-        type=float,
-        metavar="PX",
-        help="a cell's centre moves by less than this from frame to frame, pixels (default: "
-        "the median diameter of the cells)",
-    )
-    parser.add_argument(
-        "--max-gap",
-        type=int,
-        default=LinkRules.max_gap_frames,
-        metavar="N",
-        help="a cell may be missing in so many frames in a row (default: %(default)s)",
-    )
-    parser.add_argument("--no-divisions", action="store_true", help="cells do not divide")
-    parser.add_argument(
-        "--link-by",
-        choices=METRICS,
-        default=LinkRules.metric,
-        help="overlap of the cells, or distance of their centres alone, for cells that move "
-        "further than their size (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--ctc", action="store_true", help="also write the Cell Tracking Challenge's layout"
-    )
-
-
-def read_link_rules(args: argparse.Namespace) -> LinkRules:
-    return LinkRules(args.max_distance, args.max_gap, not args.no_divisions, args.link_by)
+def find_frames(path: Path) -> list[Path]:
+    """A file, or the label images of a folder but for the results of an earlier call."""
+    if not path.is_dir():
+        return [path]
+    return [file for file in find_label_files(path) if not file.name.endswith(STACK_SUFFIX)]
 
 
 def run(args: argparse.Namespace) -> int:
     rules = read_link_rules(args)
-    found = [find_label_files(path) if path.is_dir() else [path] for path in args.labels]
-    files = [path for paths in found for path in paths]
+    files = [file for path in args.labels for file in find_frames(path)]
     linked = link_label_files(files, args.output, rules=rules, ctc=args.ctc)
     for one in linked:
         print(
@@ -76,5 +49,9 @@ def run(args: argparse.Namespace) -> int:
             f"{one.tracks.divisions} divisions: {one.files[0]}"
         )
     if not linked:
-        print("No time-lapse among the label images: each has one frame", file=sys.stderr)
+        print(
+            "No time-lapse: no two of the label images differ in the number of the frame alone, "
+            "such as frame_1.tif and frame_2.tif, or a_t1.tif and a_t2.tif",
+            file=sys.stderr,
+        )
     return 0 if linked else 2

@@ -21,7 +21,7 @@ from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import ImageReadError, LabelError
 from cellseg.files import write_whole
-from cellseg.images import open_planes, read_label_image
+from cellseg.images import open_planes, place_of, read_label_image
 from cellseg.io.label_files import TIFF_LIMIT, ZLIB_LEVEL
 from numpy.typing import NDArray
 
@@ -75,7 +75,7 @@ def find_label_planes(path: str | Path) -> list[LabelPlane]:
                 Path(path),
                 f"{Path(path).stem}{plane.suffix}",
                 number if len(planes) > 1 else None,
-                PlaceInFile(plane.position, plane.scene, plane.pixel_size_um),
+                place_of(plane),
             )
             for number, plane in enumerate(planes)
         ]
@@ -118,8 +118,8 @@ def _read_planes(
             labels = pages[plane.page].read_whole()
             if labels.ndim != 2 or labels.dtype.kind not in "iu":
                 raise ImageReadError(
-                    f"a label image has one channel of integers; found {labels.dtype} of shape "
-                    f"{list(labels.shape)}"
+                    f"{path}: a label image has one channel of integers; found {labels.dtype} of "
+                    f"shape {list(labels.shape)}"
                 )
             yield plane, labels
 

@@ -55,10 +55,10 @@ class LinkRules:
     metric: str = "overlap"
 
     def __post_init__(self) -> None:
-        if self.max_distance_px is not None and not self.max_distance_px > 0:
+        if self.max_distance_px is not None and not 0 < self.max_distance_px < np.inf:
             raise ConfigError(
-                f"the greatest step of a cell is {self.max_distance_px:g} pixels; expected more "
-                "than 0"
+                f"the greatest step of a cell is {self.max_distance_px:g} pixels; expected a "
+                "number above 0"
             )
         if self.max_gap_frames < 0:
             raise ConfigError(f"a gap of {self.max_gap_frames} frames; expected 0 or more")
@@ -333,13 +333,25 @@ def _join_pieces(
     node_of = dict(zip(numbers.tolist(), nodes))
     pieces = {(node_of[one], node_of[two]) for one, two in _edges_between(kept, follower)}
 
+    tracker = _make_tracker(divisions, max_gap_frames, reach)
+    tree = tracker.predict(frames, connected_edges=sorted(pieces))
+    cell_of = dict(zip(nodes, numbers.tolist()))
+    added = sorted(set(tree.edges()) - pieces)
+    return np.array([(cell_of[a], cell_of[b]) for a, b in added], np.int64).reshape(-1, 2)
+
+
+def _make_tracker(
+    divisions: dict[tuple[int, int], float], max_gap_frames: int, reach: float
+) -> Any:
+    """A LapTrack for points (row, column, number of the cell)."""
+
     def gap(end: Numbers, start: Numbers) -> float:
         return float(((end[:2] - start[:2]) ** 2).sum() / reach**2)
 
     def division(start: Numbers, mother: Numbers) -> float:
         return divisions.get((int(mother[2]), int(start[2])), np.inf)
 
-    tracker = load_laptrack().LapTrack(
+    return load_laptrack().LapTrack(
         metric="sqeuclidean",
         cutoff=0,  # consecutive frames are linked already
         gap_closing_metric=gap,
@@ -354,10 +366,6 @@ def _join_pieces(
         no_splitting_cost=1,
         no_merging_cost=1,
     )
-    tree = tracker.predict(frames, connected_edges=sorted(pieces))
-    cell_of = dict(zip(nodes, numbers.tolist()))
-    added = sorted(set(tree.edges()) - pieces)
-    return np.array([(cell_of[a], cell_of[b]) for a, b in added], np.int64).reshape(-1, 2)
 
 
 def _edges_between(kept: NDArray[np.bool_], follower: IntArray) -> list[tuple[int, int]]:

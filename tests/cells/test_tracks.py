@@ -26,6 +26,12 @@ def test_the_links_of_tracks_are_those_they_were_made_of() -> None:
     assert sorted(Tracks.from_links([2, 2, 4], LINKS).links) == sorted(LINKS)
 
 
+def test_one_daughter_is_no_division() -> None:
+    """The challenge's layout has such tracks behind gaps."""
+    numbers = [np.array([0, 1]), np.array([0, 1]), np.array([0, 1])]
+    assert Tracks((), *numbers).divisions == 0
+
+
 def test_cells_without_a_track() -> None:
     without = [np.array([True, False]), np.array([False])]
     tracks = Tracks.from_links([2, 1], [(0, 1, 1, 0)], without)

@@ -34,6 +34,16 @@ def test_a_folder(link: Command, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert said == f"f: 4 frames, 3 tracks, 1 divisions: {tmp_path / 'out' / 'f_tracks.tif'}\n"
 
 
+def test_a_folder_again(link: Command, tmp_path: Path) -> None:
+    """What an earlier call wrote beside the label images is none of them."""
+    for number, cells in enumerate(DIVISION):
+        builders.write_png(tmp_path / f"f_{number}.png", cells.to_label_image())
+    for _ in range(2):
+        assert link.main([tmp_path, "--ctc"]) == 0
+    names = ["f_RES", "f_track_points.csv", "f_tracks.csv", "f_tracks.tif"]
+    assert sorted(one.name for one in tmp_path.iterdir() if one.suffix != ".png") == names
+
+
 def test_options(link: Command, tmp_path: Path) -> None:
     stack = write_stack(tmp_path / "gap.tif", [cells.to_label_image() for cells in GAP])
     for options, highest in (

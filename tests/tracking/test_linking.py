@@ -151,8 +151,9 @@ def test_frames_of_two_sizes() -> None:
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"max_distance_px": 0}, "0 pixels; expected more than 0"),
-        ({"max_distance_px": float("nan")}, "expected more than 0"),
+        ({"max_distance_px": 0}, "0 pixels; expected a number above 0"),
+        ({"max_distance_px": float("nan")}, "nan pixels"),
+        ({"max_distance_px": float("inf")}, "inf pixels"),
         ({"max_gap_frames": -1}, "-1 frames; expected 0 or more"),
         ({"metric": "iou"}, "no metric 'iou'; there are overlap, distance"),
     ],

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from cellseg.cells.records import PlaceInFile
 from cellseg.errors import LabelError
+from cellseg.inference.kept_cells import keep_cells, read_kept
 from cellseg.io.ctc import read_ctc
 from cellseg.tracking.linking import LinkRules
 from cellseg.tracking.results import link_label_files, link_records, link_time_lapse
@@ -72,6 +73,21 @@ def test_time_lapses_are_found_among_records(tmp_path: Path) -> None:
     assert [ids_of(one.tracks) for one in linked[:2]] == [[[1], [2, 3]]] * 2
     assert linked[0].files[0] == tmp_path / "day_1" / "B0_tracks.tif"
     assert table_of(linked[2].tracks) == [(0, 1, 0), (2, 3, 1), (2, 3, 1)]
+
+
+def test_cells_on_disk(tmp_path: Path) -> None:
+    """As `cellseg predict` keeps them: read anew each time they are gone through."""
+    kept = []
+    for record in records(DIVISION, pixel_size_um=(0.5, 0.5)):
+        keep_cells(record, tmp_path / "kept" / record.image_id, [1])
+        kept.append(read_kept(tmp_path / "kept" / record.image_id))
+    [linked] = link_records(kept, [tmp_path / "movie.tif"] * 4, ctc=True)
+    assert ids_of(linked.tracks) == [[1], [1], [2, 3], [2, 3]]
+    expected = [cells.to_label_image() for cells in DIVISION]
+    for image, labels, ids in zip(tifffile.imread(linked.files[0]), expected, linked.tracks.ids):
+        np.testing.assert_array_equal(image, np.concatenate([[0], ids])[labels])
+    with linked.files[1].open(newline="") as file:
+        assert "path_um" in next(csv.DictReader(file))
 
 
 def test_rules_reach_the_linking(tmp_path: Path) -> None:
