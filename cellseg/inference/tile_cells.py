@@ -90,8 +90,9 @@ def sort_tile_cells(
             f"tile {tile.number} has cells of an image of {cells.image_hw}; its window has "
             f"{tile.window.hw} (rows, columns)"
         )
-    passed = passes_score(cells.scores, cells.classes, thresholds) & (cells.areas_px > 0)
-    found = move_cells(cells[passed], (tile.window.top, tile.window.left), grid.image_hw)
+    found = move_cells(cells, (tile.window.top, tile.window.left), grid.image_hw)
+    passed = passes_score(cells.scores, cells.classes, thresholds) & (found.areas_px > 0)
+    found = found if passed.all() else found[passed]
     boxes = runs_to_boxes(found.runs, len(found), grid.image_hw[0])
     roles, needed = _find_roles(grid, tile, boxes)
     num_dropped = int(((roles == Role.CUT) & ~needed).sum())
