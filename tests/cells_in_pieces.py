@@ -26,9 +26,3 @@ class RecordInPieces(ImageRecord):
 
 def in_pieces(cells: CellInstances, sizes: Sequence[int]) -> RecordInPieces:
     return RecordInPieces("a", cells, sizes=sizes)
-
-
-def by_position(cells: CellInstances) -> CellInstances:
-    """The cells in the order of their first pixels, row by row."""
-    firsts = [np.flatnonzero(bitmap)[0] for bitmap in cells.to_bitmaps()]
-    return cells[np.argsort(firsts, kind="stable")]

@@ -10,6 +10,7 @@ import numpy as np
 from cellseg.cells.labels import Crop
 from cellseg.cells.run_lengths import IntArray
 from cellseg.cells.runs import Runs, runs_to_pixels
+from cellseg.cells.windows import Window
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -17,35 +18,6 @@ ReadChannels = Callable[[slice, slice], NDArray[Any]]
 
 STATISTICS = ("mean", "std", "min", "max", "sum", "background")
 _HALF_STEP = 1e-3  # distances are roots of whole numbers; rounding must not decide
-
-
-class Window(NamedTuple):
-    """A rectangle of an image, pixels; `y1` and `x1` are exclusive."""
-
-    y0: int
-    x0: int
-    y1: int
-    x1: int
-
-    @classmethod
-    def around(cls, boxes_xyxy: IntArray, margin: int, image_hw: tuple[int, int]) -> Window:
-        """The window of some boxes, [N, 4] and at least one, and a margin inside the image."""
-        x0, y0 = boxes_xyxy[:, :2].min(axis=0).tolist()
-        x1, y1 = boxes_xyxy[:, 2:].max(axis=0).tolist()
-        height, width = image_hw
-        rows = max(y0 - margin, 0), min(y1 + margin, height)
-        columns = max(x0 - margin, 0), min(x1 + margin, width)
-        return cls(rows[0], columns[0], rows[1], columns[1])
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns."""
-        return slice(self.y0, self.y1), slice(self.x0, self.x1)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.y1 - self.y0, self.x1 - self.x0
 
 
 class Ring(NamedTuple):
@@ -77,7 +49,7 @@ def measure_intensities(
         pixels.
     """
     rows, columns, owner = runs_to_pixels(runs, height)
-    places = (rows - window.y0) * (window.x1 - window.x0) + (columns - window.x0)
+    places = (rows - window.top) * window.hw[1] + (columns - window.left)
     areas = np.bincount(owner, minlength=num_cells)
     return [_describe(channel.ravel()[places], owner, areas) for channel in channels]
 
@@ -126,7 +98,7 @@ def measure_backgrounds(
     medians = np.full((len(channels), len(crops)), np.nan)
     for k, (crop, (row, column)) in enumerate(zip(crops, offsets_rc.tolist())):
         height, width = crop.shape
-        top, left = row - window.y0, column - window.x0
+        top, left = row - window.top, column - window.left
         rows = slice(max(top - margin, 0), top + height + margin)
         columns = slice(max(left - margin, 0), left + width + margin)
         ring_here = free[rows, columns].copy()

@@ -20,7 +20,6 @@ from cellseg.cells.intensities import (
     STATISTICS,
     ReadChannels,
     Ring,
-    Window,
     measure_backgrounds,
     measure_intensities,
 )
@@ -42,6 +41,7 @@ from cellseg.cells.surroundings import (
     occupied_pixels,
     with_surroundings,
 )
+from cellseg.cells.windows import window_around
 from cellseg.errors import LabelError
 from numpy.typing import NDArray
 
@@ -141,22 +141,17 @@ def _measure_batch(
 ) -> Table:
     """What needs no measuring."""
     numbers = batch.classes[rows]
-    check_class_numbers(numbers, classes)
+    if numbers.size and numbers.max() >= len(classes):
+        raise LabelError(
+            f"a cell of class {numbers.max()} (from 0); there are {len(classes)}: "
+            f"{', '.join(classes)}"
+        )
     return {
         "label": rows + first_label,
         "class": np.array(classes)[numbers],
         # 0.9 is meant to be written as 0.9, and not as the double nearest to its single.
         "score": batch.scores[rows].astype(str).astype(np.float64),
     }
-
-
-def check_class_numbers(numbers: IntArray, classes: Sequence[str]) -> None:
-    """Raise LabelError for a class of a cell that has no name."""
-    if numbers.size and numbers.max() >= len(classes):
-        raise LabelError(
-            f"a cell of class {numbers.max()} (from 0); there are {len(classes)}: "
-            f"{', '.join(classes)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -267,8 +262,8 @@ def _measure_channels(
         names = _name_channels(image.channel_names, count)
         return {f"{name}_{what}": np.zeros(0) for name in names for what in STATISTICS}
     height = cells.image_hw[0]
-    window = Window.around(boxes, image.margin_px, cells.image_hw)
-    channels = np.asarray(read_channels(*window.slices))
+    window = window_around(boxes, image.margin_px, cells.image_hw)
+    channels = np.asarray(read_channels(window.rows, window.columns))
     found = measure_intensities(channels, window, cells.runs, len(cells), height)
     backgrounds = measure_backgrounds(
         channels,

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from cellseg.cells.convex_hulls import columns_of_cells, feret_diameters, pixels_in_hulls
+from cellseg.cells.instances import CellInstances
 from cellseg.cells.run_lengths import IntArray
-from cellseg.cells.runs import Runs, cut_at_line_ends
+from cellseg.cells.runs import Runs, cut_at_line_ends, runs_to_boxes
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -82,6 +83,18 @@ def measure_moments(runs: Runs, boxes_xyxy: IntArray, height: int) -> Moments:
 def _sum_of_squares(end: IntArray) -> IntArray:
     """0 + 1 + 4 + ... + (end - 1) ** 2."""
     return (end - 1) * end * (2 * end - 1) // 6
+
+
+def find_centroids(cells: CellInstances) -> FloatArray:
+    """Mean (row, column) of each cell's pixels, float64 [N, 2]; nan for one without a pixel.
+
+    Example:
+        >>> find_centroids(CellInstances.from_label_image([[0, 1, 1], [2, 0, 0]])).tolist()
+        [[0.0, 1.5], [1.0, 0.0]]
+    """
+    height = cells.image_hw[0]
+    moments = measure_moments(cells.runs, runs_to_boxes(cells.runs, len(cells), height), height)
+    return np.stack([moments.rows, moments.columns], axis=1)
 
 
 class Axes(NamedTuple):

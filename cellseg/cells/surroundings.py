@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 from cellseg.cells.instances import CellInstances, select_runs
-from cellseg.cells.intensities import Window
 from cellseg.cells.labels import Crop
 from cellseg.cells.run_lengths import IntArray
 from cellseg.cells.runs import runs_to_boxes, runs_to_pixels
-from cellseg.cells.shapes import Spacing, measure_moments
+from cellseg.cells.shapes import Spacing, find_centroids
+from cellseg.cells.windows import Window, crop_runs
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
@@ -34,10 +34,7 @@ class Centroids:
     def __init__(self, batches: Iterable[CellInstances], spacings: Sequence[Spacing]) -> None:
         centres = [np.zeros((0, 2))]
         for batch in batches:
-            cells = batch[measured_cells(batch)]
-            boxes = runs_to_boxes(cells.runs, len(cells), cells.image_hw[0])
-            moments = measure_moments(cells.runs, boxes, cells.image_hw[0])
-            centres.append(np.stack([moments.rows, moments.columns], axis=1))
+            centres.append(find_centroids(batch[measured_cells(batch)]))
         found = np.concatenate(centres)
         self._spacings = [np.array(spacing) for spacing in spacings]
         self._trees = [KDTree(found * spacing) for spacing in self._spacings]
@@ -118,13 +115,12 @@ def reaching_to(row: int, extents: Sequence[Extent]) -> list[Extent]:
 
 def occupied_pixels(nearby: Sequence[Extent], window: Window) -> Crop:
     """bool [h, w]: the pixels of a window that lie in any of these cells."""
-    occupied = np.zeros(window.size, bool)
+    occupied = np.zeros(window.hw, bool)
+    first, behind = (window.left, window.top), (window.right, window.bottom)
     for cells, boxes, _, _ in nearby:
-        meets = (boxes[:, :2] < (window.x1, window.y1)) & (boxes[:, 2:] > (window.x0, window.y0))
+        meets = (boxes[:, :2] < behind) & (boxes[:, 2:] > first)
         chosen = np.flatnonzero(meets.all(axis=1))
-        runs = select_runs(cells.runs, chosen, len(cells))
-        rows, columns, _ = runs_to_pixels(runs, cells.image_hw[0])
-        rows, columns = rows - window.y0, columns - window.x0
-        inside = (rows >= 0) & (rows < window.size[0]) & (columns >= 0) & (columns < window.size[1])
-        occupied[rows[inside], columns[inside]] = True
+        runs = crop_runs(select_runs(cells.runs, chosen, len(cells)), cells.image_hw[0], window)
+        rows, columns, _ = runs_to_pixels(runs, window.hw[0])
+        occupied[rows, columns] = True
     return occupied

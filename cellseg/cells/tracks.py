@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import PlaceInFile
 from cellseg.errors import LabelError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+
+class Frame(Protocol):
+    """What is asked of a frame: an `ImageRecord`, or a record whose cells are on disk."""
+
+    @property
+    def image_id(self) -> str: ...
+
+    @property
+    def image_hw(self) -> tuple[int, int]: ...
+
+    @property
+    def num_cells(self) -> int: ...
+
+    @property
+    def place(self) -> PlaceInFile: ...
+
+    @property
+    def cells(self) -> CellInstances: ...
+
+    def batches(self) -> Iterator[CellInstances]: ...
+
+
+F = TypeVar("F", bound=Frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +87,7 @@ class Tracks:
                 before[track] = (frame, cell)
         return found
 
-    def along(self, frames: Iterable[ImageRecord]) -> Iterator[tuple[ImageRecord, IntArray]]:
+    def along(self, frames: Iterable[F]) -> Iterator[tuple[F, IntArray]]:
         """Each frame with the tracks of its cells.
 
         Args:
@@ -133,18 +158,3 @@ class Tracks:
         split = np.split(ids, offsets[1:-1]) if len(counts) else []
         table = (np.array(column, np.int64) for column in (first, last, parents))
         return cls(tuple(split), *table)
-
-
-def find_centroids(cells: CellInstances) -> NDArray[np.float64]:
-    """Mean (row, column) of each cell's pixels, float64 [N, 2]; nan for one without a pixel.
-
-    Example:
-        >>> find_centroids(CellInstances.from_label_image([[0, 1, 1], [2, 0, 0]])).tolist()
-        [[0.0, 1.5], [1.0, 0.0]]
-    """
-    centroids = np.full((len(cells), 2), np.nan)
-    for number, (crop, offset) in enumerate(zip(cells.crops, cells.offsets_rc)):
-        pixels = np.nonzero(crop)
-        if len(pixels[0]):
-            centroids[number] = offset + np.mean(pixels, axis=1)
-    return centroids

@@ -42,6 +42,28 @@ class Window(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
 
+def window_around(boxes_xyxy: IntArray, margin: int, image_hw: tuple[int, int]) -> Window:
+    """The window that holds some boxes with a margin, as far as the image goes.
+
+    Args:
+        boxes_xyxy: int64 [N, 4], at least one.
+        margin: pixels on each side.
+        image_hw: (height, width) of the image, pixels.
+
+    Example:
+        >>> window_around(np.array([[3, 4, 6, 9]]), 2, (10, 20))
+        Window(top=2, left=1, bottom=10, right=8)
+    """
+    left, top = boxes_xyxy[:, :2].min(axis=0).tolist()
+    right, bottom = boxes_xyxy[:, 2:].max(axis=0).tolist()
+    return Window(
+        max(top - margin, 0),
+        max(left - margin, 0),
+        min(bottom + margin, image_hw[0]),
+        min(right + margin, image_hw[1]),
+    )
+
+
 def move_runs(runs: Runs, height: int, offset_rc: tuple[int, int], new_height: int) -> Runs:
     """Column-major runs of a window in the frame of the image that it was cut from.
 

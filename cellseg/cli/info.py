@@ -87,6 +87,7 @@ def _optional_packages() -> dict[str, str]:
         endings.setdefault(package, []).append(ending)
     return {
         "roifile": "ImageJ's ROI files",
+        "laptrack": "cells over time (cellseg link)",
         "imagecodecs": "JPEG 2000, and TIFF compressed in other ways than deflate",
         "bioio": "files of microscope makers, together with the packages below",
         **{package: ", ".join(found) for package, found in endings.items()},

@@ -20,17 +20,23 @@ import argparse
 import logging
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.cli._model import log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
+from cellseg.cli.link import add_link_options, read_link_rules
 from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import ConfigError
+from cellseg.images.plates import find_positions
 from cellseg.inference.files import Outcome, predict_files
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
+from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
 from cellseg.io.category_ids import choose_category_ids, number_names
+from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
@@ -80,6 +86,47 @@ def add_arguments(parser: CommandParser) -> None:
         help="only every N-th image from the K-th on: one of N jobs on the same folders",
     )
     parser.add_argument(
+        "--scene",
+        action="append",
+        default=[],
+        type=_number_or_name,
+        metavar="S",
+        help="number (from 0) or name of a scene, series or position of files that have several; "
+        "may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="look at larger images in tiles of so many pixels (default: as memory allows)",
+    )
+    parser.add_argument(
+        "--at-pixel-size-um",
+        type=float,
+        metavar="UM",
+        help="look at slides and other pyramids at the level whose pixels are this large, or the "
+        "next finer one (default: the finest)",
+    )
+    parser.add_argument(
+        "--pattern",
+        default="",
+        metavar="P",
+        help="how files of plates are named: imagexpress, ... or a template such as "
+        "{plate}_{well}_s{site} (default: found by itself)",
+    )
+    parser.add_argument(
+        "--neighbour-distance",
+        type=float,
+        default=DEFAULTS.neighbour_distance_px,
+        metavar="PX",
+        help="cells are neighbours up to this distance of their centroids, in tables (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--link", action="store_true", help="link the cells of time-lapses to tracks"
+    )
+    add_link_options(parser)
+    parser.add_argument(
         "--pixel-size-um",
         nargs="+",
         type=float,
@@ -120,6 +167,10 @@ def _parse_part(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 3/8")
 
 
+def _number_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
 def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Names and category ids of the model's classes: those of its data set, where it is known."""
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -136,7 +187,8 @@ def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
     classes, category_ids = find_classes(cfg)
     names = [name for names in args.save for name in names] or list(DEFAULT_SAVE)
     names = list(dict.fromkeys([*names, *args.format]))
-    return Saving(tuple(names), tuple(classes), tuple(category_ids))
+    measurements = MeasurementSettings(neighbour_distance_px=args.neighbour_distance)
+    return Saving(tuple(names), tuple(classes), tuple(category_ids), measurements)
 
 
 def parse_pixel_size(sizes: Sequence[float] | None) -> tuple[float, float] | None:
@@ -160,12 +212,15 @@ def describe_settings(predictor: CellPredictor, saving: Saving, args: argparse.N
     cfg = predictor.cfg.clone()
     weights = cfg.MODEL.WEIGHTS
     cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""  # jobs on other machines give the same results
-    parts = [cfg.dump(), str(predictor.thresholds), str(saving), str(args.pixel_size_um)]
+    chosen = (args.pixel_size_um, args.scene, args.at_pixel_size_um)
+    parts = [cfg.dump(), *map(str, (predictor.thresholds, saving, chosen))]
     return hash_text([*parts, str(describe_source(weights))])
 
 
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
+    if args.tile is not None:
+        args.opts += ["CELLSEG.TEST.TILE", args.tile]
     cfg = model_config_of(args)
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)
@@ -178,11 +233,13 @@ def run(args: argparse.Namespace) -> int:
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
     results = ResultFolder(args.output, describe_settings(predictor, saving, args))
-    writer = ResultWriter(results, saving, overwrite=args.overwrite)
+    places = find_positions([file.path for file in found.files], args.pattern)
+    writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite)
+    model = CellModel(predictor, args.scene, args.at_pixel_size_um, results.state_folder)
     part = take_part(found.files, *args.part)
     try:
         outcome = predict_files(
-            predictor,
+            model,
             part,
             results,
             writer,
@@ -192,7 +249,9 @@ def run(args: argparse.Namespace) -> int:
         )
     finally:
         writer.write_all(found.files)
-    log_outcome(outcome, part, args.output)
+    log_outcome(outcome, args.output)
+    if args.link:
+        link_predictions(writer, found.files, args)
     return 1 if outcome.failed or found.missing else 0
 
 
@@ -204,7 +263,28 @@ def log_inputs(found: FoundInputs) -> None:
         logger.info("Not read: %s", found.describe_passed_over())
 
 
-def log_outcome(outcome: Outcome, files: Sequence[InputFile], folder: str) -> None:
+def link_predictions(
+    writer: ResultWriter, files: Sequence[InputFile], args: argparse.Namespace
+) -> None:
+    """Link the cells of time-lapses, once every image of the task is done."""
+    done = {file.name for file, _, _ in writer.results.done_images(files)}
+    if len(done) < len(files):
+        logger.warning(
+            "--link: %d of %d files are not done; with --part or after failures, run once more "
+            "with --resume when they are",
+            len(files) - len(done),
+            len(files),
+        )
+        return
+    images = [file for file, _, _ in writer.results.done_images(files)]
+    paths = [Path(args.output, f"{file.name}{file.path.suffix}") for file in images]
+    records = list(writer.records(files))
+    linked = link_records(records, paths, rules=read_link_rules(args), ctc=args.ctc)
+    if not linked:
+        logger.warning("--link: no time-lapse among the images: each has one frame")
+
+
+def log_outcome(outcome: Outcome, folder: str) -> None:
     """Say what was done, left out and failed, and where the results are."""
     total = outcome.done + outcome.skipped + len(outcome.failed)
     logger.info(

@@ -264,6 +264,11 @@ _TABLE = (
     Key("TEST.EXCLUSIVE", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,
         says="Every pixel belongs to one cell, that of the highest score; a cell left with fewer "
         "pixels than MIN_AREA, or none, is none."),
+    Key("TEST.TILE", 0, _COUNT.remark("0: by the memory at hand"),
+        says="Images larger than this and what tiles overlap are looked at in tiles of so many "
+        "pixels to a side, when predicting."),
+    Key("TEST.TILE_OVERLAP", 128, _COUNT,
+        says="Length in pixels of the largest cell expected, which tiles overlap by."),
     Key("TEST.METRICS", [], NAMES, checked_by="cellseg.evaluation.registry.check_metric_names",
         says="Further metrics of `cell_iou`, over all cells and per class."),
     Key("TEST.EVALUATORS", [], NAMES,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.records import ImageRecord, PlaceInFile
+from cellseg.cells.records import ImageRecord
 from cellseg.errors import CellsegError
-from cellseg.images import PlaneImage
+from cellseg.images import PlaneImage, place_of
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.result_folder import FileState, ResultFolder
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ class PlaneModel(Protocol):
     def predict_images(self, images: Sequence[NDArray[Any]]) -> list[CellInstances]:
         """The cells of images of one size."""
 
-    def predict_plane(self, plane: PlaneImage, image_id: str) -> Any:
-        """The cells of a plane that is looked at in tiles, as a record."""
+    def predict_plane(self, plane: PlaneImage, image_id: str) -> AbstractContextManager[Any]:
+        """The cells of a plane that is looked at in tiles: a context whose value is the record."""
 
 
 class WriteImage(Protocol):
@@ -198,7 +198,7 @@ def _predict_batch(model: PlaneModel, batch: Sequence[_Work], writer: _Writer) -
             writer.note(work)
         else:
             assert work.plane is not None
-            place = PlaceInFile(work.plane.position, work.plane.scene, work.plane.pixel_size_um)
+            place = place_of(work.plane)
             writer.write(work, ImageRecord(work.image_id, cells, work.file.path, place))
 
 
@@ -213,7 +213,8 @@ def _predict_tiled(model: PlaneModel, work: _Work, writer: _Writer) -> None:
     """Predict a plane by windows; its file stays open until the results are written."""
     assert work.plane is not None
     try:
-        writer.write(work, model.predict_plane(work.plane, work.image_id)).result()
+        with model.predict_plane(work.plane, work.image_id) as record:
+            writer.write(work, record).result()
     except Exception as error:
         work.error = error
         writer.note(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.spool import SpooledCells
-from cellseg.errors import ConfigError
 from cellseg.images import PlaneImage, open_planes, place_of
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.tile_grid import Tile, TileGrid
@@ -29,6 +29,7 @@ ALIGNMENT_PX = 64
 as they do in the whole image."""
 SMALLER_TILES_PX = (2048, 1024, 512, 256)
 """What is tried in turn when memory runs out."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 logger = logging.getLogger(__name__)
 
@@ -98,14 +99,14 @@ class CellModel:
         """Side of the tiles' cores, pixels; the image's longer side where it is looked at whole."""
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
         if chosen:
-            return chosen if max(image_hw) > chosen + 2 * self._margins(chosen)[0] else max(image_hw)
+            return chosen if max(image_hw) > chosen + 2 * self._margins()[0] else max(image_hw)
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
         scale = self.predictor.scale_of(image_hw)
         bytes_per_pixel = BYTES_PER_PIXEL * scale**2
         return choose_tile(image_hw, memory_of(self.predictor.cfg.MODEL.DEVICE), bytes_per_pixel)
 
-    def _margins(self, tile_px: int) -> tuple[int, int]:
+    def _margins(self) -> tuple[int, int]:
         """How far windows reach beyond cores, and the part of it that is context; pixels."""
         half = (int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP) + 1) // 2
         margin = -(-(half + ALIGNMENT_PX) // ALIGNMENT_PX) * ALIGNMENT_PX
@@ -135,7 +136,6 @@ class CellModel:
             image_id: of the record.
 
         Raises:
-            ConfigError: the type of the cells is by vote, which takes the whole image.
             ImageReadError: a window cannot be read.
         """
         try:
@@ -154,7 +154,10 @@ class CellModel:
             _release_memory()
             height, width = plane.image_hw
             logger.warning(
-                "%s (%d x %d px): out of memory, trying tiles of %d px", image_id, height, width,
+                "%s (%d x %d px): out of memory, trying tiles of %d px",
+                image_id,
+                height,
+                width,
                 tile_px,
             )
             try:
@@ -175,22 +178,18 @@ class CellModel:
 
     def _predict_in_tiles(self, plane: PlaneImage, image_id: str, tile_px: int) -> SpooledCells:
         thresholds = self.predictor.thresholds
-        if thresholds.vote != "none":
-            raise ConfigError(
-                f"{image_id}: CELLSEG.CELL_TYPE.VOTE is {thresholds.vote!r}, which takes the whole "
-                "image; an image that is looked at in tiles has none: set it to none"
-            )
         overlap = int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP)
-        grid = TileGrid(plane.image_hw, tile_px, overlap, self._margins(tile_px)[1])
+        grid = TileGrid(plane.image_hw, tile_px, overlap, self._margins()[1])
         limits = self.predictor.limits_of(plane)
         scale = self._scale_in_tiles(plane.image_hw, tile_px)
 
         def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
-            return self.predictor.detect(pixels, limits=limits, scale=scale)
+            return self.predictor.detect_in_window(pixels, limits, scale)
 
         work = TileWork(grid, thresholds, plane.read, predict)
         about = {"image_id": image_id, "image_path": plane.path, "place": place_of(plane)}
-        return predict_tiled(work, self.spool_folder, **about).record
+        folder = self.spool_folder or tempfile.gettempdir()
+        return predict_tiled(work, folder, **about).record
 
     def _scale_in_tiles(self, image_hw: tuple[int, int], tile_px: int) -> float:
         """What images are resized by: as the whole one, or, where TILE is set, as one so large."""
@@ -216,7 +215,9 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    return any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    return any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 def memory_of(device: str) -> int:

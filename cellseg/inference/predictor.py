@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.records import ImageRecord
 from cellseg.cells.selection import (
     DetectionThresholds,
     PerClass,
@@ -21,16 +20,17 @@ from cellseg.cells.selection import (
     vote_class,
 )
 from cellseg.errors import ConfigError
-from cellseg.images import ImageInput, PlaneImage
+from cellseg.images import ImageInput, Limits, PlaneImage
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
 from cellseg.modeling.candidates import masks_of_candidates_only
 from cellseg.modeling.device import check_device
 from cellseg.modeling.weights import load_weights
-from cellseg.training_data.augmentations import scale_resizing
+from cellseg.training_data.augmentations import scale_hw, scale_resizing
 from detectron2.config import CfgNode
-from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -108,16 +108,84 @@ class CellPredictor:
         Raises:
             ImageReadError: an image of another shape or dtype.
         """
-        pixels = self._input.prepare(image)
-        height, width = pixels.shape[:2]
-        resized = self._resize.get_transform(pixels).apply_image(pixels)
-        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        with torch.inference_mode():
-            return self._find_cells({"image": tensor, "height": height, "width": width})
+        return self.predict_batch([image])[0]
 
-    def _find_cells(self, given: dict[str, Any]) -> CellInstances:
-        with self._detecting() as detector:
-            (found,) = detector.inference([given], do_postprocess=False)
+    def predict_batch(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
+        """Find the cells of images of one size, which go through the network together.
+
+        Args:
+            images: each as in `__call__`.
+
+        Returns:
+            The cells of each image, by descending score.
+
+        Raises:
+            ImageReadError: an image of another shape or dtype.
+        """
+        found = self._detect([self._input.prepare(image) for image in images])
+        return [select_cells(cells, self.thresholds) for cells in found]
+
+    def limits_of(self, plane: PlaneImage) -> Limits:
+        """Which intensities of a plane become 0 and 255; see `ImageInput.limits_of`."""
+        return self._input.limits_of(plane)
+
+    def scale_of(self, image_hw: tuple[int, int]) -> float:
+        """What the sides of an image are multiplied by before the network sees it.
+
+        Args:
+            image_hw: (height, width) of the image, pixels.
+        """
+        nothing = np.broadcast_to(
+            np.uint8(0), (*image_hw, 3)
+        )  # of which only the shape is looked at
+        transform = self._resize.get_transform(nothing)
+        return getattr(transform, "new_h", image_hw[0]) / image_hw[0]
+
+    def detect_in_window(
+        self, pixels: NDArray[np.generic], limits: Limits, scale: float
+    ) -> CellInstances:
+        """What is found in a window of a larger image, before it is decided what are cells.
+
+        Args:
+            pixels: the window, as in `__call__`.
+            limits: `limits_of` the whole image.
+            scale: what the sides of the window are multiplied by, as `scale_of` the whole image.
+
+        Returns:
+            All detections that reach the score threshold, in the frame of the window, by
+            descending score; they may overlap.
+        """
+        (found,) = self._detect([self._input.prepare(pixels, limits)], scale)
+        return found
+
+    def move_to_cpu(self) -> None:
+        """Go on with the CPU from here on."""
+        self.cfg.MODEL.DEVICE = "cpu"
+        self.model.to("cpu")
+
+    def _detect(
+        self, batch: Sequence[NDArray[Any]], scale: float | None = None
+    ) -> list[CellInstances]:
+        """Detections that reach the score threshold, of prepared images of one size.
+
+        Args:
+            batch: each [H, W, 3].
+            scale: what their sides are multiplied by; by default as the config says for their size.
+        """
+        height, width = batch[0].shape[:2]
+        transform = self._resize.get_transform(batch[0])
+        if scale is not None:
+            transform = ResizeTransform(height, width, *scale_hw((height, width), scale))
+        given = []
+        for pixels in batch:
+            resized = np.ascontiguousarray(transform.apply_image(pixels).transpose(2, 0, 1))
+            given.append({"image": torch.as_tensor(resized), "height": height, "width": width})
+        with torch.inference_mode():
+            with self._detecting() as detector:
+                found = detector.inference(given, do_postprocess=False)
+            return [self._to_cells(one, (height, width)) for one in found]
+
+    def _to_cells(self, found: Instances, image_hw: tuple[int, int]) -> CellInstances:
         scores, classes = found.scores.float().cpu().numpy(), found.pred_classes.cpu().numpy()
         self._tell_of_limit(scores)
         elected = vote_class(scores, classes, self.thresholds)
@@ -126,9 +194,7 @@ class CellPredictor:
         passed = torch.from_numpy(passes_score(scores, classes, self.thresholds))
         found = found[passed.to(found.scores.device)]
         found.pred_classes = torch.from_numpy(classes)[passed].to(found.scores.device)
-        image_hw = (given["height"], given["width"])
-        cells = detections_to_cells(found, image_hw=image_hw, mask_threshold=self.thresholds.mask)
-        return select_cells(cells, self.thresholds)
+        return detections_to_cells(found, image_hw=image_hw, mask_threshold=self.thresholds.mask)
 
     def _tell_of_limit(self, scores: NDArray[np.float32]) -> None:
         """Warn, once, where the limit of detections may have cost cells.
@@ -156,36 +222,15 @@ class CellPredictor:
         with masks_of_candidates_only(self.model, self.thresholds):
             yield self.model
 
-    def predict(self, image: NDArray[np.generic] | str | Path) -> CellInstances:
-        """Find the cells of an image, or of a file of one image, in the order of their place.
-
-        Args:
-            image: as in `__call__`, or the path of a file.
-
-        Returns:
-            Cells by their first pixel, row by row: cell k has label k + 1 in `to_label_image`.
-
-        Raises:
-            ImageReadError: as `__call__` and `read_image`.
-        """
-        pixels = self.read_image(image) if isinstance(image, (str, Path)) else image
-        return self(pixels).sort_by_position()
-
-    def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
-        """The cells of each image, in the order of their place; see `predict`."""
-        return [self.predict(image) for image in images]
-
-    def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
-        """The planes of a file, or the one that the config chooses; see `images.open_planes`."""
-        return self._input.open_planes(path)
-
-    def is_tiled(self, plane: PlaneImage) -> bool:
-        """Whether a plane is too large to be looked at as a whole."""
-        return False
-
-    def predict_plane(self, plane: PlaneImage, image_id: str) -> ImageRecord:
-        """The cells of a plane that is looked at in tiles."""
-        return ImageRecord(image_id, self.predict(plane.read_whole()), plane.path)
+    @property
+    def input_choices(self) -> dict[str, Any]:
+        """Channels, page and projection that the config chooses, as `open_planes` takes them."""
+        chosen = self._input
+        return {
+            "channels": chosen.channels,
+            "page": chosen.page,
+            "projection": chosen.projection,
+        }
 
     def read_image(self, path: str | Path) -> NDArray[Any]:
         """The page and channels of a file that the config chooses, with the file's own values.

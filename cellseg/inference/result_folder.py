@@ -94,24 +94,28 @@ class ResultFolder:
         folder: made if needed.
         settings: all that results depend on beside the image, as text; results of other settings
             are no results.
+
+    Attributes:
+        folder, settings: as given.
+        state_folder: where it is kept what was done.
     """
 
     def __init__(self, folder: str | Path, settings: str) -> None:
         self.folder, self.settings = Path(folder), settings
-        self._state_folder = self.folder / STATE_FOLDER
+        self.state_folder = self.folder / STATE_FOLDER
         for name in ("images", "cells"):
-            (self._state_folder / name).mkdir(parents=True, exist_ok=True)
+            (self.state_folder / name).mkdir(parents=True, exist_ok=True)
 
     def state_of(self, file: InputFile) -> FileState:
         """What is on disk of an image file's results."""
         return FileState.read(self._state_path(file))
 
     def _state_path(self, file: InputFile) -> Path:
-        return self._state_folder / "images" / f"{file.name}.jsonl"
+        return self.state_folder / "images" / f"{file.name}.jsonl"
 
     def cells_path(self, image_id: str) -> Path:
         """Where the cells of an image are kept."""
-        return self._state_folder / "cells" / f"{image_id}.jsonl"
+        return self.state_folder / "cells" / f"{image_id}.jsonl"
 
     def start(self, file: InputFile, *, resume: bool) -> FileState:
         """The state to go on with: that on disk if `resume` and it still holds, else a new one."""
@@ -180,7 +184,7 @@ class ResultFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Within the context no other process makes the files of all images."""
-        with (self._state_folder / "lock").open("w") as stream:
+        with (self.state_folder / "lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 

@@ -24,8 +24,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import tifffile
-from cellseg.cells.records import ImageRecord
-from cellseg.cells.tracks import Tracks
+from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import DatasetError, LabelError, collect_problems
 from cellseg.io.base import check_free
 from cellseg.io.label_frames import LabelFrames, LabelPlane, draw_with_numbers
@@ -49,7 +48,7 @@ class _Row:
     parent: int
 
 
-def write_ctc(folder: str | Path, frames: Iterable[ImageRecord], tracks: Tracks) -> int:
+def write_ctc(folder: str | Path, frames: Iterable[Frame], tracks: Tracks) -> int:
     """Write tracks in the challenge's layout, the whole folder or nothing of it.
 
     Args:

@@ -23,7 +23,7 @@ ZLIB_LEVEL = 3  # of label images: nearly as small as with 6, in a third of the 
 LARGE_PX = 2**25
 """Label images of more pixels are written in tiles, of which programs read those they show."""
 TILE_PX = 512
-_TIFF_LIMIT = 2**32 - 2**25  # bytes; a file without "Big" has 32-bit addresses
+TIFF_LIMIT = 2**32 - 2**25  # bytes; a file without "Big" has 32-bit addresses
 
 
 def write_label_file(record: ImageRecord, path: Path) -> NDArray[np.bool_]:
@@ -89,7 +89,7 @@ def _tiling(record: ImageRecord, dtype: np.dtype[Any]) -> dict[str, Any]:
         "tile": (TILE_PX, TILE_PX),
         "compression": "zlib",
         "compressionargs": {"level": ZLIB_LEVEL},
-        "bigtiff": size_bytes > _TIFF_LIMIT,
+        "bigtiff": size_bytes > TIFF_LIMIT,
         "maxworkers": os.cpu_count() or 1,
     }
 

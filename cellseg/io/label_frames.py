@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import tifffile
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.label_bands import CellSource, label_bands
 from cellseg.cells.labels import IntArray, label_dtype, label_image_to_runs
 from cellseg.cells.records import ImageRecord, PlaceInFile
-from cellseg.cells.tracks import Tracks
+from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import ImageReadError, LabelError
 from cellseg.files import write_whole
 from cellseg.images import open_planes, read_label_image
+from cellseg.io.label_files import TIFF_LIMIT, ZLIB_LEVEL
 from numpy.typing import NDArray
 
 NO_PLACE = PlaceInFile()
-_IMAGEJ_BYTES = 2**32 - 2**25  # what a classic TIFF, which ImageJ's are, holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class LabelRecord(ImageRecord):
     labels: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-def labels_of(record: ImageRecord) -> IntArray:
+def labels_of(record: Frame) -> IntArray:
     """The label of each cell in the label image of a record, int64 [N]."""
     if isinstance(record, LabelRecord):
         return record.labels
@@ -123,27 +124,23 @@ def _read_planes(
             yield plane, labels
 
 
-def draw_with_numbers(record: ImageRecord, numbers: IntArray, dtype: type) -> NDArray[Any]:
+def draw_with_numbers(record: CellSource, numbers: IntArray, dtype: type) -> NDArray[Any]:
     """A label image in which each cell has a number of one's choice.
 
     Args:
-        record: gone through piece by piece; where cells of a piece overlap, the higher score keeps
-            the pixel, where those of two do, the earlier.
-        numbers: of each cell, [N]; 0 leaves it out.
+        record: gone through piece by piece; where cells overlap, the higher score keeps the pixel.
+        numbers: of each cell, [N]; one with 0 is not there, nor is what it covers.
         dtype: of the label image.
     """
+    table: NDArray[Any] = np.zeros(record.num_cells + 1, dtype)
+    table[1:] = numbers
     image: NDArray[Any] = np.zeros(record.image_hw, dtype)
-    start = 0
-    for cells in record.batches():
-        table: NDArray[Any] = np.zeros(len(cells) + 1, dtype)
-        table[1:] = numbers[start : start + len(cells)]
-        drawn = table[cells.to_label_image()]
-        image = np.where(image == 0, drawn, image) if start else drawn
-        start += len(cells)
+    for _, labels in label_bands(record, max(1, record.image_hw[0])):
+        image = table[labels]
     return image
 
 
-def write_label_stack(path: str | Path, frames: Iterable[ImageRecord], tracks: Tracks) -> None:
+def write_label_stack(path: str | Path, frames: Iterable[Frame], tracks: Tracks) -> None:
     """Write a TIFF [T, Y, X] in which the number of a cell is that of its track.
 
     uint16 and laid out as ImageJ's stacks; with more than 65,535 tracks uint32, and then, as from
@@ -163,8 +160,8 @@ def write_label_stack(path: str | Path, frames: Iterable[ImageRecord], tracks: T
     if first is None:
         raise LabelError(f"{path}: there is no frame to write")
     shape = (len(tracks.ids), *first.shape)
-    fits = dtype == np.uint16 and np.prod(shape) * 2 < _IMAGEJ_BYTES
-    how = _imagej_layout(size_um) if fits else _ome_layout(size_um)
+    fits = dtype == np.uint16 and np.prod(shape) * 2 < TIFF_LIMIT
+    how = _imagej_layout(size_um, len(tracks)) if fits else _ome_layout(size_um)
 
     def pages() -> Iterator[NDArray[Any]]:
         yield first
@@ -172,11 +169,19 @@ def write_label_stack(path: str | Path, frames: Iterable[ImageRecord], tracks: T
             yield image
 
     with write_whole(path) as partial:
-        tifffile.imwrite(partial, pages(), shape=shape, dtype=dtype, compression="zlib", **how)
+        tifffile.imwrite(
+            partial,
+            pages(),
+            shape=shape,
+            dtype=dtype,
+            compression="zlib",
+            compressionargs={"level": ZLIB_LEVEL},
+            **how,
+        )
 
 
 def _draw_frames(
-    frames: Iterable[ImageRecord], tracks: Tracks, dtype: type
+    frames: Iterable[Frame], tracks: Tracks, dtype: type
 ) -> Iterator[tuple[NDArray[Any], tuple[float, float] | None]]:
     image_hw = None
     for record, ids in tracks.along(frames):
@@ -189,14 +194,15 @@ def _draw_frames(
         yield draw_with_numbers(record, ids, dtype), record.place.pixel_size_um
 
 
-def _imagej_layout(size_um: tuple[float, float] | None) -> dict[str, Any]:
+def _imagej_layout(size_um: tuple[float, float] | None, highest: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"axes": "TYX", "min": 0.0, "max": float(max(1, highest))}
     if size_um is None:
-        return {"imagej": True, "metadata": {"axes": "TYX"}}
-    height_um, width_um = size_um
+        return {"imagej": True, "metadata": metadata}
     return {
         "imagej": True,
-        "metadata": {"axes": "TYX", "unit": "um"},
-        "resolution": (1 / width_um, 1 / height_um),
+        "metadata": metadata | {"unit": "micron"},
+        "resolution": (1 / size_um[1], 1 / size_um[0]),
+        "resolutionunit": "NONE",  # ImageJ's unit is in the description
     }
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from cellseg.cells.measurements import check_class_numbers
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.runs import Runs
 from cellseg.cells.surroundings import Extent, extent_of, measured_cells, reaching_to
+from cellseg.io.checks import check_classes
 from cellseg.io.tables import Row, Value
 
 WELL_KEYS = ("plate", "row", "column", "well", "channel", "t", "z")
@@ -36,7 +36,7 @@ def summarize_image(record: ImageRecord, classes: Sequence[str] = ("cell",)) -> 
         size of pixels is not known. `docs/measurements.md` defines them.
 
     Raises:
-        LabelError: a cell's class is not among `classes`.
+        DatasetError: a cell's class is not among `classes`.
 
     Example:
         >>> from cellseg.cells.instances import CellInstances
@@ -51,7 +51,7 @@ def summarize_image(record: ImageRecord, classes: Sequence[str] = ("cell",)) -> 
     earlier: list[Extent] = []
     for batch in record.batches():
         here = extent_of(batch[measured_cells(batch)])
-        check_class_numbers(here.cells.classes, classes)
+        check_classes(record, here.cells, classes)
         per_class += np.bincount(here.cells.classes, minlength=len(classes))
         areas = np.r_[areas, here.cells.areas_px]
         at_edge = (here.boxes[:, :2] == 0) | (here.boxes[:, 2:] == (width, height))

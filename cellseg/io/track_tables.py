@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
-from cellseg.cells.records import ImageRecord
-from cellseg.cells.tracks import Tracks, find_centroids
-from cellseg.files import write_whole
+from cellseg.cells.measurements import Table
+from cellseg.cells.shapes import find_centroids
+from cellseg.cells.tracks import Frame, Tracks
 from cellseg.io.label_frames import labels_of
+from cellseg.io.tables import open_table
 from numpy.typing import NDArray
-
-POINT_COLUMNS = ("track", "frame", "y_px", "x_px", "label", "area_px", "image")
-TRACK_COLUMNS = ("track", "parent", "first_frame", "last_frame", "frames", "mean_area_px")
-MOTION_COLUMNS = ("path", "net", "mean_step")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +39,7 @@ class TrackPoints:
     areas_px: IntArray
 
 
-def measure_track_points(frames: Iterable[ImageRecord], tracks: Tracks) -> TrackPoints:
+def measure_track_points(frames: Iterable[Frame], tracks: Tracks) -> TrackPoints:
     """Where the cells of tracks lie.
 
     Args:
@@ -60,7 +53,7 @@ def measure_track_points(frames: Iterable[ImageRecord], tracks: Tracks) -> Track
     parts = [(none, none, np.zeros((0, 2)), none, none)]
     names, sizes = [], []
     for number, (record, ids) in enumerate(tracks.along(frames)):
-        measured = [_measure(cells) for cells in record.batches()]
+        measured = [(find_centroids(cells), cells.areas_px) for cells in record.batches()]
         centroids = np.concatenate([np.zeros((0, 2)), *(one for one, _ in measured)])
         areas = np.concatenate([none, *(one for _, one in measured)])
         at = np.flatnonzero(ids)
@@ -72,70 +65,87 @@ def measure_track_points(frames: Iterable[ImageRecord], tracks: Tracks) -> Track
     return TrackPoints(tuple(names), sizes[0] if sizes else None, *columns)
 
 
-def _measure(cells: CellInstances) -> tuple[NDArray[np.float64], IntArray]:
-    return find_centroids(cells), cells.areas_px
+def points_table(points: TrackPoints) -> Table:
+    """A row per cell and frame.
 
-
-def write_points_table(path: str | Path, points: TrackPoints) -> None:
-    """Write a CSV with a row per cell and frame, whole or not there.
-
-    Columns: `track`, `frame` (from 0), `y_px` and `x_px` of the centre (that of the first pixel is
-    0), `label` in the label image of the frame, `area_px`, and `image`, the id of the frame. These
-    are what napari's tracks layer takes, and TrackMate's importer of tables.
+    Columns: `track`, `frame` (from 0), `centroid_y_px` and `centroid_x_px` (the centre of the first
+    pixel is 0), `label` in the label image of the frame, `area_px`, and `image`, the id of the
+    frame. With `image` and `label` the table of measurements is joined to it.
     """
-    rows = zip(
-        points.track.tolist(),
-        points.frame.tolist(),
-        *np.round(points.centroids_rc, 3).T.tolist(),
-        points.label.tolist(),
-        points.areas_px.tolist(),
-        [points.image_ids[frame] for frame in points.frame.tolist()],
-    )
-    _write_table(path, POINT_COLUMNS, rows)
+    return {
+        "track": points.track,
+        "frame": points.frame,
+        "centroid_y_px": points.centroids_rc[:, 0],
+        "centroid_x_px": points.centroids_rc[:, 1],
+        "label": points.label,
+        "area_px": points.areas_px,
+        "image": np.array(points.image_ids, str)[points.frame],
+    }
 
 
-def write_tracks_table(path: str | Path, points: TrackPoints, tracks: Tracks) -> None:
-    """Write a CSV with a row per track, whole or not there.
+def tracks_table(points: TrackPoints, tracks: Tracks) -> Table:
+    """A row per track.
 
     Columns: `track`, `parent` (0: none), `first_frame` and `last_frame` (from 0), `frames` (in how
     many it was found), `mean_area_px`, `path_px` (sum of its centre's steps), `net_px` (distance
-    of the last centre from the first), `mean_step_px` (path per frame; empty for a track of one
-    frame); and the last three in `_um` where the size of pixels is known.
+    of the last centre from the first), `mean_step_px` (path per frame; not a number for a track of
+    one frame); and the last three in `_um` where the size of pixels is known.
     """
-    scales: dict[str, Sequence[float]] = {"px": (1, 1)}
-    if points.pixel_size_um is not None:
-        scales["um"] = points.pixel_size_um
     count = len(tracks)
     found = np.bincount(points.track - 1, minlength=count)
-    area = np.bincount(points.track - 1, points.areas_px, minlength=count) / np.maximum(found, 1)
-    columns: list[Iterable[Any]] = [range(1, count + 1), tracks.parents, tracks.first, tracks.last]
-    columns += [found, map(_short, area)]
-    for scale in scales.values():
-        columns += [map(_short, values) for values in _motion(points, tracks, scale)]
-    names = [f"{name}_{unit}" for unit in scales for name in MOTION_COLUMNS]
-    _write_table(path, (*TRACK_COLUMNS, *names), zip(*columns))
+    areas = np.bincount(points.track - 1, points.areas_px, minlength=count)
+    table = {
+        "track": np.arange(1, count + 1),
+        "parent": tracks.parents,
+        "first_frame": tracks.first,
+        "last_frame": tracks.last,
+        "frames": found,
+        "mean_area_px": areas / np.maximum(found, 1),
+    }
+    units = {"px": (1.0, 1.0)}
+    if points.pixel_size_um is not None:
+        units["um"] = points.pixel_size_um
+    for unit, spacing in units.items():
+        table |= {f"{name}_{unit}": one for name, one in _motion(points, tracks, spacing).items()}
+    return table
 
 
-def _motion(
-    points: TrackPoints, tracks: Tracks, scale: Sequence[float]
-) -> tuple[NDArray[Any], ...]:
-    """Path, net distance and mean step of each track, [K] each; nan for a step of none."""
+def _motion(points: TrackPoints, tracks: Tracks, spacing: tuple[float, float]) -> Table:
+    """Path, net distance and mean step of each track."""
     order = np.lexsort((points.frame, points.track))
-    track, centres = points.track[order], points.centroids_rc[order] * scale
+    track, centres = points.track[order], points.centroids_rc[order] * spacing
     same = track[1:] == track[:-1]
     steps = np.hypot(*(centres[1:] - centres[:-1]).T)
-    path = np.bincount(track[1:][same] - 1, steps[same], minlength=len(tracks))
-    begin = np.searchsorted(track, np.arange(1, len(tracks) + 1))
-    end = np.searchsorted(track, np.arange(1, len(tracks) + 1), side="right") - 1
-    net = np.hypot(*(centres[end] - centres[begin]).T)
-    length = tracks.last - tracks.first
-    return path, net, np.where(length > 0, path / np.maximum(length, 1), np.nan)
+    path = np.zeros(len(tracks))
+    np.add.at(path, track[1:][same] - 1, steps[same])
+    numbers = np.arange(1, len(tracks) + 1)
+    begin, end = np.searchsorted(track, numbers), np.searchsorted(track, numbers, "right") - 1
+    duration = tracks.last - tracks.first
+    return {
+        "path": path,
+        "net": np.hypot(*(centres[end] - centres[begin]).T),
+        "mean_step": np.where(duration > 0, path / np.maximum(duration, 1), np.nan),
+    }
 
 
-def _short(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
+def write_track_tables(
+    frames: Iterable[Frame], tracks: Tracks, tracks_path: Path, points_path: Path
+) -> None:
+    """Write `tracks_table` and `points_table`, each whole or not there.
 
+    Args:
+        frames: those that the tracks were made of.
+        tracks: their tracks.
+        tracks_path, points_path: of the tables, `.csv` or `.parquet`.
 
-def _write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+    Raises:
+        LabelError: frames and tracks do not belong together.
+        DatasetError: as `cellseg.io.tables.open_table`.
+    """
+    points = measure_track_points(frames, tracks)
+    for path, table in (
+        (tracks_path, tracks_table(points, tracks)),
+        (points_path, points_table(points)),
+    ):
+        with open_table(path) as write:
+            write(table)

@@ -17,8 +17,8 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import find_overlaps
-from cellseg.cells.records import ImageRecord
-from cellseg.cells.tracks import Tracks, find_centroids
+from cellseg.cells.shapes import find_centroids
+from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import ConfigError, LabelError
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
@@ -104,9 +104,7 @@ class _Step(NamedTuple):
     shares: Numbers
 
 
-def link_cells(
-    frames: Iterable[ImageRecord | CellInstances], rules: LinkRules | None = None
-) -> Tracks:
+def link_cells(frames: Iterable[Frame | CellInstances], rules: LinkRules | None = None) -> Tracks:
     """Find which cells of consecutive frames are the same, and which divide.
 
     From frame to frame, the assignment of the least total cost is taken. A cell without partner
@@ -180,12 +178,12 @@ def load_laptrack() -> Any:
     return laptrack
 
 
-def _gather(frames: Iterable[ImageRecord | CellInstances]) -> _Series:
+def _gather(frames: Iterable[Frame | CellInstances]) -> _Series:
     """Go through the frames once and keep what links are made of."""
     counts, found, pairs = [], [], []
     before: CellInstances | None = None
     for number, frame in enumerate(frames):
-        cells = frame.cells if isinstance(frame, ImageRecord) else frame
+        cells = frame if isinstance(frame, CellInstances) else frame.cells
         areas = cells.areas_px
         counts.append(len(cells))
         found.append((find_centroids(cells), areas, (areas > 0) & ~cells.is_crowd))

@@ -6,7 +6,8 @@ import builders
 import numpy as np
 import pytest
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.tracks import Tracks, find_centroids
+from cellseg.cells.shapes import find_centroids
+from cellseg.cells.tracks import Tracks
 from cellseg.errors import LabelError
 from time_lapse_scenes import ids_of, records, squares, table_of
 

@@ -12,7 +12,8 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.intensities import STATISTICS
 from cellseg.cells.measurements import MeasurementSettings, measure_cells
 from cellseg.cells.records import ImageRecord, PlaceInFile
-from cellseg.images.plates import FIELDS, PATTERNS, find_pattern
+from cellseg.images.name_patterns import PATTERNS, find_pattern
+from cellseg.images.plate_positions import FIELDS
 from cellseg.io.summaries import summarize_image, summarize_wells
 from cellseg.io.tables import read_rows
 

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 from cellseg.errors import ConfigError
-from cellseg.images.plates import (
-    PATTERNS,
+from cellseg.images.name_patterns import PATTERNS, find_pattern
+from cellseg.images.plate_positions import (
     PlatePosition,
-    detect_pattern,
-    find_pattern,
-    find_positions,
-    group_channel_files,
     row_column_to_well,
     well_to_row_column,
 )
+from cellseg.images.plates import detect_pattern, find_positions, group_channel_files
 
 GUID = "07447158-AC92-4844-8453-2AEFA40B7A3B"
 AT = PlatePosition

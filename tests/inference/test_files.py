@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ class Stub:
         self.seen.append((len(images), *images[0].shape))
         return [two_squares(image) for image in images]
 
-    def predict_plane(self, plane: PlaneImage, image_id: str) -> ImageRecord:
-        return ImageRecord(image_id, self.predict_images([plane.read_whole()])[0], plane.path)
+    @contextmanager
+    def predict_plane(self, plane: PlaneImage, image_id: str) -> Iterator[ImageRecord]:
+        yield ImageRecord(image_id, self.predict_images([plane.read_whole()])[0], plane.path)
 
 
 @pytest.fixture

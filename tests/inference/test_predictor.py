@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from cellseg.cells.selection import select_cells
 from cellseg.errors import CheckpointError, ConfigError, ImageReadError
 from cellseg.inference.predictor import CellPredictor
 from detectron2.config import CfgNode
@@ -73,6 +74,51 @@ def test_thresholds(cfg: CfgNode, image: np.ndarray) -> None:
     assert none.image_hw == (40, 50)
     strict = CellPredictor(cfg, mask_threshold=1.0)(image)
     assert sum(strict.areas_px) == 0 < sum(everything.areas_px)
+
+
+def test_all_steps_of_selection(cfg: CfgNode, image: np.ndarray) -> None:
+    """What comes out is `select_cells` of all detections, whose order is documented there."""
+    node = cfg.CELLSEG.TEST
+    node.MAX_COVERED = 1.0
+    everything = CellPredictor(cfg)(image)
+    node.MAX_COVERED = 0.5
+    node.MIN_AREA, node.MAX_AREA, node.BORDER = 20, [1200], "drop"
+    node.LARGEST_COMPONENT, node.FILL_HOLES, node.EXCLUSIVE = True, [True], True
+    predictor = CellPredictor(cfg)
+    found = predictor(image)
+    assert found.equals(select_cells(everything, predictor.thresholds))
+    assert 0 < len(found) < len(everything)
+    assert found.to_bitmaps().sum(axis=0).max() == 1
+    edge = np.ones(found.image_hw, bool)
+    edge[1:-1, 1:-1] = False
+    assert not found.to_bitmaps()[:, edge].any()
+
+
+def test_the_limit_of_detections_is_told_of_once(
+    cfg: CfgNode, image: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg.TEST.DETECTIONS_PER_IMAGE = 5
+    predictor = CellPredictor(cfg)
+    with caplog.at_level("WARNING", "cellseg.inference.predictor"):
+        assert len(predictor(image)) <= 5
+        predictor(image)
+    (record,) = caplog.records
+    assert "has 5 detections, as many as TEST.DETECTIONS_PER_IMAGE" in record.message
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_a_limit_that_costs_no_cell_is_not_told_of(
+    cfg: CfgNode, image: np.ndarray, caplog: pytest.LogCaptureFixture, views: bool
+) -> None:
+    """As many detections as may be, but the last of them is none that could become a cell."""
+    cfg.TEST.DETECTIONS_PER_IMAGE = 5
+    cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES = views, (64,)
+    scores = CellPredictor(cfg)(image).scores
+    caplog.clear()
+    above = (float(scores[-1]) + float(scores[0])) / 2
+    with caplog.at_level("WARNING", "cellseg.inference.predictor"):
+        assert 0 < len(CellPredictor(cfg, score_threshold=above)(image)) < 5
+    assert not caplog.records
 
 
 def test_thresholds_come_from_the_config_and_it_is_left_alone(cfg: CfgNode) -> None:

@@ -102,7 +102,8 @@ def test_the_size_of_pixels_is_written(tmp_path: Path) -> None:
     write_label_stack(tmp_path / "a.tif", frames, TRACKS)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         tags = file.pages[0].tags
-        assert file.imagej_metadata["unit"] == "um"
+        assert file.imagej_metadata["unit"] == "micron"
+        assert file.imagej_metadata["max"] == 2
         assert [tags[f"{axis}Resolution"].value for axis in "XY"] == [(4, 1), (2, 1)]
 
 
@@ -118,7 +119,7 @@ def test_many_tracks_and_large_stacks_are_ome(
         assert (file.series[0].axes, file.is_ome) == ("TYX", True)
         assert 'PhysicalSizeX="0.25"' in file.ome_metadata
         np.testing.assert_array_equal(file.asarray(), np.array([labels, labels]))
-    monkeypatch.setattr(label_frames, "_IMAGEJ_BYTES", 3 * HW[0] * HW[1] * 2)
+    monkeypatch.setattr(label_frames, "TIFF_LIMIT", 3 * HW[0] * HW[1] * 2)
     write_label_stack(tmp_path / "b.tif", FRAMES, TRACKS)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert (file.series[0].axes, file.is_ome, file.is_bigtiff) == ("TYX", True, True)
@@ -133,7 +134,7 @@ class InPieces(ImageRecord):
 
 
 def test_cells_in_pieces() -> None:
-    cells = squares((10, 10), (14, 14), (40, 10))
+    cells = squares((10, 10), (14, 14), (40, 16)).replace(scores=[0.5, 0.9, 0.7])
     numbers = np.array([7, 5, 0])
     found = draw_with_numbers(InPieces("a", cells), numbers, np.uint16)
     expected = draw_with_numbers(ImageRecord("a", cells), numbers, np.uint16)

@@ -8,11 +8,12 @@ import builders
 import numpy as np
 import pytest
 from cell_scenes import random_bitmaps
-from cells_in_pieces import by_position, in_pieces
+from cells_in_pieces import in_pieces
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord, PlaceInFile
-from cellseg.errors import LabelError
-from cellseg.images.plates import PlatePosition
+from cellseg.cells.windows import sort_by_position
+from cellseg.errors import DatasetError
+from cellseg.images.plate_positions import PlatePosition
 from cellseg.io.summaries import summarize_image, summarize_wells
 from cellseg.io.tables import read_rows, write_rows
 
@@ -62,7 +63,7 @@ def test_pieces_give_what_the_whole_gives(sizes: list[int], seed: int) -> None:
     masks = random_bitmaps(np.random.default_rng(seed), 60, (40, 50))
     tall = builders.rectangle((40, 50), 20, 0, 23, 40)
     masks = np.array([tall, *masks[masks.any(axis=(1, 2))][:29]])
-    cells = by_position(CellInstances.from_bitmaps(masks))
+    cells = sort_by_position(CellInstances.from_bitmaps(masks))
     row = summarize_image(in_pieces(cells, sizes))
     assert row["num_cells"] == 30
     assert row["confluence"] == masks.any(axis=0).mean()
@@ -74,7 +75,7 @@ def test_crowds_and_empty_masks_do_not_count() -> None:
     cells = CellInstances.from_bitmaps(masks).replace(is_crowd=[False, True, False])
     row = summarize_image(ImageRecord("a", cells))
     assert (row["num_cells"], row["confluence"]) == (1, 30 / 600)
-    with pytest.raises(LabelError, match="class 1"):
+    with pytest.raises(DatasetError, match="class 1"):
         summarize_image(ImageRecord("a", cells.replace(classes=[1, 0, 0])))
 
 

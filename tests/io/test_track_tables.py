@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.tracks import Tracks
 from cellseg.io.label_frames import LabelRecord
-from cellseg.io.track_tables import (
-    measure_track_points,
-    write_points_table,
-    write_tracks_table,
-)
+from cellseg.io.track_tables import write_track_tables
 from time_lapse_scenes import HW, records, rectangles, squares
 
 
@@ -25,9 +22,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def written(tmp_path: Path, frames: list[ImageRecord], tracks: Tracks) -> Any:
-    points = measure_track_points(frames, tracks)
-    write_points_table(tmp_path / "points.csv", points)
-    write_tracks_table(tmp_path / "tracks.csv", points, tracks)
+    write_track_tables(frames, tracks, tmp_path / "tracks.csv", tmp_path / "points.csv")
     return rows_of(tmp_path / "points.csv"), rows_of(tmp_path / "tracks.csv")
 
 
@@ -52,27 +47,27 @@ def test_a_row_per_track(tmp_path: Path) -> None:
         "first_frame": "0",
         "last_frame": "3",
         "frames": "3",
-        "mean_area_px": "64.000",
-        "path_px": "7.000",
-        "net_px": "5.000",
-        "mean_step_px": "2.333",
+        "mean_area_px": "64.0",
+        "path_px": "7.0",
+        "net_px": "5.0",
+        "mean_step_px": repr(7 / 3),
     }
-    assert tracks[1]["mean_area_px"] == f"{(64 + 64 + 24) / 3:.3f}"
+    assert tracks[1]["mean_area_px"] == repr((64 + 64 + 24) / 3)
     assert len(tracks) == 2
 
 
 def test_micrometres_where_they_are_known(tmp_path: Path) -> None:
     _, tracks = written(tmp_path, *moving(pixel_size_um=(0.5, 2)))
-    assert (tracks[0]["path_px"], tracks[0]["path_um"]) == ("7.000", f"{3 * 2 + 4 * 0.5:.3f}")
-    assert tracks[0]["net_um"] == f"{(6**2 + 2**2) ** 0.5:.3f}"
-    assert tracks[0]["mean_step_um"] == f"{8 / 3:.3f}"
+    assert (tracks[0]["path_px"], tracks[0]["path_um"]) == ("7.0", "8.0")
+    assert float(tracks[0]["net_um"]) == pytest.approx(40**0.5)
+    assert float(tracks[0]["mean_step_um"]) == pytest.approx(8 / 3)
 
 
 def test_parents_and_tracks_of_one_frame(tmp_path: Path) -> None:
     frames = records([squares((10, 10)), squares((6, 10), (16, 10))])
     _, rows = written(tmp_path, frames, Tracks.from_links([1, 2], [(0, 0, 1, 0), (0, 0, 1, 1)]))
     assert [row["parent"] for row in rows] == ["0", "1", "1"]
-    assert [(row["path_px"], row["mean_step_px"]) for row in rows] == [("0.000", "")] * 3
+    assert [(row["path_px"], row["mean_step_px"]) for row in rows] == [("0.0", "")] * 3
 
 
 def test_a_row_per_cell_and_frame(tmp_path: Path) -> None:
@@ -81,8 +76,8 @@ def test_a_row_per_cell_and_frame(tmp_path: Path) -> None:
     assert points[0] == {
         "track": "1",
         "frame": "0",
-        "y_px": "13.5",
-        "x_px": "13.5",
+        "centroid_y_px": "13.5",
+        "centroid_x_px": "13.5",
         "label": "1",
         "area_px": "64",
         "image": "frame_0",

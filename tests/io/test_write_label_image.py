@@ -77,7 +77,7 @@ def test_a_large_image_in_tiles_has_the_same_pixels(tmp_path, monkeypatch, count
 
 def test_beyond_4_gib_a_bigtiff(tmp_path, monkeypatch):
     monkeypatch.setattr(label_files, "LARGE_PX", 0)
-    monkeypatch.setattr(label_files, "_TIFF_LIMIT", 1000)
+    monkeypatch.setattr(label_files, "TIFF_LIMIT", 1000)
     write_label_image(dots(3, (30, 20)), tmp_path / "cells.tif")
     with tifffile.TiffFile(tmp_path / "cells.tif") as file:
         assert file.is_bigtiff

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
@@ -163,14 +163,7 @@ def test_rules_that_cannot_be_used(values: dict[str, Any], what: str) -> None:
 
 
 def test_without_laptrack(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *args: Any) -> Any:
-        if name == "laptrack":
-            raise ImportError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "laptrack", None)
     with pytest.raises(ConfigError, match=r"pip install 'cellseg\[track\]'"):
         link_cells(iter(lambda: pytest.fail("a frame was read"), None))
     assert ids_of(link_cells(GAP, PLAIN)) == [[1, 2], [2], [3, 2]]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import builders
 import numpy as np
 import pytest
 import tifffile
+from cellseg.cells.records import PlaceInFile
 from cellseg.errors import LabelError
 from cellseg.io.ctc import read_ctc
 from cellseg.tracking.linking import LinkRules
-from cellseg.tracking.results import link_label_files, link_time_lapse
-from time_lapse_scenes import DIVISION, GAP, HW, ids_of, records, write_stack
+from cellseg.tracking.results import link_label_files, link_records, link_time_lapse
+from time_lapse_scenes import DIVISION, GAP, HW, ids_of, records, table_of, write_stack
 
 pytest.importorskip("laptrack")
 LABELS = [cells.to_label_image() for cells in DIVISION]
@@ -58,6 +60,18 @@ def test_time_lapses_are_found_among_files(
     assert linked[1].files[0] == tmp_path / "cells_tracks.tif"
     assert "single.png: belongs to no time-lapse" in caplog.text
     assert "cells: frames are missing: 11" in caplog.text
+
+
+def test_time_lapses_are_found_among_records(tmp_path: Path) -> None:
+    """Frames of two wells in mixed order, in sub-folders, and as planes of one file."""
+    frames = records(DIVISION)
+    plain = [replace(record, place=PlaceInFile()) for record in frames]
+    paths = [tmp_path / f"day_1/B{k % 2}_t{k // 2}" for k in range(4)]
+    linked = link_records([*plain, *frames], [*paths, *[tmp_path / "movie.nd2"] * 4])
+    assert [one.time_lapse.name for one in linked] == ["B0", "B1", "movie"]
+    assert [ids_of(one.tracks) for one in linked[:2]] == [[[1], [2, 3]]] * 2
+    assert linked[0].files[0] == tmp_path / "day_1" / "B0_tracks.tif"
+    assert table_of(linked[2].tracks) == [(0, 1, 0), (2, 3, 1), (2, 3, 1)]
 
 
 def test_rules_reach_the_linking(tmp_path: Path) -> None:
