@@ -9,6 +9,15 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cellseg/__init__.py").read_text("utf-8"))[1]
+MICROSCOPES = [
+    "bioio>=3.6",
+    "bioio-nd2>=2.6",
+    "bioio-lif>=2.0.1",
+    "pylibCZIrw>=5.0",
+    "imagecodecs",
+    "zarr>=3.0",
+]
+SLIDES = ["tiffslide>=3.0", "imagecodecs", "zarr>=3.0"]
 SHIPPED = {"configs": "**/*.yaml", "datasets": "*.yaml"}
 
 
@@ -94,6 +103,8 @@ setup(
             "pyarrow>=16",
             "scikit-image>=0.25",  # measurements are compared with its regionprops
             "laptrack>=0.17",
+            *MICROSCOPES,  # what they read is tested
+            *SLIDES,
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
@@ -105,13 +116,9 @@ setup(
         "tables": ["pyarrow>=16"],
         # Cells over time: `cellseg link`.
         "track": ["laptrack>=0.17"],
-        # Files of microscope makers, and TIFF compressions beyond deflate (docs/images.md).
-        "microscopes": [
-            "bioio>=3.6",
-            "bioio-czi>=3.0.1",
-            "bioio-nd2>=2.6",
-            "bioio-lif>=2.0.1",
-            "imagecodecs",
-        ],
+        # Files of microscope makers, OME-Zarr, TIFF compressions beyond deflate (docs/images.md).
+        "microscopes": MICROSCOPES,
+        # Slides: SVS, NDPI, SCN, BIF.
+        "slides": SLIDES,
     },
 )

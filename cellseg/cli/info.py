@@ -18,7 +18,7 @@ from typing import Any
 import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.cli._parser import CommandParser
 from cellseg.datasets.declarations import builtin_declarations, read_declarations
-from cellseg.images.microscopes import MICROSCOPE_PACKAGES
+from cellseg.images import IMAGE_FORMATS
 from cellseg.io import FORMATS
 from cellseg.modeling.device import default_device, describe_device
 from cellseg.shipped import shipped_folder
@@ -83,14 +83,16 @@ def describe(info: Info) -> str:
 def _optional_packages() -> dict[str, str]:
     """Packages that a user may install, and what for."""
     endings: dict[str, list[str]] = {}
-    for ending, package in MICROSCOPE_PACKAGES.items():
-        endings.setdefault(package, []).append(ending)
+    for one in IMAGE_FORMATS:
+        if one.packages:
+            endings.setdefault(one.packages[-1], []).extend(one.suffixes)
     return {
         "roifile": "ImageJ's ROI files",
         "laptrack": "cells over time (cellseg link)",
-        "imagecodecs": "JPEG 2000, and TIFF compressed in other ways than deflate",
-        "bioio": "files of microscope makers, together with the packages below",
+        "pyarrow": "tables in Parquet",
         **{package: ", ".join(found) for package, found in endings.items()},
+        "bioio": "files of microscope makers, together with bioio-nd2, bioio-lif, ...",
+        "imagecodecs": "JPEG 2000, and TIFF compressed in other ways than deflate",
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cellseg.config.runs import find_model_files
 from cellseg.engine.setup import load_config
+from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.modeling.device import default_device, has_device
 from detectron2.config import CfgNode
@@ -43,19 +44,19 @@ def load_config_of_model(
     return cfg
 
 
-def load(model: str | Path, **settings: Any) -> CellPredictor:
+def load(
+    model: str | Path, opts: Sequence[Any] = (), *, config_file: Sequence[str | Path] = ()
+) -> CellModel:
     """A trained model, ready to find cells: `cellseg.load("output/my_run").predict(image)`.
 
     Args:
         model: the OUTPUT_DIR of a run of `cellseg train`, or a checkpoint in one.
-        settings: config keys with two underscores for each dot, such as
-            `CELLSEG__TEST__SCORE_THRESHOLD=0.4`.
+        opts: KEY VALUE pairs, alternating, such as `["CELLSEG.TEST.SCORE_THRESHOLD", 0.4]`; they
+            win over all.
+        config_file: configs whose keys win over the run's, such as tuned thresholds.
 
     Raises:
-        ConfigError: there is no such model, or its config or a setting cannot be used.
+        ConfigError: there is no such model, or its config or a key cannot be used.
         CheckpointError: the weights are missing or cannot be read.
     """
-    pairs = [(key.replace("__", "."), value) for key, value in settings.items()]
-    return CellPredictor(
-        load_config_of_model(model, opts=[part for pair in pairs for part in pair])
-    )
+    return CellModel(CellPredictor(load_config_of_model(model, config_file, opts)))

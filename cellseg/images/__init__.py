@@ -5,35 +5,46 @@ Training, evaluation and prediction all read through `ImageInput`, so that they 
 
 from __future__ import annotations
 
-from cellseg.images.channels import ImageStack, select_image
-from cellseg.images.microscopes import MICROSCOPE_PACKAGES
+from cellseg.images.channels import select_image
+from cellseg.images.formats import (
+    IMAGE_FORMATS,
+    IMAGE_SUFFIXES,
+    ImageFormat,
+    is_readable_name,
+    stem_of_image,
+    why_unreadable,
+)
 from cellseg.images.model_input import ImageInput, to_model_input
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
+    Limits,
     channel_percentiles,
     normalize_image,
 )
-from cellseg.images.planes import PlaneImage, open_planes
-from cellseg.images.reading import (
-    IMAGE_SUFFIXES,
-    read_image,
-    read_image_hw,
-    read_label_image,
-)
+from cellseg.images.planes import PlaneImage, open_planes, place_of, windows_of
+from cellseg.images.reading import read_image, read_image_hw, read_label_image
+from cellseg.images.stacks import ImageStack
 
 __all__ = [
     "DEFAULT_PERCENTILES",
+    "IMAGE_FORMATS",
     "IMAGE_SUFFIXES",
-    "MICROSCOPE_PACKAGES",
+    "ImageFormat",
     "ImageInput",
     "ImageStack",
+    "Limits",
     "PlaneImage",
     "channel_percentiles",
+    "is_readable_name",
     "normalize_image",
     "open_planes",
+    "place_of",
     "read_image",
     "read_image_hw",
     "read_label_image",
     "select_image",
+    "stem_of_image",
     "to_model_input",
+    "why_unreadable",
+    "windows_of",
 ]

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
 import numpy as np
 from cellseg.errors import ImageReadError
+from cellseg.images.stacks import EVERYTHING, ImageStack, full_range
 from numpy.typing import NDArray
-from PIL import Image
+
+Window = tuple[slice, slice]
 
 _UNNAMED_AXES = "QI"  # tifffile's letters where a file has several images and does not say why
-
-
-@dataclass(frozen=True)
-class ImageStack:
-    """Everything that a file holds, of which nothing has been read yet.
-
-    Attributes:
-        axes: a letter per dimension: Y, X, S (samples of a pixel, such as R, G, B), C (channels),
-            Z, T, and others; Q and I where the file does not say.
-        shape: the length along each of `axes`.
-        read_block: index of the first `leading` dimensions -> array of the rest.
-        leading: how many dimensions are read one by one.
-        channel_names: one per channel, or none.
-        has_alpha: the last sample is transparency.
-    """
-
-    axes: str
-    shape: tuple[int, ...]
-    read_block: Callable[[tuple[int, ...]], NDArray[Any]]
-    leading: int = 0
-    channel_names: tuple[str, ...] = ()
-    has_alpha: bool = False
-
-    def __post_init__(self) -> None:
-        if self.axes.count("Y") != 1 or self.axes.count("X") != 1 or 0 in self.shape:
-            raise ImageReadError(f"expected an image; {self.found}")
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and math.prod(self.image_hw) > 2 * limit:
-            raise ImageReadError(f"implausibly large: {self.found}")
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
-
-    @property
-    def found(self) -> str:
-        """Shape and axes, for messages."""
-        return f"found shape {list(self.shape)}, axes {self.axes}"
-
-    def describe(self, positions: Sequence[int]) -> str:
-        """Axes with their lengths, such as `T 3, Z 5`."""
-        return ", ".join(f"{self.axes[at]} {self.shape[at]}" for at in positions)
 
 
 def select_image(
@@ -63,6 +22,7 @@ def select_image(
     channels: Sequence[int | str] = (),
     page: int = -1,
     projection: str = "none",
+    window: Window = (EVERYTHING, EVERYTHING),
 ) -> NDArray[Any]:
     """Read the chosen page and channels, and no others.
 
@@ -76,9 +36,10 @@ def select_image(
             fastest; -1 where there is one page only.
         projection: "max" takes the brightest value along Z (or along the only axis of pages, if
             that has no name) before pages are counted.
+        window: the rows and the columns wanted.
 
     Returns:
-        [H, W] for one channel, else [H, W, C]; the file's own dtype.
+        [H, W] for one channel, else [H, W, C], of the window; the file's own dtype.
 
     Raises:
         ImageReadError: a choice is missing, or is not in the file; it lists what there is.
@@ -87,9 +48,11 @@ def select_image(
     numbers = _channel_numbers(stack, channel_axes, channels)
     others = [at for at in _stacked_axes(stack) if at not in channel_axes]
     depth = _find_depth(stack, others) if projection == "max" else []
-    fixed = _page_index(stack, [at for at in others if at not in depth], page)
+    fixed = page_index(stack, [at for at in others if at not in depth], page)
     levels = (
-        _read_channels(stack, {**fixed, **dict(zip(depth, level))}, channel_axes, numbers)
+        _read_channels(
+            _BlockReader(stack, window), {**fixed, **dict(zip(depth, level))}, channel_axes, numbers
+        )
         for level in np.ndindex(*(stack.shape[at] for at in depth))
     )
     return reduce(np.maximum, levels)
@@ -105,11 +68,17 @@ def page_axes(
     return [at for at in others if at not in depth]
 
 
-def select_channels(stack: ImageStack, page: int = -1, projection: str = "none") -> NDArray[Any]:
+def select_channels(
+    stack: ImageStack,
+    page: int = -1,
+    projection: str = "none",
+    window: Window = (EVERYTHING, EVERYTHING),
+) -> NDArray[Any]:
     """All channels of a page but alpha, [C, H, W]; see `select_image`."""
     channel_axes = _find_channel_axes(stack, False, page)
     count = math.prod(stack.shape[at] for at in channel_axes) - stack.has_alpha
-    image = select_image(stack, list(range(count)) if channel_axes else (), page, projection)
+    channels = list(range(count)) if channel_axes else ()
+    image = select_image(stack, channels, page, projection, window)
     return image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
 
 
@@ -169,7 +138,12 @@ def _find_depth(stack: ImageStack, others: Sequence[int]) -> list[int]:
     return depth
 
 
-def _page_index(stack: ImageStack, positions: Sequence[int], page: int) -> dict[int, int]:
+def page_index(stack: ImageStack, positions: Sequence[int], page: int) -> dict[int, int]:
+    """Where along the dimensions of `page_axes` a page lies; -1 for the only one.
+
+    Raises:
+        ImageReadError: there are several, or there is none of that number.
+    """
     lengths = [stack.shape[at] for at in positions]
     count = math.prod(lengths)
     if page < 0 and count > 1:
@@ -199,19 +173,29 @@ def _advice_on_axes(stack: ImageStack, positions: Sequence[int]) -> str:
     return advice
 
 
-def _read_channels(
-    stack: ImageStack, index: dict[int, int], channel_axes: Sequence[int], numbers: Sequence[int]
-) -> NDArray[Any]:
-    blocks: dict[tuple[int, ...], NDArray[Any]] = {}
+class _BlockReader:
+    """Reads parts of blocks; a block that several channels lie in is read once."""
 
-    def read(at: dict[int, int]) -> NDArray[Any]:
+    def __init__(self, stack: ImageStack, window: Window) -> None:
+        self.stack = stack
+        height, width = stack.image_hw
+        self.rows, self.columns = full_range(window[0], height), full_range(window[1], width)
+        self._blocks: dict[tuple[int, ...], NDArray[Any]] = {}
+
+    def __call__(self, at: dict[int, int]) -> NDArray[Any]:
         """The part of a block at an index; dimensions without one stay, in the file's order."""
+        stack = self.stack
         leading = tuple(at[k] for k in range(stack.leading))
-        if leading not in blocks:
-            blocks[leading] = stack.read_block(leading)
+        if leading not in self._blocks:
+            self._blocks[leading] = stack.read_block(leading, self.rows, self.columns)
         rest = range(stack.leading, len(stack.axes))
-        return blocks[leading][tuple(at.get(k, slice(None)) for k in rest)]
+        return self._blocks[leading][tuple(at.get(k, slice(None)) for k in rest)]
 
+
+def _read_channels(
+    read: _BlockReader, index: dict[int, int], channel_axes: Sequence[int], numbers: Sequence[int]
+) -> NDArray[Any]:
+    stack = read.stack
     if list(numbers) == list(range(len(numbers))) and len(channel_axes) == 1 < len(numbers):
         (axis,) = channel_axes
         if axis >= stack.leading:  # all at once: what is usual for RGB

@@ -3,74 +3,72 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.errors import ImageReadError
-from cellseg.images.channels import ImageStack
+from cellseg.images.formats import explain_packages, module_name
+from cellseg.images.stacks import ImageStack, Scene, WholeBlocks
+from cellseg.images.units import PixelSize, checked_pixel_size
 from numpy.typing import NDArray
 
-# Ending -> the package that reads it, beside bioio itself.
-MICROSCOPE_PACKAGES = {
-    ".czi": "bioio-czi",
-    ".nd2": "bioio-nd2",
-    ".lif": "bioio-lif",
-    ".dv": "bioio-dv",
-    ".zarr": "bioio-ome-zarr",
-    ".oib": "bioio-bioformats",
-    ".oif": "bioio-bioformats",
-    ".vsi": "bioio-bioformats",
-    ".ims": "bioio-bioformats",
-    ".zvi": "bioio-bioformats",
-}
-_MAGICS = {b"ZISRAWFILE": ".czi", b"\xda\xce\xbe\x0a": ".nd2"}
-
-
-def microscope_ending(path: Path, first_bytes: bytes) -> str | None:
-    """The key of `MICROSCOPE_PACKAGES` that a file belongs to, by its content or its name."""
-    for magic, ending in _MAGICS.items():
-        if first_bytes.startswith(magic):
-            return ending
-    ending = path.suffix.lower()
-    return ending if ending in MICROSCOPE_PACKAGES else None
+ND2_MAGIC = b"\xda\xce\xbe\x0a"
 
 
 @contextmanager
-def open_microscope_file(path: Path, ending: str) -> Iterator[ImageStack]:
-    """The one scene of a file, axes TCZYX or TCZYXS; planes are read one by one.
+def open_microscope_file(path: Path, packages: Sequence[str]) -> Iterator[Sequence[Scene]]:
+    """The scenes of a file, each with axes TCZYX or TCZYXS; planes are read one by one.
+
+    Args:
+        path: the file.
+        packages: bioio and its package for this format, as pip calls them.
 
     Raises:
-        ImageReadError: bioio or the package for this format is not installed, or the file has
-            several scenes.
+        ImageReadError: one of them is not installed.
     """
-    image = _open_with_bioio(path, MICROSCOPE_PACKAGES[ending])
-    if len(image.scenes) != 1:
-        names = ", ".join(map(str, image.scenes[:10]))
-        raise ImageReadError(
-            f"expected one scene; found {len(image.scenes)} ({names}): save the one of interest "
-            "by itself"
-        )
-    order = str(image.dims.order)
-    axes = "TCZYXS" if "S" in order else "TCZYX"
+    image = _open_with_bioio(path, packages)
+    names = [str(name) for name in image.scenes]
+    yield [
+        Scene(name if len(names) > 1 else "", partial(_open_stack, path, packages, number))
+        for number, name in enumerate(names)
+    ]
+
+
+def _open_stack(path: Path, packages: Sequence[str], scene: int, _: float | None) -> ImageStack:
+    image = _open_with_bioio(path, packages)  # one for each scene: it reads from one at a time
+    if scene:
+        image.set_scene(scene)
+    axes = "TCZYXS" if "S" in str(image.dims.order) else "TCZYX"
     shape = tuple(int(getattr(image.dims, axis)) for axis in axes)
 
-    def read_plane(index: tuple[int, ...]) -> NDArray[Any]:
+    def decode_plane(index: tuple[int, ...]) -> NDArray[Any]:
         lazy = image.get_image_dask_data(axes[3:], **dict(zip("TCZ", index)))
         return np.asarray(lazy.compute())
 
-    channel_names = tuple(map(str, image.channel_names or ()))
-    yield ImageStack(axes, shape, read_plane, leading=3, channel_names=channel_names)
+    return ImageStack(
+        axes,
+        shape,
+        WholeBlocks(decode_plane, axes[3:]),
+        leading=3,
+        channel_names=tuple(map(str, image.channel_names or ())),
+        pixel_size_um=_pixel_size(image),
+    )
 
 
-def _open_with_bioio(path: Path, package: str) -> Any:
+def _pixel_size(image: Any) -> PixelSize | None:
+    """bioio gives micrometres for these formats, None or 0 where the file does not say."""
+    sizes = image.physical_pixel_sizes
+    return checked_pixel_size(sizes.Y, sizes.X)
+
+
+def _open_with_bioio(path: Path, packages: Sequence[str]) -> Any:
     try:
         bioio = importlib.import_module("bioio")
-        reader = importlib.import_module(package.replace("-", "_")).Reader
+        reader = importlib.import_module(module_name(packages[-1])).Reader
     except ImportError as error:
-        raise ImageReadError(
-            f"this format needs bioio and {package}: pip install bioio {package}"
-        ) from error
+        raise ImageReadError(f"this format needs {explain_packages(packages)}") from error
     return bioio.BioImage(path, reader=reader)

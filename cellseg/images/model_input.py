@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,15 @@ from cellseg.config import check_value
 from cellseg.errors import ConfigError, ImageReadError
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
+    Limits,
+    apply_limits,
+    check_finite,
     check_normalization,
-    normalize_image,
+    find_limits,
 )
-from cellseg.images.planes import PlaneImage, open_planes
+from cellseg.images.planes import PlaneImage
 from cellseg.images.reading import read_image
+from cellseg.images.window_limits import plane_limits
 from numpy.typing import NDArray
 
 IMAGE_FORMATS = ("BGR", "RGB")
@@ -82,12 +85,29 @@ class ImageInput:
         """The chosen page and channels with the file's own values; see `read_image`."""
         return read_image(path, channels=self.channels, page=self.page, projection=self.projection)
 
-    def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
-        """Every plane of a file with the chosen channels, or the chosen page; see `open_planes`."""
-        return open_planes(path, channels=self.channels, page=self.page, projection=self.projection)
+    def limits_of(self, plane: PlaneImage, window_px: int = 1 << 22) -> Limits:
+        """Which intensities of a whole plane become 0 and 255, found by window.
 
-    def prepare(self, image: NDArray[Any]) -> NDArray[Any]:
+        Args:
+            plane: opened with the channels of this input.
+            window_px: about how many pixels are read and held at a time.
+
+        Returns:
+            (low, high) per channel, exactly those of `normalize_image` of the whole plane; empty
+            where intensities stay as they are.
+
+        Raises:
+            ImageReadError: what `plane.read` raises, such as for values that are not finite.
+        """
+        return plane_limits(plane, self.normalize, self.percentiles, self.value_range, window_px)
+
+    def prepare(self, image: NDArray[Any], limits: Limits | None = None) -> NDArray[Any]:
         """`normalize_image`, then `to_model_input`, of an image as `read` returns it.
+
+        Args:
+            image: [H, W] or [H, W, C].
+            limits: `limits_of` the plane that the image is a window of, so that it becomes what
+                it is in the whole plane; None where it is a whole image.
 
         Returns:
             [H, W, 3], uint8 or float32.
@@ -102,8 +122,10 @@ class ImageInput:
                 f"expected an image of {' or '.join(map(str, expected))} channels, [H, W] or "
                 f"[H, W, C]; found shape {list(image.shape)}"
             )
-        pixels = normalize_image(image, self.normalize, self.percentiles, self.value_range)
-        return to_model_input(pixels, self.image_format)
+        check_finite(image)
+        if limits is None:
+            limits = find_limits(image, self.normalize, self.percentiles, self.value_range)
+        return to_model_input(apply_limits(image, limits), self.image_format)
 
     def read_model_input(self, path: str | Path) -> NDArray[Any]:
         """`read`, then `prepare`: the file as the model takes it, [H, W, 3]."""

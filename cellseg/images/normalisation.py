@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 DEFAULT_PERCENTILES = (1.0, 99.8)
 
 Floats = NDArray[np.float64]
+Limits = tuple[tuple[float, float], ...]
 
 
 def normalize_image(
@@ -44,16 +45,79 @@ def normalize_image(
     """
     check_normalization(mode, limits, value_range)
     check_finite(image)
-    if mode == "auto":
-        mode = "none" if image.dtype == np.uint8 else "percentile"
-    if mode == "none":
+    return apply_limits(image, find_limits(image, mode, limits, value_range))
+
+
+def find_limits(
+    image: NDArray[Any],
+    mode: str = "auto",
+    percentiles: Sequence[float] = DEFAULT_PERCENTILES,
+    value_range: Sequence[float] = (),
+) -> Limits:
+    """Which intensities of each channel become 0 and 255; see `normalize_image`.
+
+    Returns:
+        (low, high) per channel; empty where the values stay as they are.
+    """
+    planes = image[..., None] if image.ndim == 2 else image
+    fixed = fixed_limits(planes.dtype, planes.shape[-1], mode, value_range)
+    if fixed is not None:
+        return fixed
+    return tuple(
+        _channel_limits(planes[..., number], mode, percentiles)
+        for number in range(planes.shape[-1])
+    )
+
+
+def _channel_limits(
+    channel: NDArray[Any], mode: str, percentiles: Sequence[float]
+) -> tuple[float, float]:
+    if mode != "minmax":
+        low, high = channel_percentiles(channel, percentiles)
+        if low < high:
+            return as_limits(low, high)
+    return as_limits(channel.min(), channel.max())
+
+
+def fixed_limits(
+    dtype: np.dtype[Any], channels: int, mode: str, value_range: Sequence[float]
+) -> Limits | None:
+    """The limits that do not depend on the pixels; None where they do."""
+    if mode == "none" or (mode == "auto" and dtype == np.uint8):
+        return ()
+    if mode == "range":
+        return (as_limits(*value_range),) * channels
+    return None
+
+
+def as_limits(low: float, high: float) -> tuple[float, float]:
+    """The two as Python's floats; of the two zeros, the positive one."""
+    return float(low) + 0.0, float(high) + 0.0
+
+
+def apply_limits(image: NDArray[Any], limits: Limits) -> NDArray[Any]:
+    """Make 0 and 255 of each channel's limits, so that a window becomes what it is in the whole.
+
+    Args:
+        image: [H, W] or [H, W, C] of any integer or float type, all finite.
+        limits: of `find_limits`.
+
+    Returns:
+        As `normalize_image`.
+
+    Raises:
+        ImageReadError: another number of channels than limits.
+    """
+    if not limits:
         return image if image.dtype == np.uint8 else image.astype(np.float32)
     planes = image[..., None] if image.ndim == 2 else image
+    if planes.shape[-1] != len(limits):
+        raise ImageReadError(
+            f"the limits are those of {len(limits)} channels; found shape {list(image.shape)}"
+        )
     stretched = np.empty(planes.shape, np.float32)
-    for number in range(planes.shape[-1]):
-        plane = planes[..., number]
-        low, high = value_range if mode == "range" else _plane_limits(plane, mode, limits)
-        stretched[..., number] = _stretch_plane(plane, float(low), float(high))
+    for number, (low, high) in enumerate(limits):
+        stretched[..., number] = _stretch_plane(planes[..., number], low, high)
     return stretched.reshape(image.shape)
 
 
@@ -85,16 +149,32 @@ def channel_percentiles(channel: NDArray[Any], percents: Sequence[float]) -> Flo
     Returns:
         float64, one per percent; linear between neighbouring values.
     """
-    last = channel.size - 1
-    virtual = np.asarray(percents, np.float64) / 100 * last
-    below = np.floor(virtual).astype(np.int64)
-    above = np.minimum(below + 1, last)
-    weight = virtual - below
-    values = _ordered_values(channel, np.concatenate([below, above]))
-    lower, upper = values[: len(below)], values[len(below) :]
+    ranks = percentile_ranks(channel.size, percents)
+    return interpolate_ranks(channel.size, percents, _ordered_values(channel, ranks))
+
+
+def percentile_ranks(size: int, percents: Sequence[float]) -> NDArray[np.int64]:
+    """Which of `size` values in ascending order, from 0, percentiles lie between.
+
+    Returns:
+        The lower neighbour of each percentile, then the upper neighbour of each.
+    """
+    below = np.floor(_virtual_ranks(size, percents)).astype(np.int64)
+    return np.concatenate([below, np.minimum(below + 1, size - 1)])
+
+
+def interpolate_ranks(size: int, percents: Sequence[float], values: Floats) -> Floats:
+    """The percentiles, of the values at `percentile_ranks`."""
+    virtual = _virtual_ranks(size, percents)
+    weight = virtual - np.floor(virtual)
+    lower, upper = values[: len(virtual)], values[len(virtual) :]
     step = upper - lower
     # As NumPy rounds: from the nearer of the two values.
     return np.where(weight >= 0.5, upper - step * (1 - weight), lower + step * weight)
+
+
+def _virtual_ranks(size: int, percents: Sequence[float]) -> Floats:
+    return np.asarray(percents, np.float64) / 100 * (size - 1)
 
 
 def _ordered_values(channel: NDArray[Any], ranks: NDArray[np.int64]) -> Floats:
@@ -116,14 +196,6 @@ def _from_zero(values: NDArray[Any]) -> NDArray[Any]:
     return (
         values if values.dtype.kind == "u" else values.astype(np.intp) - _least_value(values.dtype)
     )
-
-
-def _plane_limits(plane: NDArray[Any], mode: str, limits: Sequence[float]) -> tuple[float, float]:
-    if mode == "percentile":
-        low, high = channel_percentiles(plane, limits)
-        if low < high:
-            return float(low), float(high)
-    return float(plane.min()), float(plane.max())
 
 
 def _stretch_plane(plane: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:

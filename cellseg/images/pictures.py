@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 from cellseg.errors import ImageReadError
-from cellseg.images.channels import ImageStack
-from cellseg.images.tiff import INSTALL_IMAGECODECS
+from cellseg.images.formats import explain_packages
+from cellseg.images.stacks import ImageStack, Scene, WholeBlocks, cut_window
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -24,7 +24,7 @@ _WITH_ORIENTATION = ("JPEG", "MPO")  # MPO: a JPEG with others behind it
 
 
 @contextmanager
-def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
+def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[Sequence[Scene]]:
     """A file that Pillow reads; several frames (GIF, WebP, PNG) are pages.
 
     Args:
@@ -34,31 +34,32 @@ def open_picture(path: Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
     with _open_with_pillow(path) as picture:
         frames = 1 if picture.format == "MPO" else int(getattr(picture, "n_frames", 1))
 
-        def read_frame(index: tuple[int, ...]) -> NDArray[Any]:
+        def decode_frame(index: tuple[int, ...]) -> NDArray[Any]:
             if index:
                 picture.seek(index[0])
             return _decode_picture(picture, path, palette_mode)
 
-        if frames > 1:
-            shape = read_frame((0,)).shape
-            axes = "YXS"[: len(shape)]
-            yield ImageStack("I" + axes, (frames, *shape), read_frame, leading=1)
-        else:
-            yield _stack_of(read_frame(()))
+        def open_stack(_: float | None) -> ImageStack:
+            first = decode_frame((0,) if frames > 1 else ())
+            if frames == 1:
+                return _stack_of(first)
+            axes = "YXS"[: first.ndim]
+            frame = WholeBlocks(decode_frame, axes)
+            return ImageStack("I" + axes, (frames, *first.shape), frame, leading=1)
+
+        yield [Scene("", open_stack)]
 
 
 @contextmanager
-def open_jpeg2000(path: Path) -> Iterator[ImageStack]:
+def open_jpeg2000(path: Path) -> Iterator[Sequence[Scene]]:
     """A JPEG 2000 file, through imagecodecs: Pillow keeps 8 bits of its colours."""
     with _open_with_pillow(path, ("JPEG2000",)):  # refuses what claims to be too large
         pass
     try:
         import imagecodecs
     except ImportError as error:
-        raise ImageReadError(
-            f"JPEG 2000 needs the package imagecodecs: {INSTALL_IMAGECODECS}"
-        ) from error
-    yield _stack_of(imagecodecs.jpeg2k_decode(path.read_bytes()))
+        raise ImageReadError(f"JPEG 2000 needs {explain_packages(['imagecodecs'])}") from error
+    yield [Scene("", lambda _: _stack_of(imagecodecs.jpeg2k_decode(path.read_bytes())))]
 
 
 def read_picture_hw(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> tuple[int, int]:
@@ -77,7 +78,12 @@ def _open_with_pillow(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) ->
 
 def _stack_of(image: NDArray[Any]) -> ImageStack:
     has_alpha = image.ndim == 3 and image.shape[-1] in (2, 4)
-    return ImageStack("YXS"[: image.ndim], image.shape, lambda _: image, has_alpha=has_alpha)
+    axes = "YXS"[: image.ndim]
+
+    def read_window(_: tuple[int, ...], rows: slice, columns: slice) -> NDArray[Any]:
+        return cut_window(image, axes, rows, columns)
+
+    return ImageStack(axes, image.shape, read_window, has_alpha=has_alpha)
 
 
 def _decode_picture(picture: Image.Image, path: Path, palette_mode: str) -> NDArray[Any]:

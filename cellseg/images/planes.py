@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from cellseg.images.channels import ImageStack, page_axes, select_channels, select_image
-from cellseg.images.reading import check_pixels, open_image
+from cellseg.cells.records import PlaceInFile
+from cellseg.errors import ImageReadError
+from cellseg.images.channels import page_axes, page_index, select_channels, select_image
+from cellseg.images.reading import check_pixels, explaining_errors, open_scenes
+from cellseg.images.stacks import EVERYTHING, ImageStack
 from numpy.typing import NDArray
 
 ReadWindow = Callable[[slice, slice], NDArray[Any]]
-EVERYTHING = slice(None)
+
+_LABEL_LENGTH = 60  # of what a scene's name gives to the names of files
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,16 @@ class PlaneImage:
         lengths: how many there are along each axis of `position`; empty where one was chosen, whose
             results need no number.
         scene: name of the scene, series or position; "" where the file has one only.
+        scene_label: the same, fit for the names of files; no other scene of the file has it.
         channel_names: of all channels of the file; empty where it has no names.
         pixel_size_um: (height, width) of a pixel in micrometres; None where the file does not say.
         read: (rows, columns) -> the chosen channels of that window, [h, w] or [h, w, C], as
-            `read_image` returns them.
+            `read_image` returns them. Several threads may read at a time.
         read_channels: (rows, columns) -> all channels of the file, [C, h, w], its own values.
+        level: which level of the file's pyramid, 0 is the finest.
+        downsample: pixels of level 0 along the side of a pixel of this plane.
+        chunk_hw: rows and columns of what the file keeps and decodes as one piece: windows that
+            keep to its grid are read soonest.
     """
 
     path: Path
@@ -46,17 +56,21 @@ class PlaneImage:
     scene: str = ""
     channel_names: tuple[str, ...] = ()
     pixel_size_um: tuple[float, float] | None = None
+    scene_label: str = ""
+    level: int = 0
+    downsample: float = 1.0
+    chunk_hw: tuple[int, int] = (1, 1)
 
     @property
     def suffix(self) -> str:
         """What tells this plane from the file's others in the names of results.
 
         Example:
-            >>> nothing = lambda rows, columns: np.zeros((0, 0))
-            >>> PlaneImage(Path("a.tif"), (4, 4), nothing, nothing, (("T", 7),), (12,)).suffix
+            >>> PlaneImage(Path("a.tif"), (4, 4), None, None, (("T", 7),), (12,)).suffix
             '_t07'
         """
-        parts = [f"_{self.scene}"] if self.scene else []
+        label = self.scene_label or (file_labels([self.scene])[0] if self.scene else "")
+        parts = [f"_{label}"] if label else []
         for (axis, number), length in zip(self.position, self.lengths):
             parts.append(f"_{axis.lower()}{number:0{len(str(length - 1))}d}")
         return "".join(parts)
@@ -66,6 +80,11 @@ class PlaneImage:
         return self.read(EVERYTHING, EVERYTHING)
 
 
+def place_of(plane: PlaneImage) -> PlaceInFile:
+    """What a record of the plane's cells says of it."""
+    return PlaceInFile(plane.position, plane.scene, plane.pixel_size_um)
+
+
 @contextmanager
 def open_planes(
     path: str | Path,
@@ -73,49 +92,143 @@ def open_planes(
     channels: Sequence[int | str] = (),
     page: int = -1,
     projection: str = "none",
+    scenes: Sequence[int | str] = (),
+    pixel_size_um: float | None = None,
 ) -> Iterator[Sequence[PlaneImage]]:
     """The planes of a file, to be read while the context is open.
 
     Args:
-        path: the file; see `read_image`.
+        path: the file, or the folder of an OME-Zarr image; see `read_image`.
         channels: see `select_image`, as is `projection`.
-        page: one page of a stack; -1 for each of them.
+        page: one page of each stack; -1 for every page.
+        scenes: which scenes, series or positions of the file, by number from 0 or by name; empty
+            for all of them.
+        pixel_size_um: of a pyramid (slides, OME-Zarr, OME-TIFF), the coarsest level whose pixels
+            are not larger; None for level 0. A file of one level gives that.
 
     Raises:
-        ImageReadError: as `read_image`; a plane's `read` raises it as well.
+        ImageReadError: as `read_image`; a scene is not there; or a level is asked for and the
+            file does not say how large its pixels are. A plane's `read` raises it as well.
     """
-    with open_image(path) as stack:
-        axes = page_axes(stack, channels, page, projection)
-        lengths = tuple(stack.shape[at] for at in axes)
-        pages = range(math.prod(lengths)) if page < 0 else [page]
-        planes = [_make_plane(Path(path), stack, axes, n, channels, projection) for n in pages]
-        yield planes if page < 0 else [replace(planes[0], lengths=())]
+    with ExitStack() as opened:
+        with explaining_errors(path) as file:
+            found = opened.enter_context(open_scenes(file))
+            names = [scene.name or f"s{number}" for number, scene in enumerate(found)]
+            labels = file_labels(names)
+            planes: list[PlaneImage] = []
+            for number in _choose_scenes(names, scenes):
+                stack = found[number].open_stack(pixel_size_um)
+                scene = (names[number], labels[number]) if len(found) > 1 else ("", "")
+                planes += _planes_of(file, stack, page, (tuple(channels), projection), scene)
+        yield planes  # errors of whoever works with the planes are not this file's
 
 
-def _make_plane(
+def _choose_scenes(names: Sequence[str], wanted: Sequence[int | str]) -> list[int]:
+    """Numbers of the scenes, each once; by default all."""
+    chosen = []
+    for one in wanted:
+        matches = [number for number, name in enumerate(names) if name == one]
+        if not matches and str(one).isdecimal() and int(one) < len(names):
+            matches = [int(one)]
+        if len(matches) != 1:
+            there = ", ".join(f"{number} {name!r}" for number, name in enumerate(names[:50]))
+            more = ", ..." if len(names) > 50 else ""
+            problem = "several have that name" if matches else "no scene is called so"
+            raise ImageReadError(
+                f"scene {one!r}: {problem}; the file has {len(names)} ({there}{more}), chosen by "
+                "number from 0 or by name"
+            )
+        chosen.append(matches[0])
+    return list(dict.fromkeys(chosen)) if wanted else list(range(len(names)))
+
+
+def file_labels(names: Sequence[str]) -> list[str]:
+    """Names of scenes, made fit for the names of files, each another one.
+
+    Example:
+        >>> file_labels(["A/1", "Größe 2", "a 1", "細胞"])
+        ['A-1', 'Grosse-2', 'a-1-2', 's3']
+    """
+    labels: list[str] = []
+    taken: set[str] = set()
+    for number, name in enumerate(names):
+        plain = unicodedata.normalize("NFKD", name.replace("ß", "ss"))
+        ascii_only = plain.encode("ascii", "ignore").decode()
+        label = re.sub(r"[^A-Za-z0-9._+-]+", "-", ascii_only).strip("-.")[:_LABEL_LENGTH]
+        label = label or f"s{number}"
+        while label.lower() in taken:  # some disks do not tell "a" from "A"
+            label = f"{label}-{number}"
+        taken.add(label.lower())
+        labels.append(label)
+    return labels
+
+
+def _planes_of(
     path: Path,
     stack: ImageStack,
-    axes: Sequence[int],
     page: int,
-    channels: Sequence[int | str],
-    projection: str,
-) -> PlaneImage:
+    choice: tuple[Sequence[int | str], str],
+    scene: tuple[str, str],
+) -> Iterator[PlaneImage]:
+    """The planes of a scene, whose name and label are `scene`; `choice`: channels, projection."""
+    axes = page_axes(stack, choice[0], page, choice[1])
     lengths = tuple(stack.shape[at] for at in axes)
-    numbers = np.unravel_index(page, lengths) if lengths else ()
     several = [k for k, length in enumerate(lengths) if length > 1]
+    for number in range(math.prod(lengths)) if page < 0 else [page]:
+        place = page_index(stack, axes, number)
+        # Without axes of pages the number is as it was asked for: it tells pages from channels.
+        read, read_channels = _make_readers(path, stack, number if axes else page, choice)
+        yield PlaneImage(
+            path,
+            stack.image_hw,
+            read,
+            read_channels,
+            position=tuple((stack.axes[axes[k]], place[axes[k]]) for k in several),
+            lengths=tuple(lengths[k] for k in several) if page < 0 else (),
+            scene=scene[0],
+            channel_names=stack.channel_names,
+            pixel_size_um=stack.pixel_size_um,
+            scene_label=scene[1],
+            level=stack.level,
+            downsample=stack.downsample,
+            chunk_hw=stack.chunk_hw or stack.image_hw,
+        )
+
+
+def _make_readers(
+    path: Path, stack: ImageStack, page: int, choice: tuple[Sequence[int | str], str]
+) -> tuple[ReadWindow, ReadWindow]:
+    """`PlaneImage.read` and `PlaneImage.read_channels` of a page."""
+    channels, projection = choice
 
     def read(rows: slice, columns: slice) -> NDArray[Any]:
-        return check_pixels(select_image(stack, channels, page, projection))[rows, columns]
+        with explaining_errors(path):
+            return check_pixels(select_image(stack, channels, page, projection, (rows, columns)))
 
     def read_channels(rows: slice, columns: slice) -> NDArray[Any]:
-        return check_pixels(select_channels(stack, page, projection))[:, rows, columns]
+        with explaining_errors(path):
+            return check_pixels(select_channels(stack, page, projection, (rows, columns)))
 
-    return PlaneImage(
-        path,
-        stack.image_hw,
-        read,
-        read_channels,
-        position=tuple((stack.axes[axes[k]], int(numbers[k])) for k in several),
-        lengths=tuple(lengths[k] for k in several),
-        channel_names=stack.channel_names,
-    )
+    return read, read_channels
+
+
+def windows_of(
+    image_hw: tuple[int, int], chunk_hw: tuple[int, int], window_px: int
+) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover an image once, of whole chunks, so that each is decoded for one window.
+
+    Args:
+        image_hw: (height, width) of the image, pixels.
+        chunk_hw: rows and columns of a chunk.
+        window_px: about how many pixels a window has, at least a chunk.
+
+    Example:
+        >>> [(rows.start, columns.start) for rows, columns in windows_of((5, 4), (2, 2), 8)]
+        [(0, 0), (2, 0), (4, 0)]
+    """
+    width = min(image_hw[1], chunk_hw[1] * max(1, window_px // math.prod(chunk_hw)))
+    height = min(image_hw[0], chunk_hw[0] * max(1, window_px // (width * chunk_hw[0])))
+    for top in range(0, image_hw[0], height):
+        for left in range(0, image_hw[1], width):
+            bottom, right = min(top + height, image_hw[0]), min(left + width, image_hw[1])
+            yield slice(top, bottom), slice(left, right)

@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 from cellseg.errors import ImageReadError
-from cellseg.images.channels import ImageStack, select_image
-from cellseg.images.microscopes import microscope_ending, open_microscope_file
+from cellseg.images.arrays import NPY_MAGIC, open_npy
+from cellseg.images.channels import select_image
+from cellseg.images.czi import CZI_MAGIC, open_czi
+from cellseg.images.formats import format_of_name
+from cellseg.images.microscopes import ND2_MAGIC, open_microscope_file
 from cellseg.images.normalisation import check_finite
+from cellseg.images.ome_zarr import is_zarr_folder, open_ome_zarr
 from cellseg.images.pictures import (
     JPEG2000_MAGICS,
     PICTURE_FORMATS,
@@ -20,16 +24,19 @@ from cellseg.images.pictures import (
     open_picture,
     read_picture_hw,
 )
+from cellseg.images.stacks import ImageStack, Scene
 from cellseg.images.tiff import TIFF_MAGICS, open_tiff
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
-    *(".lsm", ".stk", ".jp2", ".czi", ".nd2", ".lif"),
-)
-
 _PICTURE_FORMATS = {"picture": PICTURE_FORMATS, "jpeg2000": ("JPEG2000",)}
+_MAGICS = {
+    **dict.fromkeys(TIFF_MAGICS, "tiff"),
+    **dict.fromkeys(JPEG2000_MAGICS, "jpeg2000"),
+    NPY_MAGIC: "npy",
+    CZI_MAGIC: "czi",
+    ND2_MAGIC: "bioio",
+}
 
 
 def read_image(
@@ -86,53 +93,77 @@ def read_image_hw(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageReadError: missing, no image, or several that are no stack.
     """
-    with _explaining_errors(path) as file:
-        kind = _identify_format(file)
-        if kind in _PICTURE_FORMATS:
-            return read_picture_hw(file, _PICTURE_FORMATS[kind])
-        with _opener_of(file, kind) as stack:
-            return stack.image_hw
+    with explaining_errors(path) as file:
+        reader = _identify_format(file)
+        if reader in _PICTURE_FORMATS:
+            return read_picture_hw(file, _PICTURE_FORMATS[reader])
+        with _opener_of(file, reader) as scenes:
+            return _only_one(scenes).image_hw
 
 
 @contextmanager
 def open_image(path: str | Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
-    """What a file holds, to be read while the context is open; errors name the file."""
-    with (
-        _explaining_errors(path) as file,
-        _opener_of(file, _identify_format(file), palette_mode) as stack,
-    ):
-        yield stack
+    """The one image or stack of a file; errors while the context is open name the file."""
+    with explaining_errors(path) as file, open_scenes(file, palette_mode) as scenes:
+        yield _only_one(scenes)
+
+
+def open_scenes(file: Path, palette_mode: str = "RGB") -> AbstractContextManager[Sequence[Scene]]:
+    """All scenes of a file, to be read while the context is open.
+
+    Args:
+        file: the file, or the folder of an OME-Zarr image.
+        palette_mode: "RGB" for the colours of a palette image, "P" for the indices.
+    """
+    return _opener_of(file, _identify_format(file), palette_mode)
+
+
+def _only_one(scenes: Sequence[Scene]) -> ImageStack:
+    if len(scenes) != 1:
+        names = [scene.name for scene in scenes[:10] if scene.name]
+        shapes = [list(scene.shape) for scene in scenes[:10] if scene.shape]
+        raise ImageReadError(
+            f"expected one image or stack; found {len(scenes)}"
+            + (f" ({', '.join(names)})" if names else "")
+            + (f" of shapes {shapes}" if shapes else "")
+            + ": save the one of interest by itself"
+        )
+    return scenes[0].open_stack(None)
 
 
 def _opener_of(
-    file: Path, kind: str, palette_mode: str = "RGB"
-) -> AbstractContextManager[ImageStack]:
-    if kind == "tiff":
-        return open_tiff(file)
-    if kind == "jpeg2000":
-        return open_jpeg2000(file)
-    if kind == "picture":
+    file: Path, reader: str, palette_mode: str = "RGB"
+) -> AbstractContextManager[Sequence[Scene]]:
+    if reader == "picture":
         return open_picture(file, palette_mode)
-    return open_microscope_file(file, kind)
+    if reader == "bioio":
+        named = format_of_name(file)
+        is_of_bioio = named is not None and named.reader == "bioio"
+        packages = named.packages if named and is_of_bioio else ("bioio", "bioio-nd2")
+        return open_microscope_file(file, packages)
+    openers = {"tiff": open_tiff, "jpeg2000": open_jpeg2000, "npy": open_npy}
+    return {**openers, "czi": open_czi, "zarr": open_ome_zarr}[reader](file)
 
 
 def _identify_format(file: Path) -> str:
-    """A key of `_PICTURE_FORMATS`, "tiff" or an ending of MICROSCOPE_PACKAGES."""
-    if file.is_dir() and (ending := microscope_ending(file, b"")):
-        return ending  # OME-Zarr is a folder
+    """The reader of a file, by its content, or else by its name; see `ImageFormat`."""
+    if file.is_dir() and is_zarr_folder(file):
+        return "zarr"
     with file.open("rb") as stream:
         first_bytes = stream.read(16)
     if not first_bytes:
         raise ImageReadError("the file is empty")
-    if first_bytes[:4] in TIFF_MAGICS:
-        return "tiff"
-    if ending := microscope_ending(file, first_bytes):
-        return ending
-    return "jpeg2000" if first_bytes.startswith(JPEG2000_MAGICS) else "picture"
+    named = format_of_name(file)
+    if named is not None and named.reader == "bioio":  # a .vsi file begins as a TIFF file does
+        return "bioio"
+    reader = next((_MAGICS[magic] for magic in _MAGICS if first_bytes.startswith(magic)), None)
+    if reader is not None:
+        return reader
+    return "czi" if named is not None and named.reader == "czi" else "picture"
 
 
 @contextmanager
-def _explaining_errors(path: str | Path) -> Iterator[Path]:
+def explaining_errors(path: str | Path) -> Iterator[Path]:
     """Make one ImageReadError, which names the file, of whatever a decoder raises."""
     file = Path(path)
     try:

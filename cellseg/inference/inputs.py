@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellseg.errors import ImageReadError
-from cellseg.images import IMAGE_SUFFIXES
+from cellseg.images import is_readable_name, stem_of_image
+from cellseg.images.formats import format_of_name
 
 LIST_SUFFIX = ".txt"
 STATE_FOLDER = ".cellseg"
 """In a folder of results; where it lies, nothing is taken for an image."""
-_FOLDER_SUFFIXES = (".zarr",)
 _MOST_NAMED = 3
 
 
@@ -120,11 +120,11 @@ def _resolve_input(
     """Files of one input, with names that are not unique yet."""
     path = Path(word)
     if path.is_file() or (path.is_dir() and _is_image_folder(path)):  # names may hold brackets
-        return [(path, path.stem)]
+        return [(path, stem_of_image(path))]
     if path.is_dir():
         files = list(_walk(path, found))
-        names = {file.relative_to(path).with_suffix("").as_posix() for file in files}
-        named = [(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+        named = [(file, _name_below(path, file)) for file in files]
+        names = {name for _, name in named}
         return [
             (file, name)
             for file, name in named
@@ -134,7 +134,7 @@ def _resolve_input(
     named = []
     for match in sorted(Path(match) for match in glob.glob(word, recursive=True)):
         inside = [match] if match.is_file() or _is_image_folder(match) else _walk(match, found)
-        named += [(path, path.relative_to(base).with_suffix("").as_posix()) for path in inside]
+        named += [(path, _name_below(base, path)) for path in inside]
     return named
 
 
@@ -153,8 +153,14 @@ def _fixed_part(pattern: str) -> str:
     return os.path.join(*fixed) if fixed else ""
 
 
+def _name_below(folder: Path, file: Path) -> str:
+    """A file's name without its ending, with the sub-folders below a folder."""
+    return (file.relative_to(folder).parent / stem_of_image(file)).as_posix()
+
+
 def _is_image_folder(path: Path) -> bool:
-    return path.suffix.lower() in _FOLDER_SUFFIXES and path.is_dir()
+    found = format_of_name(path)
+    return found is not None and found.is_folder and path.is_dir()
 
 
 def _walk(folder: Path, found: FoundInputs) -> Iterator[Path]:
@@ -166,7 +172,7 @@ def _walk(folder: Path, found: FoundInputs) -> Iterator[Path]:
             yield entry
         elif entry.is_dir():
             folders.append(entry)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+        elif is_readable_name(entry) and entry.is_file():
             yield entry
         else:
             found.passed_over.append(entry)

@@ -187,7 +187,11 @@ class CellModel:
             return self.predictor.detect_in_window(pixels, limits, scale)
 
         work = TileWork(grid, thresholds, plane.read, predict)
-        about = {"image_id": image_id, "image_path": plane.path, "place": place_of(plane)}
+        about: dict[str, Any] = {
+            "image_id": image_id,
+            "image_path": plane.path,
+            "place": place_of(plane),
+        }
         folder = self.spool_folder or tempfile.gettempdir()
         return predict_tiled(work, folder, **about).record
 

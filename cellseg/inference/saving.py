@@ -161,7 +161,7 @@ class ResultWriter:
         tables = [folder / f"{record.image_id}{end}" for end in self.saving.table_suffixes]
         if tables:
             settings = self.saving.measurements
-            write_cell_tables(record, tables, classes, image, {"image": record.image_id}, settings)
+            write_cell_tables(record, tables, classes, image, row, settings)
         keep_cells(record, self.results.cells_path(record.image_id), self.saving.category_ids)
         summary = {**row, **summarize_image(record, classes)}
         return {"files": [self._name(path) for path in files], "summary": summary}

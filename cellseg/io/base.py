@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.images import IMAGE_SUFFIXES
+from cellseg.images import is_readable_name
 from cellseg.io.checks import check_file_name
 from cellseg.names import suggest_name
 
@@ -229,14 +229,16 @@ def _repeat(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
 
 
-def list_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Files with one of the suffixes, sorted by name; hidden ones and anything else left out."""
+def list_files(folder: Path, suffixes: Iterable[str] = ()) -> list[Path]:
+    """Files with one of the suffixes, by default images; sorted by name, hidden ones left out."""
     wanted = tuple(suffixes)
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(wanted) and not path.name.startswith(".") and path.is_file()
-    )
+
+    def is_wanted(path: Path) -> bool:
+        if not wanted:
+            return is_readable_name(path)
+        return path.name.lower().endswith(wanted) and not path.name.startswith(".")
+
+    return sorted(path for path in folder.iterdir() if is_wanted(path) and path.is_file())
 
 
 def stem_of(path: Path, suffixes: Iterable[str]) -> str:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from cellseg.cells.records import PlaceInFile
 from cellseg.errors import ImageReadError
-from cellseg.images import IMAGE_SUFFIXES, MICROSCOPE_PACKAGES, read_image, read_image_hw
+from cellseg.images import open_planes, place_of, read_image, read_image_hw
 from image_files import RNG
 
 TCZYX = RNG.integers(0, 4096, (2, 3, 4, 5, 6)).astype(np.uint16)
-READERS = ("bioio_czi", "bioio_nd2", "bioio_lif", "bioio_ome_zarr")
+READERS = ("bioio_nd2", "bioio_lif", "bioio_bioformats")
 
 
 class FakeBioImage:
@@ -24,6 +26,7 @@ class FakeBioImage:
     scenes: tuple[str, ...] = ("Image:0",)
     array = TCZYX
     planes_read = 0
+    pixel_sizes = SimpleNamespace(Z=None, Y=0.5, X=0.25)
 
     def __init__(self, path: Path, reader: type) -> None:
         if Path(path).is_file() and Path(path).read_bytes().endswith(b"cut"):
@@ -32,11 +35,16 @@ class FakeBioImage:
         order = "TCZYX" if self.array.ndim == 5 else "TCZYXS"
         self.dims = SimpleNamespace(order=order, **dict(zip(order, self.array.shape)))
         self.channel_names = [f"EGFP-{k}" for k in range(self.array.shape[1])]
+        self.physical_pixel_sizes = self.pixel_sizes
+        self.scene = 0
+
+    def set_scene(self, scene: int) -> None:
+        self.scene = scene
 
     def get_image_dask_data(self, order: str, **index: int) -> Any:
         assert order == self.dims.order[3:]
         type(self).planes_read += 1
-        plane = self.array[index["T"], index["C"], index["Z"]]
+        plane = self.array[index["T"], index["C"], index["Z"]] + self.scene
         return SimpleNamespace(compute=lambda: plane)
 
 
@@ -53,12 +61,15 @@ def bioio(monkeypatch: pytest.MonkeyPatch) -> type[FakeBioImage]:
     return fake
 
 
+SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
+
 def write_file(path: Path, content: bytes = b"something that only its maker knows") -> Path:
     path.write_bytes(content)
     return path
 
 
-@pytest.mark.parametrize("name", ["a.czi", "b.ND2", "c d.lif"])
+@pytest.mark.parametrize("name", ["b.ND2", "c d.lif", "e.vsi"])
 def test_pages_and_channels(tmp_path: Path, bioio: type[FakeBioImage], name: str) -> None:
     path = write_file(tmp_path / name)
     assert read_image_hw(path) == (5, 6)
@@ -76,18 +87,64 @@ def test_pages_and_channels(tmp_path: Path, bioio: type[FakeBioImage], name: str
 
 def test_colour_and_single_planes(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
     bioio.array = RNG.integers(0, 256, (1, 1, 1, 5, 6, 3)).astype(np.uint8)
-    path = write_file(tmp_path / "a.czi")
+    path = write_file(tmp_path / "a.lif")
     assert np.array_equal(read_image(path), bioio.array[0, 0, 0])
     bioio.array = TCZYX[:1, :1, :1]
     assert np.array_equal(read_image(path), TCZYX[0, 0, 0])
 
 
 def test_content_wins_over_the_name(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
-    path = write_file(tmp_path / "a.tif", b"ZISRAWFILE" + bytes(90))
+    path = write_file(tmp_path / "a.tif", b"\xda\xce\xbe\x0a" + bytes(90))
     assert read_image_hw(path) == (5, 6)
-    folder = tmp_path / "a.zarr"
-    folder.mkdir()
-    assert read_image_hw(folder) == (5, 6)
+    path = write_file(tmp_path / "a.vsi", b"II*\0" + bytes(90))  # begins as TIFF files do
+    assert read_image_hw(path) == (5, 6)
+
+
+def test_scenes_are_read_each_by_itself(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
+    path = write_file(tmp_path / "a.lif")
+    bioio.scenes = ("TileScan 1/A1", "TileScan 1/A2", "TileScan 1/A2", "Übersicht")
+    with open_planes(path, channels=[1]) as planes:
+        assert len(planes) == 4 * 8
+        assert len({plane.suffix.lower() for plane in planes}) == len(planes)
+        assert all(set(plane.suffix) <= set(SAFE) for plane in planes)
+        first, second = planes[0], planes[8]
+        assert (first.scene, first.suffix) == ("TileScan 1/A1", "_TileScan-1-A1_t0_z0")
+        assert (second.scene, second.suffix) == ("TileScan 1/A2", "_TileScan-1-A2_t0_z0")
+        assert (planes[16].scene, planes[16].suffix) == ("TileScan 1/A2", "_TileScan-1-A2-2_t0_z0")
+        assert np.array_equal(second.read_whole(), TCZYX[0, 1, 0] + 1)
+        assert np.array_equal(first.read_whole(), TCZYX[0, 1, 0])
+        assert second.pixel_size_um == (0.5, 0.25)
+        assert place_of(planes[9]) == PlaceInFile(
+            (("T", 0), ("Z", 1)), "TileScan 1/A2", (0.5, 0.25)
+        )
+    for wanted, expected in (([3], [3]), (["3"], [3]), (["Übersicht", 0, 3], [3, 0])):
+        with open_planes(path, channels=[1], page=0, scenes=wanted) as planes:
+            assert [plane.scene for plane in planes] == [bioio.scenes[k] for k in expected]
+    for wrong, says in (
+        (4, r"scene 4: no scene is called so; the file has 4 \(0 'TileScan 1/A1', 1 .*by number"),
+        ("A1", "scene 'A1': no scene"),
+        ("TileScan 1/A2", "several have that name"),
+        (-1, "scene -1: no scene"),
+    ):
+        with pytest.raises(ImageReadError, match=says), open_planes(path, scenes=[wrong]):
+            raise AssertionError
+
+
+def test_one_scene_needs_no_name(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
+    bioio.pixel_sizes = SimpleNamespace(Z=0.0, Y=0.0, X=None)
+    with open_planes(write_file(tmp_path / "a.nd2"), channels=[0]) as planes:
+        assert [plane.scene for plane in planes] == [""] * 8
+        assert planes[7].suffix == "_t1_z3"
+        assert planes[7].pixel_size_um is None
+        assert planes[0].chunk_hw == (5, 6)
+
+
+def test_windows_decode_a_plane_once(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
+    with open_planes(write_file(tmp_path / "a.nd2"), channels=[0, 2], page=0) as (plane,):
+        for row in range(5):
+            found = plane.read(slice(row, row + 1), slice(1, 4))
+            assert np.array_equal(found, TCZYX[0, [0, 2], 0, row, 1:4].T[None])
+        assert bioio.planes_read == 2
 
 
 def test_several_scenes_and_damaged_files(tmp_path: Path, bioio: type[FakeBioImage]) -> None:
@@ -100,12 +157,19 @@ def test_several_scenes_and_damaged_files(tmp_path: Path, bioio: type[FakeBioIma
         read_image(path)
 
 
-@pytest.mark.parametrize("ending", sorted(MICROSCOPE_PACKAGES))
+@pytest.mark.parametrize(
+    ("ending", "package"),
+    [
+        (".nd2", "bioio-nd2"),
+        (".lif", "bioio-lif"),
+        (".dv", "bioio-dv"),
+        (".oib", "bioio-bioformats"),
+    ],
+)
 @pytest.mark.parametrize("missing", ["bioio", "reader"])
 def test_missing_packages_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, missing: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, package: str, missing: str
 ) -> None:
-    package = MICROSCOPE_PACKAGES[ending]
     monkeypatch.setitem(sys.modules, "bioio", None if missing == "bioio" else ModuleType("bioio"))
     monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
     path = write_file(tmp_path / f"a{ending.upper()}")
@@ -114,6 +178,34 @@ def test_missing_packages_are_named(
             read(path)
         expected = f"{path}: this format needs bioio and {package}: pip install bioio {package}"
         assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "package"),
+    [
+        ("a.czi", b"ZISRAWFILE" + bytes(90), "pylibCZIrw"),
+        ("a.zarr", None, "zarr"),
+        ("a.svs", "Aperio Image Library", "tiffslide"),
+    ],
+)
+def test_other_packages_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: Any, package: str
+) -> None:
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+        (path / ".zgroup").write_text('{"zarr_format": 2}')
+    elif isinstance(content, str):
+        tifffile.imwrite(path, TCZYX[0, 0], photometric="minisblack", description=content)
+    else:
+        path.write_bytes(content)
+    for module in (package, f"{package}.czi"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for read in (read_image, read_image_hw):
+        with pytest.raises(ImageReadError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).endswith(f" {package}: pip install {package}")
 
 
 def test_jpeg_2000(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +233,9 @@ def struct_of_jp2(height: int, width: int) -> bytes:
 
 def test_nothing_optional_is_imported_before_it_is_needed() -> None:
     code = (
-        "import sys, cellseg.images; "
-        "print([m for m in sys.modules if m.split('.')[0] in ('bioio', 'dask', 'zarr')])"
+        "import sys, cellseg.images; UNWANTED = "
+        "('bioio', 'dask', 'zarr', 'tiffslide', 'pylibCZIrw', 'torch'); "
+        "print([m for m in sys.modules if m.split('.')[0] in UNWANTED])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -152,7 +245,3 @@ def test_nothing_optional_is_imported_before_it_is_needed() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_folders_of_images_take_them_in() -> None:
-    assert {".czi", ".nd2", ".lif", ".tif", ".png"} <= set(IMAGE_SUFFIXES)

@@ -202,12 +202,27 @@ def test_a_png_that_only_one_decoder_takes(tmp_path: Path, monkeypatch: pytest.M
 def test_implausibly_large_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
     builders.write_png(tmp_path / "a.png", GREY_8)
-    tifffile.imwrite(tmp_path / "a.tif", GREY_8)
+    tifffile.imwrite(tmp_path / "a.tif", GREY_8, compression="zlib")
     for name in ("a.png", "a.tif"):
         with pytest.raises(ImageReadError, match=name):
             images.read_image(tmp_path / name)
         with pytest.raises(ImageReadError, match=name):
             images.read_image_hw(tmp_path / name)
+
+
+def test_large_images_that_are_really_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not decoded as one piece may be of any size."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
+    large = RNG.integers(0, 9, (70, 80)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "raw.tif", large)
+    tifffile.imwrite(tmp_path / "tiles.tif", large, compression="zlib", tile=(16, 16))
+    tifffile.imwrite(tmp_path / "strips.tif", large, compression="zlib", rowsperstrip=2)
+    np.save(tmp_path / "a.npy", large)
+    for path in tmp_path.iterdir():
+        assert images.read_image_hw(path) == (70, 80)
+        assert np.array_equal(images.read_image(path), large)
 
 
 def test_real_16_bit_tiff(real_datasets: Path) -> None:

@@ -13,6 +13,7 @@ from cellseg.evaluation.pictures import PictureEvaluator
 from cellseg.images import ImageInput
 from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import InputFile
+from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder
 from cellseg.inference.saving import ResultWriter, Saving
@@ -61,7 +62,8 @@ def predict_all(
     """What failed."""
     files = [InputFile(path, path.stem) for path in paths]
     results = ResultFolder(out, "")
-    return predict_files(predictor, files, results, ResultWriter(results, Saving())).failed
+    writer = ResultWriter(results, Saving())
+    return predict_files(CellModel(predictor), files, results, writer).failed
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,8 @@ def test_a_file_without_the_channels_does_not_stop_the_others(
     tifffile.imwrite(grey, CYX[0])
     out = tmp_path / "out"
     ((_, _, problem),) = predict_all(predictor, [grey, path], out)
-    assert problem.startswith(f"{grey}: CELLSEG.INPUT.CHANNELS asks for 'RFP'")
-    assert (out / "field 1.ome_labels.tif").is_file()
+    assert problem.startswith(f"{grey}: CELLSEG.INPUT.PAGE is 1; the file has page 0 only")
+    assert (out / "field 1_labels.tif").is_file()
 
 
 def test_pictures_of_what_was_chosen(path: Path, predictor: CellPredictor, tmp_path: Path) -> None:
