@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.run_lengths import IntArray
 from cellseg.cells.runs import Runs, cut_at_line_ends, merge_touching
 from cellseg.errors import LabelError
 
