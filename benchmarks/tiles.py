@@ -27,7 +27,6 @@ import numpy as np
 import tifffile
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds, select_cells
-from cellseg.cells.windows import sort_by_position
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tiles import TiledCells, TileWork, predict_tiled
 from cellseg.io.label_images import write_label_image
@@ -142,7 +141,7 @@ def paint_bands(cells: CellInstances, rows: int) -> Iterator[NDArray[Any]]:
 
 def compare(tiled: TiledCells, path: Path, slide: MadeUpSlide) -> str:
     """In words, whether cells and pixels are those of the whole slide."""
-    expected = sort_by_position(select_cells(slide.cells(), THRESHOLDS))
+    expected = select_cells(slide.cells(), THRESHOLDS).sort_by_position()
     same = ["cells equal" if tiled.record.cells.equals(expected) else "CELLS DIFFER"]
     labels = tifffile.imread(path)
     row, equal = 0, labels.shape == slide.image_hw

@@ -244,10 +244,14 @@ def crops_to_runs(
     if not crops:
         return (np.zeros(0, np.int64),) * 3
     height = int(image_hw[0])
-    framed = [_columns_with_zero_behind(crop).ravel() for crop in crops]
-    first = np.cumsum([0, *(len(flat) for flat in framed)])
-    steps = np.diff(np.concatenate(framed), prepend=np.int8(0), append=np.int8(0))
-    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    first = np.cumsum([0, *((crop.shape[0] + 1) * crop.shape[1] for crop in crops)])
+    framed = np.zeros(int(first[-1]), np.bool_)
+    for crop, begin in zip(crops, first.tolist()):
+        rows, cols = crop.shape
+        framed[begin : begin + (rows + 1) * cols].reshape(cols, rows + 1)[:, :rows] = crop.T
+    # Every run has a zero behind it, so the changes are a start and an end in turns.
+    changes = np.flatnonzero(np.diff(framed, prepend=False, append=False))
+    starts, ends = changes[::2], changes[1::2]
     cells = np.searchsorted(first, starts, side="right") - 1
     strides = np.array([crop.shape[0] + 1 for crop in crops], np.int64)[cells]
     rows, cols = offsets[cells].T
@@ -259,14 +263,6 @@ def crops_to_runs(
     meet = (starts[1:] == ends[:-1]) & (cells[1:] == cells[:-1])
     begins, finishes = np.r_[True, ~meet][: cells.size], np.r_[~meet, True][: cells.size]
     return cells[begins], starts[begins], ends[finishes]
-
-
-def _columns_with_zero_behind(crop: Crop) -> NDArray[np.int8]:
-    """The columns of a crop [h, w] as rows, each ended by a zero: int8 [w, h + 1]."""
-    rows, cols = crop.shape
-    framed = np.zeros((cols, rows + 1), np.int8)
-    framed[:, :rows] = crop.T
-    return framed
 
 
 def crop_bitmap(bitmap: Crop) -> tuple[Crop, tuple[int, int]]:

@@ -9,7 +9,8 @@ import numpy as np
 from cellseg.cells.cleaning import Mask, NewMasks, largest_component
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, IntArray, crop_bitmap
-from cellseg.cells.overlaps import Overlaps, find_overlaps
+from cellseg.cells.overlaps import Overlaps
+from cellseg.cells.runs import find_shared_pixels
 from cellseg.cells.thresholds import DetectionThresholds, flags_of_classes, values_of_classes
 from numpy.typing import NDArray
 
@@ -26,21 +27,17 @@ def find_own_overlaps(cells: CellInstances, *, across_classes: bool = False) -> 
         cells: the detections.
         across_classes: find pairs of different classes too; otherwise those of one class only.
     """
-    by_score = np.argsort(-cells.scores, kind="stable")
-    found = [np.zeros((0, 2), np.int64)]
-    ious, shared = [np.zeros(0)], [np.zeros(0, np.int64)]
-    groups = np.zeros(len(cells), np.int64) if across_classes else cells.classes
-    for group in np.unique(groups):
-        members = by_score[groups[by_score] == group]
-        together = cells[members]
-        pairs = find_overlaps(together, together)
-        once = pairs.true_index < pairs.pred_index
-        found.append(members[np.stack([pairs.true_index, pairs.pred_index], axis=1)[once]])
-        ious.append(pairs.iou[once])
-        shared.append(pairs.intersection_px[once])
-    better, worse = np.concatenate(found).T
-    shape = (len(cells), len(cells))
-    return Overlaps(shape, better, worse, np.concatenate(shared), np.concatenate(ious))
+    pairs = find_shared_pixels(cells.runs, len(cells))
+    first, second, shared_px = pairs.earlier, pairs.later, pairs.pixels
+    if not across_classes:
+        same = cells.classes[first] == cells.classes[second]
+        first, second, shared_px = first[same], second[same], shared_px[same]
+    later_is_better = cells.scores[second] > cells.scores[first]
+    better = np.where(later_is_better, second, first)
+    worse = np.where(later_is_better, first, second)
+    areas_px = cells.areas_px
+    iou = shared_px / (areas_px[better] + areas_px[worse] - shared_px)
+    return Overlaps((len(cells), len(cells)), better, worse, shared_px, iou)
 
 
 def suppress(

@@ -24,7 +24,8 @@ class SpooledCells:
     bytes per cell of 25 pixels across.
 
     Args:
-        folder: where the file lies, made if need be; best on the disk that results go to.
+        folder: where the file lies, made if need be; best on the disk that results go to. None:
+            where the system has its temporary files.
         image_hw: (height, width) of the image, pixels.
         image_id, image_path, place: as in `ImageRecord`.
 
@@ -43,13 +44,14 @@ class SpooledCells:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | None,
         image_hw: tuple[int, int],
         image_id: str = "",
         image_path: Path | None = None,
         place: PlaceInFile | None = None,
     ) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
         self.image_hw = (int(image_hw[0]), int(image_hw[1]))
         self.image_id = image_id
         self.image_path = image_path

@@ -49,9 +49,12 @@ class FoundInTile(Finished):
 
 
 def select_in_tile(
-    cells: CellInstances, thresholds: DetectionThresholds, is_cut: Flags
+    cells: CellInstances,
+    thresholds: DetectionThresholds,
+    is_cut: Flags,
+    stages: IntArray | None = None,
 ) -> FoundInTile:
-    """Everything that `finish_cells` does, as far as it is certain in a tile.
+    """Everything that `finish_cells` does, as far as it is certain in a part of the image.
 
     Afterwards parts are joined, and `finish_cells` is given, in the frame of the whole image, what
     is not done (joined ones as open) together with all done cells that share pixels with it.
@@ -62,6 +65,7 @@ def select_in_tile(
         thresholds: what a detection needs; `mask` and `vote` play no part.
         is_cut: bool [N], which an inner edge of the tile cuts or touches. They pass if their score
             does; area, largest component, holes, overlaps and border are for the joined ones.
+        stages: int64 [N], how far each has come before; by default all are open.
 
     Returns:
         Those that are cells, or may be; what is not done has clean masks (cut ones excepted) that
@@ -72,24 +76,28 @@ def select_in_tile(
     """
     numbers = np.flatnonzero(passes_score(cells.scores, cells.classes, thresholds))
     cut = np.asarray(is_cut, bool)[numbers]
-    found, cleaned = clean_detections(cells[numbers], thresholds, cut)
+    before = np.full(len(numbers), Stage.OPEN) if stages is None else stages[numbers]
+    judged, was_done = before == Stage.OPEN, before == Stage.DONE
+    found, cleaned = clean_detections(cells[numbers], thresholds, cut | was_done)
     candidates = Candidates.measure(found, thresholds)
-    alive = cut | passes_area(candidates.areas_px, found.classes, thresholds)
-    ways = _Ways.find(candidates.overlaps, cut, alive)
-    is_open, judges = _find_open(candidates, thresholds, ways, cut)
-    kept = suppress(found, candidates.areas_px, candidates.overlaps, thresholds, alive & ~is_open)
+    alive = cut | ~judged | passes_area(candidates.areas_px, found.classes, thresholds)
+    overlaps = candidates.overlaps
+    ways = _Ways.find(overlaps, cut, alive)
+    is_open, judges = _find_open(candidates, thresholds, ways, cut, judged & ~cut)
+    kept = suppress(found, candidates.areas_px, overlaps, thresholds, alive & ~is_open, judged)
     dropped = kept & candidates.at_border & is_dropped_at_border(thresholds, found.classes)
     takes_part = flags_of_classes(thresholds.exclusive, found.classes)
     waits = judges & kept & (takes_part | dropped)
-    sharing = takes_part & (is_open | (kept & ~dropped))
+    sharing = takes_part & (is_open | (kept & ~dropped)) & ~was_done
     waits |= ways.of(sharing).reach(is_open) & ~is_open
-    done, new = share_out_pixels(found, candidates.overlaps, thresholds, kept & ~dropped)
-    stages = np.where(is_open, Stage.OPEN, np.where(waits, Stage.KEPT, Stage.DONE))
-    new = {number: mask for number, mask in new.items() if stages[number] == Stage.DONE}
+    waits &= ~was_done
+    done, new = share_out_pixels(found, overlaps, thresholds, kept & ~dropped, was_done)
+    after = np.where(is_open, Stage.OPEN, np.where(waits, Stage.KEPT, Stage.DONE))
+    new = {number: mask for number, mask in new.items() if after[number] == Stage.DONE}
     found, shared_out = replace_masks(found, new)
     chosen = np.flatnonzero(is_open | waits | done)
     is_changed = (cleaned | shared_out)[chosen]
-    return FoundInTile(found[chosen], numbers[chosen], is_changed, stages[chosen])
+    return FoundInTile(found[chosen], numbers[chosen], is_changed, after[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +142,11 @@ class _Ways:
 
 
 def _find_open(
-    candidates: Candidates, thresholds: DetectionThresholds, ways: _Ways, cut: Flags
+    candidates: Candidates,
+    thresholds: DetectionThresholds,
+    ways: _Ways,
+    cut: Flags,
+    undecided: Flags,
 ) -> tuple[Flags, Flags]:
     """Which detections may be suppressed, for all one knows, and what may suppress these.
 
@@ -149,7 +161,7 @@ def _find_open(
     shared_px = np.bincount(ways.end, ways.shared_px, minlength=len(classes))
     coverable = (shares < 1) & (shared_px > shares * candidates.areas_px)
     acts = (ways.iou > limits[ways.end]) | coverable[ways.end]
-    is_open = ways.keep(acts & ~cut[ways.end]).reach(cut)
+    is_open = ways.keep(acts & undecided[ways.end]).reach(cut)
     acts |= cut[ways.end] & ((limits < 1) | (shares < 1))[ways.end]
     judges = np.zeros(len(classes), bool)
     judges[ways.start[acts & is_open[ways.end]]] = True

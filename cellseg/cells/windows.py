@@ -1,4 +1,4 @@
-"""Cells between the frame of an image and that of a window of it; cells by position.
+"""Cells between the frame of an image and that of a window of it.
 
 Everything works on runs, so that the cost is that of the cells, never that of the image.
 """
@@ -136,29 +136,3 @@ def move_cells(
         boxes_xyxy=cells.boxes_xyxy + np.array([column, row, column, row], np.float32),
         is_crowd=cells.is_crowd,
     )
-
-
-def first_pixels(cells: CellInstances) -> IntArray:
-    """The first pixel of each cell in raster order, row by row from the top, int64 [N, 2].
-
-    (row, column): the row of the topmost pixel, and of the pixels in that row the leftmost. A cell
-    without a pixel has the row behind the image's last one.
-
-    Example:
-        >>> first_pixels(CellInstances.from_label_image([[0, 2, 1], [2, 2, 1]])).tolist()
-        [[0, 2], [0, 1]]
-    """
-    height, width = cells.image_hw
-    keys = np.full(len(cells), height * width)
-    if cells.runs.cells.size:
-        numbers, starts, _ = cut_at_line_ends(cells.runs, height)
-        columns, rows = np.divmod(starts, height)
-        first = np.flatnonzero(np.diff(numbers, prepend=-1))
-        keys[numbers[first]] = np.minimum.reduceat(rows * width + columns, first)
-    return np.stack(np.divmod(keys, max(width, 1)), axis=1)
-
-
-def sort_by_position(cells: CellInstances) -> CellInstances:
-    """The cells by their first pixel in raster order; of equal ones the higher score is first."""
-    rows, columns = first_pixels(cells).T
-    return cells[np.lexsort((-cells.scores, columns, rows))]

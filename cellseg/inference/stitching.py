@@ -6,8 +6,8 @@
 2. A cut one is left out if a whole one of another tile covers more than half of it.
 3. What is left of a cell that is larger than the overlap is joined, transitively; what nothing can
    be joined to stays a cell. Both are counted, see `SeamReport`.
-4. Whether it is a cell then (area, NMS, covered share) is decided as in the whole image
-   (`cellseg.inference.settling`), near seams only: all others were decided in their tiles.
+4. Whether it is a cell then, and which pixels it has, is decided as in the whole image by the steps
+   of `cellseg.cells.selection`, near seams only: all others were decided in their tiles.
 5. Cells come out by their first pixel in raster order; of equal ones the higher score is first.
 
 After a row of tiles everything that ends above the windows of the next row is final, since no later
@@ -18,28 +18,26 @@ tiles may come in any order; rows are gone through from the top, and what comes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.runs import SharedPixels, find_shared_pixels, runs_to_boxes
-from cellseg.cells.selection import DetectionThresholds
-from cellseg.cells.windows import first_pixels
+from cellseg.cells.selection import Stage
+from cellseg.cells.thresholds import DetectionThresholds
+from cellseg.cells.tile_selection import select_in_tile
 from cellseg.errors import LabelError
 from cellseg.inference.joining import COVERED_SHARE, find_same_cells, group_cells, join_pieces
 from cellseg.inference.seams import SeamReport
-from cellseg.inference.settling import Stage, settle
-from cellseg.inference.tile_cells import Role, TileCells
+from cellseg.inference.tile_cells import Role, TileCells, share_pixels
 from cellseg.inference.tile_grid import TileGrid
 from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]
 
-# How far a detection has come in the stitcher.
-_UNMATCHED = 0  # other tiles may have it as well
-_WAITING = 1  # stands for all that are the same cell; whether it is a cell is not known
-_CELL = 2  # is final and has come out; others depend on it
+_UNMATCHED = -1
+"""State of a detection that other tiles may have as well; the other states are a `Stage`."""
 
 
 def stitch(
@@ -179,7 +177,7 @@ class Stitcher:
         stays = np.ones(len(pool), bool)
         stays[order[~leads]] = False
         stays[pieces] = False
-        pool.states[order[leads]] = _WAITING
+        pool.states[order[leads]] = Stage.OPEN
         self._pool = pool[stays]
         if pieces.size:
             self._add_joined(pool.cells[pieces], groups[pieces])
@@ -202,7 +200,7 @@ class Stitcher:
         """
         pool = self._pool
         is_joined = pool.tiles < 0
-        is_piece = (pool.roles == Role.CUT) & (pool.states == _WAITING) & ~is_joined
+        is_piece = (pool.roles == Role.CUT) & (pool.states == Stage.OPEN) & ~is_joined
         if not is_piece.any():
             return
         covers = (pool.roles != Role.CUT) | is_joined
@@ -219,34 +217,31 @@ class Stitcher:
     def _settle(self) -> CellInstances:
         """The cells that are final by now; the pool keeps what they matter to."""
         pool = self._pool
-        stages = np.where(pool.states == _CELL, Stage.DONE, Stage.OPEN)
-        settled = settle(pool.cells, self._thresholds, pool.states == _UNMATCHED, stages)
-        pool = pool[settled.numbers]
-        is_done = settled.stages == Stage.DONE
-        fresh = is_done & (pool.states != _CELL)
+        unmatched = pool.states == _UNMATCHED
+        found = select_in_tile(
+            pool.cells, self._thresholds, unmatched, np.maximum(pool.states, Stage.OPEN)
+        )
+        pool = pool[found.numbers].with_cells(found.cells)
+        is_done = found.stages == Stage.DONE
+        fresh = is_done & (pool.states != Stage.DONE)
         self.report.num_joined += int((fresh & (pool.tiles < 0)).sum())
         self.report.num_cut += int((fresh & (pool.tiles >= 0) & (pool.roles == Role.CUT)).sum())
-        pool.states[fresh] = _CELL
-        pairs = find_shared_pixels(pool.cells.runs, len(pool))
-        needed = ~is_done
-        needed[pairs.earlier[~is_done[pairs.later]]] = True
-        needed[pairs.later[~is_done[pairs.earlier]]] = True
-        self._pool = pool[needed]
-        return settled.cells[fresh]
+        pool.states[:] = np.where(pool.states == _UNMATCHED, _UNMATCHED, found.stages)
+        self._pool = pool[~is_done | share_pixels(pool.cells, ~is_done)]
+        return found.cells[fresh]
 
     def _let_go(self, final: list[CellInstances], bound: int) -> Iterator[CellInstances]:
         """The final cells that no later one can come before."""
         cells = CellInstances.concatenate([self._ready, *final], self.grid.image_hw)
-        rows, columns = first_pixels(cells).T
-        waiting = self._pool.states != _CELL
+        cells = cells.sort_by_position()
+        rows = cells.first_pixels // max(self.grid.image_hw[1], 1)
+        waiting = self._pool.states != Stage.DONE
         bound = min(bound, int(self._pool.tops[waiting].min(initial=bound)))
         if self._next_row == self.grid.shape[0]:
             bound = self.grid.image_hw[0]
         self._ready = cells[rows >= bound]
-        free = np.flatnonzero(rows < bound)
-        order = free[np.lexsort((-cells.scores[free], columns[free], rows[free]))]
-        if order.size:
-            batch = cells[order]
+        batch = cells[rows < bound]
+        if len(batch):
             self.report.add(batch)
             yield batch
 
@@ -292,15 +287,14 @@ class _Pool:
         cells = CellInstances.concatenate([r.cells[which] for r, which in parts], grid.image_hw)
         roles = np.concatenate([r.roles[which] for r, which in parts])
         stages = np.concatenate([r.stages[which] for r, which in parts])
-        states = np.where(roles == Role.INSIDE, _WAITING, _UNMATCHED)
-        states[stages == Stage.DONE] = _CELL
+        states = np.where(roles == Role.INSIDE, stages, _UNMATCHED)
         tiles = np.concatenate([np.full(len(which), r.tile) for r, which in parts])
         return cls.make(cells, tiles, roles, states, first_id + np.arange(len(cells)))
 
     @classmethod
     def of_joined(cls, grid: TileGrid, cells: CellInstances, ids: IntArray) -> _Pool:
         same = np.ones(len(cells), np.int64)
-        return cls.make(cells, -same, Role.CUT * same, _WAITING * same, ids)
+        return cls.make(cells, -same, Role.CUT * same, Stage.OPEN * same, ids)
 
     @classmethod
     def concatenate(cls, pools: list[_Pool]) -> _Pool:
@@ -308,6 +302,10 @@ class _Pool:
         names = ("tiles", "roles", "states", "ids", "tops", "bottoms")
         columns = [np.concatenate([getattr(p, name) for p in pools]) for name in names]
         return cls(cells, *columns)
+
+    def with_cells(self, cells: CellInstances) -> _Pool:
+        """The same with masks that may have lost pixels; `tops` and `bottoms` are still limits."""
+        return replace(self, cells=cells)
 
     def __len__(self) -> int:
         return len(self.cells)

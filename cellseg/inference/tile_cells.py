@@ -13,10 +13,11 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.runs import find_shared_pixels, runs_to_boxes
-from cellseg.cells.selection import DetectionThresholds, passes_score
+from cellseg.cells.selection import Stage, clean_detections
+from cellseg.cells.thresholds import DetectionThresholds, passes_score
+from cellseg.cells.tile_selection import select_in_tile
 from cellseg.cells.windows import Window, move_cells
 from cellseg.errors import LabelError
-from cellseg.inference.settling import Stage, settle
 from cellseg.inference.tile_grid import Tile, TileGrid
 from numpy.typing import NDArray
 
@@ -48,7 +49,7 @@ class TileCells:
     Attributes:
         tile: number of the tile.
         cells: N cells and detections, in the frame of the whole image.
-        stages: int64 [N], a `Stage`: only those INSIDE have one beyond OPEN.
+        stages: int64 [N], a `Stage`: only those INSIDE have come further than OPEN.
         roles: int64 [N], a `Role`.
         are_rivals: bool [N], those DONE that share pixels with one that is not.
         num_dropped: parts of cells that neighbours have, left out here.
@@ -89,15 +90,16 @@ def sort_tile_cells(
             f"tile {tile.number} has cells of an image of {cells.image_hw}; its window has "
             f"{tile.window.hw} (rows, columns)"
         )
-    passed = passes_score(cells.scores, cells.classes, thresholds) & (cells.areas_px > 0)
-    found = move_cells(cells[passed], (tile.window.top, tile.window.left), grid.image_hw)
+    found = move_cells(cells, (tile.window.top, tile.window.left), grid.image_hw)
+    passed = passes_score(cells.scores, cells.classes, thresholds) & (found.areas_px > 0)
+    found = found if passed.all() else found[passed]
     boxes = runs_to_boxes(found.runs, len(found), grid.image_hw[0])
     roles, needed = _find_roles(grid, tile, boxes)
     num_dropped = int(((roles == Role.CUT) & ~needed).sum())
-    settled = settle(found, thresholds, roles != Role.INSIDE)
+    found, _ = clean_detections(found, thresholds, roles == Role.CUT)
+    settled = select_in_tile(found, thresholds, roles != Role.INSIDE)
     roles, needed = roles[settled.numbers], needed[settled.numbers]
-    pairs = find_shared_pixels(settled.cells.runs, len(settled.cells))
-    are_rivals = _share_pixels(pairs.earlier, pairs.later, settled.stages != Stage.DONE)
+    are_rivals = share_pixels(settled.cells, settled.stages != Stage.DONE)
     are_rivals &= settled.stages == Stage.DONE
     return TileCells(
         tile.number,
@@ -138,11 +140,10 @@ def _grown(window: Window, by_px: int) -> Window:
     return Window(top - by_px, left - by_px, bottom + by_px, right + by_px)
 
 
-def _share_pixels(
-    first: IntArray, second: IntArray, members: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Which share pixels with one of `members`, bool [N]; pairs are (first, second)."""
-    found = np.zeros(len(members), bool)
-    found[first[members[second]]] = True
-    found[second[members[first]]] = True
+def share_pixels(cells: CellInstances, members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the cells share pixels with another one that is among `members`, bool [N]."""
+    pairs = find_shared_pixels(cells.runs, len(cells))
+    found = np.zeros(len(cells), bool)
+    found[pairs.earlier[members[pairs.later]]] = True
+    found[pairs.later[members[pairs.earlier]]] = True
     return found

@@ -25,7 +25,7 @@ def sort_after_vote(
     grid: TileGrid,
     detections: Iterable[tuple[int, CellInstances]],
     thresholds: DetectionThresholds,
-    folder: str | Path,
+    folder: str | Path | None,
 ) -> Iterator[TileCells]:
     """`sort_tile_cells` of every tile, with the class that all tiles vote for.
 

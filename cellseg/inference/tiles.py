@@ -70,7 +70,7 @@ class TiledCells:
 
 def predict_tiled(
     work: TileWork,
-    folder: str | Path,
+    folder: str | Path | None,
     run: Callable[[Callable[[Tile], Any], Iterable[Tile]], Iterable[Any]] = map,
     **about_image: Any,
 ) -> TiledCells:
@@ -100,7 +100,9 @@ def predict_tiled(
     return TiledCells(record, report)
 
 
-def _results(work: TileWork, folder: str | Path, run: Callable[..., Any]) -> Iterable[TileCells]:
+def _results(
+    work: TileWork, folder: str | Path | None, run: Callable[..., Any]
+) -> Iterable[TileCells]:
     if work.thresholds.vote == "none":
         results: Iterable[TileCells] = run(work, work.grid.tiles)
         return results

@@ -13,9 +13,7 @@ from cellseg.cells.records import ImageRecord
 from cellseg.cells.windows import (
     Window,
     crop_runs,
-    first_pixels,
     move_cells,
-    sort_by_position,
 )
 from cellseg.errors import LabelError
 
@@ -45,7 +43,7 @@ def random_cells(rng: np.random.Generator, count: int, hw: tuple[int, int]) -> C
 def test_bands_are_the_whole_label_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
     hw = (int(rng.integers(1, 40)), int(rng.integers(1, 40)))
-    cells = sort_by_position(random_cells(rng, int(rng.integers(0, 15)), hw))
+    cells = random_cells(rng, int(rng.integers(0, 15)), hw).sort_by_position()
     cells = cells.replace(is_crowd=rng.random(len(cells)) < 0.1)
     batches = InBatches(cells, [0, *rng.integers(0, 4, 3).tolist()])
     expected = cells.to_label_image()
@@ -112,13 +110,3 @@ def test_windows_there_and_back(seed: int) -> None:
 def test_a_window_beyond_the_image_is_refused() -> None:
     with pytest.raises(LabelError, match=r"\(2, 3\).* at \(1, 0\) reaches beyond .*\(2, 3\)"):
         move_cells(CellInstances.empty((2, 3)), (1, 0), (2, 3))
-
-
-def test_order_by_position() -> None:
-    bitmaps = np.zeros((4, 4, 4), bool)
-    bitmaps[0, 1:3, 0] = bitmaps[0, 1, 2] = True  # first pixel in row 1, column 0
-    bitmaps[1, 0, 3] = bitmaps[1, 3, 0] = True  # row 0, column 3
-    bitmaps[2, 1, :2] = True  # row 1, column 0 as well, of a higher score
-    cells = CellInstances.from_bitmaps(bitmaps, scores=[0.5, 0.5, 0.7, 0.9])
-    assert first_pixels(cells).tolist() == [[1, 0], [0, 3], [1, 0], [4, 0]]
-    assert sort_by_position(cells).areas_px.tolist() == [2, 2, 3, 0]

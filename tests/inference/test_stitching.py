@@ -70,6 +70,30 @@ def test_crowded_cells_up_to_the_overlap_come_out_as_whole(seed: int) -> None:
     assert (report.num_joined, report.num_cut) == (0, 0)
 
 
+@pytest.mark.parametrize("seed", range(80))
+def test_every_step_of_the_selection_comes_out_as_whole(seed: int) -> None:
+    """One piece, no holes, area range, border, one cell per pixel; crowded, ragged cells."""
+    rng = np.random.default_rng(seed)
+    hw = (int(rng.integers(5, 110)), int(rng.integers(5, 110)))
+    overlap = int(rng.integers(4, 30))
+    cells = random_scene(rng, hw, int(rng.integers(0, 60)), overlap, 2)
+    bitmaps = cells.to_bitmaps() & (rng.random(hw) < 0.85)
+    cells = CellInstances.from_bitmaps(bitmaps, cells.scores, cells.classes)
+    thresholds = DetectionThresholds(
+        score=[0.0, 0.1],
+        mask_nms=rng.choice([0.2, 0.5, 1.0], 2),
+        min_area_px=rng.choice([0, 4, 9], 2),
+        max_area_px=rng.choice([0, overlap**2 // 3 + 9], 2),
+        max_covered=rng.choice([0.25, 0.5, 1.0], 2),
+        largest_component=rng.choice([True, False], 2).tolist(),
+        fill_holes=rng.choice([True, False], 2).tolist(),
+        border=rng.choice(["keep", "drop"], 2).tolist(),
+        exclusive=rng.choice([True, False], 2).tolist(),
+    )
+    grid = random_grid(rng, hw, overlap)
+    assert tiled(cells, grid, thresholds).equals(whole(cells, thresholds))
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_touching_cells_of_any_size_come_out_as_whole(seed: int) -> None:
     """Many are larger than the overlap, some than a tile."""

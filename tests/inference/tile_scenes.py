@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import DetectionThresholds, select_cells
-from cellseg.cells.windows import crop_runs, sort_by_position
+from cellseg.cells.windows import crop_runs
 from cellseg.inference.seams import SeamReport
 from cellseg.inference.stitching import stitch
 from cellseg.inference.tile_grid import Tile, TileGrid
@@ -70,7 +70,7 @@ def tiled(
 def whole(cells: CellInstances, thresholds: DetectionThresholds = EVERYTHING) -> CellInstances:
     """What comes out without tiles."""
     chosen = select_cells(cells, thresholds)
-    return sort_by_position(chosen[chosen.areas_px > 0])
+    return chosen[chosen.areas_px > 0].sort_by_position()
 
 
 def boxes_as_cells(

@@ -6,7 +6,6 @@ import tifffile
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.spool import SpooledCells
-from cellseg.cells.windows import sort_by_position
 from cellseg.io import label_files
 from cellseg.io.label_images import write_image_cells, write_label_image
 
@@ -62,7 +61,7 @@ def test_a_large_image_in_tiles_has_the_same_pixels(tmp_path, monkeypatch, count
     offsets = np.stack([rng.integers(0, 1293, count), rng.integers(0, 891, count)], axis=1)
     cells = CellInstances.from_crops(crops, offsets, (1300, 900), scores=rng.random(count))
     with SpooledCells(tmp_path, (1300, 900)) as spooled:
-        cells = sort_by_position(cells)
+        cells = cells.sort_by_position()
         for start in range(0, count, 1000):
             spooled.append(cells[start : start + 1000])
         monkeypatch.setattr(label_files, "LARGE_PX", 1_000_000)
