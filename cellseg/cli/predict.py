@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
+from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
-from cellseg.cli.link import add_link_options, read_link_rules
 from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import ConfigError
 from cellseg.images.plates import find_positions
@@ -36,6 +36,7 @@ from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
 from cellseg.io.category_ids import choose_category_ids, number_names
+from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -225,6 +226,9 @@ def run(args: argparse.Namespace) -> int:
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)
     pixel_size_um = parse_pixel_size(args.pixel_size_um)
+    if args.link:
+        rules = read_link_rules(args)
+        load_laptrack()  # before hours of work
     found = find_inputs(args.inputs, result_suffixes=saving.suffixes)
     log_inputs(found)
     if not found.files:
@@ -251,7 +255,7 @@ def run(args: argparse.Namespace) -> int:
         writer.write_all(found.files)
     log_outcome(outcome, args.output)
     if args.link:
-        link_predictions(writer, found.files, args)
+        link_predictions(writer, found.files, rules, args)
     return 1 if outcome.failed or found.missing else 0
 
 
@@ -264,7 +268,7 @@ def log_inputs(found: FoundInputs) -> None:
 
 
 def link_predictions(
-    writer: ResultWriter, files: Sequence[InputFile], args: argparse.Namespace
+    writer: ResultWriter, files: Sequence[InputFile], rules: LinkRules, args: argparse.Namespace
 ) -> None:
     """Link the cells of time-lapses, once every image of the task is done."""
     done = {file.name for file, _, _ in writer.results.done_images(files)}
@@ -279,7 +283,7 @@ def link_predictions(
     images = [file for file, _, _ in writer.results.done_images(files)]
     paths = [Path(args.output, f"{file.name}{file.path.suffix}") for file in images]
     records = list(writer.records(files))
-    linked = link_records(records, paths, rules=read_link_rules(args), ctc=args.ctc)
+    linked = link_records(records, paths, rules=rules, ctc=args.ctc)
     if not linked:
         logger.warning("--link: no time-lapse among the images: each has one frame")
 

@@ -82,7 +82,7 @@ class PlaneImage:
 
 def place_of(plane: PlaneImage) -> PlaceInFile:
     """What a record of the plane's cells says of it."""
-    return PlaceInFile(plane.position, plane.scene, plane.pixel_size_um)
+    return PlaceInFile(plane.position, plane.scene, plane.pixel_size_um, plane.downsample)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,7 @@ def keep_cells(record: ImageRecord, path: Path, category_ids: Sequence[int]) -> 
         "num_cells": record.num_cells,
         "image_path": None if record.image_path is None else str(record.image_path),
         "category_ids": list(category_ids),
-        "position": record.place.position,
-        "scene": record.place.scene,
-        "pixel_size_um": record.place.pixel_size_um,
+        "place": asdict(record.place),
     }
     with write_whole(path) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(head) + "\n")
@@ -87,17 +85,15 @@ def read_kept(path: Path) -> KeptRecord:
     """The record of a file that `keep_cells` wrote."""
     with path.open(encoding="utf-8") as stream:
         head: Json = json.loads(stream.readline())
-    size = head["pixel_size_um"]
-    place = PlaceInFile(
-        position=tuple((axis, number) for axis, number in head["position"]),
-        scene=head["scene"],
-        pixel_size_um=None if size is None else (size[0], size[1]),
-    )
+    place = head["place"]
+    place["position"] = tuple((axis, number) for axis, number in place["position"])
+    if place["pixel_size_um"] is not None:
+        place["pixel_size_um"] = tuple(place["pixel_size_um"])
     return KeptRecord(
         path,
         head["image_id"],
         (head["image_hw"][0], head["image_hw"][1]),
         head["num_cells"],
         None if head["image_path"] is None else Path(head["image_path"]),
-        place,
+        PlaceInFile(**place),
     )

@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 BYTES_PER_PIXEL = 1500
 """Of memory that the network takes per pixel that it sees, with room for its detections. Measured
 with R50-FPN in float32 on the CPU: 400 without detections."""
+LARGEST_WHOLE_PX, LARGEST_TILE_PX = 2048**2, 1024
+"""Larger images are looked at in tiles even where memory is plenty, both as the network sees them:
+it finds so many proposals and detections in one image and no more, and larger ones have more."""
 ALIGNMENT_PX = 64
 """The coarsest stride of the network. Where windows begin at multiples of it, anchors lie in a tile
 as they do in the whole image."""
@@ -103,8 +106,11 @@ class CellModel:
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
         scale = self.predictor.scale_of(image_hw)
-        bytes_per_pixel = BYTES_PER_PIXEL * scale**2
-        return choose_tile(image_hw, memory_of(self.predictor.cfg.MODEL.DEVICE), bytes_per_pixel)
+        memory = memory_of(self.predictor.cfg.MODEL.DEVICE)
+        allowed = choose_tile(image_hw, memory, BYTES_PER_PIXEL * scale**2)
+        if image_hw[0] * image_hw[1] * scale**2 <= LARGEST_WHOLE_PX:
+            return allowed
+        return min(allowed, max(SMALLER_TILES_PX[-1], int(LARGEST_TILE_PX / scale)))
 
     def _margins(self) -> tuple[int, int]:
         """How far windows reach beyond cores, and the part of it that is context; pixels."""
