@@ -17,7 +17,7 @@ import tifffile
 from cellseg.errors import ImageReadError
 from cellseg.images.formats import explain_packages
 from cellseg.images.stacks import ImageStack, Scene, as_chunk_hw, check_claim, choose_level
-from cellseg.images.tiff_blocks import check_page
+from cellseg.images.tiff_checks import check_page
 from cellseg.images.units import checked_pixel_size, level_pixel_sizes
 from numpy.typing import NDArray
 

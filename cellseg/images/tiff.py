@@ -14,7 +14,8 @@ import tifffile
 from cellseg.errors import ImageReadError
 from cellseg.images.slides import is_slide, open_slide
 from cellseg.images.stacks import ImageStack, Scene, choose_level
-from cellseg.images.tiff_blocks import TRUNCATED, TiffAccess, choose_reading
+from cellseg.images.tiff_blocks import TiffAccess, choose_reading
+from cellseg.images.tiff_checks import TRUNCATED
 from cellseg.images.tiff_metadata import channel_names, pixel_size_um
 from cellseg.images.units import level_pixel_sizes
 

@@ -52,7 +52,8 @@ def test_the_planes_of_a_mosaic(tmp_path: Path) -> None:
 def test_scenes(tmp_path: Path) -> None:
     path = write_czi(tmp_path / "a.czi", scenes=3)
     with open_planes(path, channels=[0], page=1) as planes:
-        assert [plane.suffix for plane in planes] == ["_s0_t0_z1", "_s1_t0_z1", "_s2_t0_z1"]
+        assert [plane.suffix for plane in planes] == ["_s0", "_s1", "_s2"]  # one page of each
+        assert {plane.position for plane in planes} == {(("T", 0), ("Z", 1))}
         for number, plane in enumerate(planes):
             assert np.array_equal(plane.read_whole(), TCZYX[0, 0, 1] + number)
     with open_planes(path, channels=[0], page=0, scenes=["s1"]) as planes:

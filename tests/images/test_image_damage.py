@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from cellseg.errors import ImageReadError
-from cellseg.images import read_image, read_image_hw, tiff_blocks
+from cellseg.images import read_image, read_image_hw, tiff_checks
 from image_files import RNG
 from PIL import Image
 
@@ -184,7 +184,7 @@ def test_a_strip_that_inflates_without_end(tmp_path: Path) -> None:
 def test_large_strips_are_read_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiff_blocks, "_HARMLESS_BYTES", 1000)  # so that small ones are looked into
+    monkeypatch.setattr(tiff_checks, "_HARMLESS_BYTES", 1000)  # so that small ones are looked into
     for compression in ("zlib", "lzma"):
         tifffile.imwrite(tmp_path / "a.tif", DEEP, compression=compression)
         assert np.array_equal(read_image(tmp_path / "a.tif"), DEEP)
