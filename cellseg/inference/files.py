@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, ImageReadError
 from cellseg.images import PlaneImage, place_of
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.result_folder import FileState, ResultFolder
@@ -26,6 +26,9 @@ READ_AHEAD = 2
 WRITE_BEHIND = 4
 """How many results wait to be written before the network waits for them."""
 
+FAILURES_IN_A_ROW = 20
+"""After so many planes in a row that cannot be read the rest of a file is not tried: a damaged
+header may claim millions."""
 WHOLE = slice(None)
 
 logger = logging.getLogger(__name__)
@@ -294,33 +297,45 @@ class _Reader:
             return
         try:
             with self.model.open_planes(file.path) as planes:
-                for plane in planes:
-                    if self._stop.is_set():
-                        return
-                    image_id = f"{file.name}{plane.suffix}"
-                    if image_id in state.images:
-                        self.skipped += 1
-                        continue
-                    if self.pixel_size_um is not None:
-                        plane = replace(plane, pixel_size_um=self.pixel_size_um)
-                    self._read_plane(_Work(file, state, image_id, plane))
+                self._read_planes(file, state, planes)
         except Exception as error:
             self._queue.put(_Work(file, state, error=error))
         self._queue.put(_Work(file, state, is_last=True))
 
-    def _read_plane(self, work: _Work) -> None:
+    def _read_planes(self, file: InputFile, state: FileState, planes: Sequence[PlaneImage]) -> None:
+        failed_in_a_row = 0
+        for number, plane in enumerate(planes):
+            image_id = f"{file.name}{plane.suffix}"
+            if self._stop.is_set():
+                return
+            if image_id in state.images:
+                self.skipped += 1
+                continue
+            if failed_in_a_row == FAILURES_IN_A_ROW:
+                raise ImageReadError(
+                    f"{file.path}: {failed_in_a_row} planes in a row cannot be read; the other "
+                    f"{len(planes) - number}, from {image_id} on, are not tried"
+                )
+            if self.pixel_size_um is not None:
+                plane = replace(plane, pixel_size_um=self.pixel_size_um)
+            is_read = self._read_plane(_Work(file, state, image_id, plane))
+            failed_in_a_row = 0 if is_read else failed_in_a_row + 1
+
+    def _read_plane(self, work: _Work) -> bool:
+        """Read one plane; whether that went well."""
         assert work.plane is not None
         try:
             if self.model.is_tiled(work.plane):
                 self._queue.put(work)
                 work.written.wait()
-                return
+                return True
             work.pixels = work.plane.read_whole()
             if self.needs_channels:
                 work.channels = work.plane.read_channels(WHOLE, WHOLE)
         except Exception as error:
             work.error, work.plane, work.pixels = error, None, None
         self._queue.put(work)
+        return work.error is None
 
 
 class _Writer:
@@ -373,8 +388,9 @@ class _Writer:
             logger.error("%s", reason)
             self.outcome.failed.append((str(work.file.path), work.image_id, reason))
             if work.state is not None:
-                trace = traceback.format_exception(work.error)
-                step = {"image": work.image_id, "failed": reason, "traceback": "".join(trace)}
+                step = {"image": work.image_id, "failed": reason}
+                if not isinstance(work.error, CellsegError):
+                    step["traceback"] = "".join(traceback.format_exception(work.error))
                 work.state.add(step)
         if work.is_last:
             if work.state is not None:

@@ -325,7 +325,8 @@ def test_no_more_images_are_read_than_are_needed_soon(tmp_path: Path) -> None:
 def test_an_unreadable_plane_does_not_stop_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    tifffile.imwrite(folder / "a.tif", np.zeros((3, 20, 30), np.uint8), metadata={"axes": "TYX"})
+    pages = np.zeros((3, 20, 30), np.uint8)
+    tifffile.imwrite(folder / "a.tif", pages, photometric="minisblack", metadata={"axes": "TYX"})
 
     class Picky(Stub):
         def is_tiled(self, plane: PlaneImage) -> bool:
@@ -338,3 +339,21 @@ def test_an_unreadable_plane_does_not_stop_the_others(tmp_path: Path) -> None:
     assert outcome.failed == [
         (str(folder / "a.tif"), "a_t1", f"{folder / 'a.tif'}: a page is missing")
     ]
+
+
+def test_a_file_of_planes_that_are_not_there_is_given_up(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pages = np.zeros((50, 20, 30), np.uint8)
+    tifffile.imwrite(folder / "a.tif", pages, photometric="minisblack", metadata={"axes": "TYX"})
+
+    class Picky(Stub):
+        def is_tiled(self, plane: PlaneImage) -> bool:
+            if plane.position[0][1] not in (5, 49):
+                raise ImageReadError("a page is missing")
+            return False
+
+    outcome = predict(folder, tmp_path / "out", Picky())
+    assert outcome.done == 1
+    assert len(outcome.failed) == 5 + 20 + 1
+    assert "20 planes in a row cannot be read; the other 24, from a_t26 on" in outcome.failed[-1][2]
