@@ -228,9 +228,11 @@ def stretch_contrast(image: NDArray[Any]) -> Picture:
     values = np.where(finite, values, lowest if np.isfinite(lowest) else 0)
     values = values[..., None] if values.ndim == 2 else values[..., :3]
     low, high = np.percentile(values, _STRETCH_PERCENTILES)
-    if high <= low:  # one value nearly everywhere: a few bright spots, or nothing at all
-        low, high = values.min(), max(values.max(), values.min() + 1)
-    stretched = np.clip((values - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
+    span = float(high) - float(low)
+    if span <= 0:  # one value nearly everywhere: a few bright spots, or nothing at all
+        low = values.min()
+        span = max(float(values.max()) - float(low), 1)
+    stretched = np.clip((values - low) * (255 / span), 0, 255).round().astype(np.uint8)
     channels = stretched.shape[-1]
     if channels == 1:
         return np.repeat(stretched, 3, axis=-1)

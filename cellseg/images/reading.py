@@ -179,7 +179,8 @@ def explaining_errors(path: str | Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise ImageReadError(f"{file}: cannot be read as an image: {reason}") from error
     except Exception as error:  # decoders of damaged files raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        words = str(error).split()
+        reason = " ".join(words if len(words) > 2 else [type(error).__name__, *words])
         raise ImageReadError(f"{file}: cannot be read as an image: {reason}") from error
 
 

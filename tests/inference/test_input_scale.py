@@ -57,9 +57,20 @@ def test_both_sides_times_the_factor(
 
 
 def test_at_one_nothing_changes(cfg: CfgNode) -> None:
-    augmentations = [T.ResizeShortestEdge((32,), 64, "choice"), T.RandomFlip()]
-    assert scale_resizing(cfg, augmentations) == augmentations
+    flip = T.RandomFlip()
+    resize, same = scale_resizing(cfg, [T.ResizeShortestEdge((32,), 64, "choice"), flip])
+    assert same is flip
+    found = resize.get_transform(np.zeros((40, 100, 3), np.uint8))
+    assert (found.h, found.w, found.new_h, found.new_w) == (40, 100, 26, 64)
+    kept = T.ResizeShortestEdge((0,), 64, "choice")
+    whole = scale_resizing(cfg, [kept])[0].get_transform(np.zeros((40, 100, 3), np.uint8))
+    assert isinstance(whole, T.NoOpTransform)
     assert input_scale(get_cfg()) == 1.0  # Detectron2's own keys only
+
+
+def test_an_image_of_two_rows_keeps_one(cfg: CfgNode) -> None:
+    """The longer side, 700 px, becomes 96, and so the shorter one 0.3."""
+    assert len(CellPredictor(cfg)(np.zeros((2, 700), np.uint8))) >= 0
 
 
 @pytest.mark.parametrize("native", [False, True])

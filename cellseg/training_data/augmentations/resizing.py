@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(repr=False, eq=False)
 class ResizeByFactor(T.Augmentation):
-    """Another resize with both sides multiplied; the image is interpolated once.
+    """Another resize with both sides multiplied, to 1 pixel at least; interpolated once.
 
     Attributes:
         resize: gives the size, in (height, width) of its own; 0 as its length keeps the image's.
@@ -26,6 +26,8 @@ class ResizeByFactor(T.Augmentation):
     def get_transform(self, image: NDArray[Any]) -> T.Transform:
         height, width = image.shape[:2]
         drawn = self.resize.get_transform(image)
+        if self.factor == 1 and min(getattr(drawn, "new_h", 1), getattr(drawn, "new_w", 1)) > 0:
+            return drawn
         before = (height, width)
         if isinstance(drawn, T.ResizeTransform):
             before = (drawn.new_h, drawn.new_w)
@@ -48,11 +50,10 @@ def scale_hw(image_hw: tuple[int, int], factor: float) -> tuple[int, int]:
 def scale_resizing(cfg: CfgNode, augmentations: Sequence[Any]) -> list[Any]:
     """The augmentations, with CELLSEG.INPUT.SCALE applied to each `ResizeShortestEdge`.
 
-    At 1.0 they are returned as they are.
+    At 1.0 they give the same transforms, but that an image of a few rows, whose longer side is
+    made small, keeps one.
     """
     factor = input_scale(cfg)
-    if factor == 1:
-        return list(augmentations)
     return [
         ResizeByFactor(each, factor) if isinstance(each, T.ResizeShortestEdge) else each
         for each in augmentations
