@@ -152,10 +152,9 @@ def test_each_is_one_line_and_the_rest_is_done(
     model = build_model(load_config(CONFIG, tiny_model))
     torch.save({"model": model.state_dict()}, weights)
     out = tmp_path / "out"
-    status = Command("predict").main(
-        [str(tmp_path / "in"), "-o", str(out), "--config-file", str(CONFIG), *tiny_model]
-        + ["MODEL.WEIGHTS", str(weights), "CELLSEG.TEST.SCORE_THRESHOLD", "0.0"]
-    )
+    options = ["MODEL.WEIGHTS", str(weights), "CELLSEG.TEST.SCORE_THRESHOLD", "0.0"]
+    words = [str(tmp_path / "in"), "-o", str(out), "--config-file", str(CONFIG)]
+    status = Command("predict").main([*words, *tiny_model, *options])
     assert status == 1
     with (out / "failed.csv").open(newline="") as stream:
         failed = {Path(row["file"]).name: row["reason"] for row in csv.DictReader(stream)}
