@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,7 @@ import tifffile
 import yaml
 from cellseg.cells.synthetic import make_cells
 from cellseg.errors import ConfigError, ExportError
-from cellseg.export.bioimageio import export_bioimageio
+from cellseg.export import bioimageio
 from cellseg.export.package_description import PackageTexts, describe_package
 from cellseg.images import normalize_image
 from commands import REPOSITORY, Command
@@ -105,16 +106,15 @@ def test_what_a_package_says_has_to_be_given() -> None:
         PackageTexts("Nuclei", "", [], None)
 
 
-def test_what_the_specification_refuses_is_said(cfg: CfgNode, tmp_path: Path) -> None:
+def test_what_the_specification_refuses_is_said(
+    exported: tuple[CfgNode, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_exported(_cfg: CfgNode, path: Path, **_options: Any) -> None:
+        for file in exported[1].parent.iterdir():
+            shutil.copy(file, path.parent)
+
+    monkeypatch.setattr(bioimageio, "export_onnx", copy_exported)
     texts = PackageTexts("Nuclei of a test", "", ["A. Person"], "Free for all")
     with pytest.raises(ExportError, match="license"):
-        export_bioimageio(cfg, tmp_path / "model.zip", texts)
+        bioimageio.export_bioimageio(exported[0], tmp_path / "model.zip", texts)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_writes_onnx(checkpoint_options: list[str], tmp_path: Path) -> None:
-    words = ["--config-file", REPOSITORY / "configs/quick_start.yaml"]
-    words += ["--output", tmp_path / "deep/er/model.onnx"]
-    assert Command("export-model").main([*words, *checkpoint_options]) == 0
-    written = sorted(path.name for path in (tmp_path / "deep/er").iterdir())
-    assert written == ["cellseg_onnx.py", "model.onnx"]

@@ -264,3 +264,5 @@ def test_what_the_file_says(exported: tuple[CfgNode, Path]) -> None:
     assert session.get_inputs()[0].shape == [1, "channels", "height", "width"]
     names = [each.name for each in session.get_outputs()]
     assert names == ["labels", "boxes", "scores", "classes", "masks"]
+    written = sorted(path.name for path in exported[1].parent.iterdir())
+    assert written == ["cellseg_onnx.py", "model.onnx"]
