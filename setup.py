@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cellseg/__init__.py").read_text("utf-8"))[1]
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "bioimageio.core>=0.9"]
 MICROSCOPES = [
     "bioio>=3.6",
     "bioio-nd2>=2.6",
@@ -96,6 +97,7 @@ setup(
             "types-tabulate",
             "omegaconf>=2.1",  # what the embedded engine does with it is tested
             "roifile>=2026.2.10",
+            *EXPORT,
             "zarr>=3.0.6",
             "ome-zarr>=0.11",  # reads what is written, in the tests
             "shapely>=2.0",
@@ -108,6 +110,8 @@ setup(
         ],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+        # Models for other programs: ONNX and bioimage.io (docs/export.md).
+        "export": EXPORT,
         # ImageJ's ROI files.
         "imagej": ["roifile>=2026.2.10"],
         # OME-Zarr.

@@ -9,7 +9,8 @@
     ├── InputTypeError    a type given to the model                              (TypeError)
     ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
     ├── CheckpointError   a weights file                                         (RuntimeError)
-    └── TrainingError     a training that cannot go on                           (RuntimeError)
+    ├── TrainingError     a training that cannot go on                           (RuntimeError)
+    └── ExportError       a model that cannot be written for other programs      (RuntimeError)
 
 Every message names the file or key, what was found, what was expected and what to do.
 """
@@ -59,6 +60,10 @@ class CheckpointError(CellsegError, RuntimeError):
 
 class TrainingError(CellsegError, RuntimeError):
     """A training cannot go on: its losses or gradients are not finite."""
+
+
+class ExportError(CellsegError, RuntimeError):
+    """A model cannot be written for other programs, or would not be the same there."""
 
 
 def collect_problems(header: str, problems: Sequence[str], hint: str = "") -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import cellseg
 import pytest
+import torch
+from cellseg import load_config
+from detectron2.modeling import build_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -81,3 +84,24 @@ def tiny_training(tiny_model: list[str], tmp_path: Path) -> list[str]:
         *("SOLVER.WARMUP_ITERS", "1", "CELLSEG.TEST.PICTURES", "2"),
         *("OUTPUT_DIR", str(tmp_path / "run")),
     ]
+
+
+@pytest.fixture(scope="session")
+def checkpoint_options(
+    tiny_model: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """KEY VALUE pairs for configs/quick_start.yaml: a small model and a checkpoint of it.
+
+    It is untrained, so it finds cells everywhere, at low scores.
+    """
+    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
+    options = [
+        *tiny_model,
+        *("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96"),
+        *("MODEL.WEIGHTS", str(path), "TEST.DETECTIONS_PER_IMAGE", "20"),
+        *("CELLSEG.TEST.SCORE_THRESHOLD", "0.0", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"),
+    ]
+    torch.manual_seed(0)
+    model = build_model(load_config(REPOSITORY / "configs/quick_start.yaml", options))
+    torch.save({"model": model.state_dict()}, path)
+    return options

@@ -113,7 +113,7 @@ def _import_command(name: str):  # type: ignore[no-untyped-def]  # its two funct
 def _outer_parser() -> argparse.ArgumentParser:
     """A parser for the first word, which is a command or asks for help."""
     names = command_names()
-    listed = "\n".join(f"  {name:<10}{_read_summary(name)}" for name in names)
+    listed = "\n".join(f"  {name:<14}{_read_summary(name)}" for name in names)
     parser = argparse.ArgumentParser(
         prog="cellseg",
         usage="cellseg COMMAND [ARGUMENTS ...]",

@@ -88,6 +88,9 @@ def _optional_packages() -> dict[str, str]:
             endings.setdefault(one.packages[-1], []).extend(one.suffixes)
     return {
         "roifile": "ImageJ's ROI files",
+        "onnx": "cellseg export-model, together with onnxruntime",
+        "onnxruntime": "cellseg export-model, together with onnx",
+        "bioimageio.core": "cellseg export-model --to bioimageio",
         "laptrack": "cells over time (cellseg link)",
         "pyarrow": "tables in Parquet",
         **{package: ", ".join(found) for package, found in endings.items()},

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def masks_of_candidates_only(model: nn.Module, thresholds: DetectionThresholds) -> Iterator[None]:
+def masks_of_candidates_only(
+    model: nn.Module, thresholds: DetectionThresholds, scores: Tensor | None = None
+) -> Iterator[None]:
     """Within the context, heads compute masks for those detections alone that can become cells.
 
     A dense field has many detections below the score threshold, and masks are most of the work.
@@ -33,6 +35,8 @@ def masks_of_candidates_only(model: nn.Module, thresholds: DetectionThresholds) 
         thresholds: `score` and `vote` are looked at. A list holds per class where the class is
             known before the masks are; where it is not (CellTypeROIHeads, heads of other packages)
             or may change by vote, its lowest number holds for all.
+        scores: stands for `thresholds.score`, one number per class, where that is an input of a
+            traced graph and no constant.
     """
     strangers = list(_parts_of_other_packages(model))
     if not isinstance(model, GeneralizedRCNN) or not all(
@@ -43,7 +47,9 @@ def masks_of_candidates_only(model: nn.Module, thresholds: DetectionThresholds) 
     heads: Any = model.roi_heads
     class_is_known = not strangers and not isinstance(heads, CellTypeROIHeads)
     per_class = class_is_known and thresholds.vote == "none"
-    limits = torch.tensor(thresholds.score if per_class else thresholds.lowest_score)
+    limits = torch.tensor(thresholds.score) if scores is None else scores
+    if not per_class:
+        limits = limits.min()
     look_closer = heads.forward_with_given_boxes
 
     def look_closer_at_candidates(

@@ -6,12 +6,13 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from cellseg.modeling.mask_pooling import pool_masks
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from fvcore.nn import weight_init
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, relu
+from torch.nn.functional import relu
 
 CELL_TYPE_HEAD_REGISTRY: Any = Registry("CELL_TYPE_HEAD")
 CELL_TYPE_HEAD_REGISTRY.__doc__ = """
@@ -75,8 +76,7 @@ class CellTypeHead(nn.Module):
 
     def forward(self, features: Tensor, soft_masks: Tensor) -> Tensor:
         """Logits [N, T]; see `CELL_TYPE_HEAD_REGISTRY` for the arguments."""
-        height, width = features.shape[-2:]
-        masks = adaptive_avg_pool2d(soft_masks, (height, width)).to(features.dtype)
+        masks = pool_masks(soft_masks, features, mean=True).to(features.dtype)
         maps = torch.cat([features, masks], dim=1)
         for conv in self.convs:
             maps = relu(conv(maps))

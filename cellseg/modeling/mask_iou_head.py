@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from cellseg.errors import ConfigError
 from cellseg.modeling.mask_head import CellMaskHead, of_true_class
+from cellseg.modeling.mask_pooling import pool_masks
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
@@ -58,7 +59,7 @@ class MaskIoUBranch(nn.Module):
 
     def forward(self, features: Tensor, soft_masks: Tensor) -> Tensor:
         """From [N, C, S, S] and [N, M, M] (0 to 1) to [N, K]; not limited to 0..1."""
-        pooled = F.adaptive_max_pool2d(soft_masks[:, None], features.shape[-2:])
+        pooled = pool_masks(soft_masks[:, None], features, mean=False)
         x = torch.cat([features, pooled.to(features.dtype)], dim=1)
         for conv in self.convs:
             x = F.relu(conv(x))

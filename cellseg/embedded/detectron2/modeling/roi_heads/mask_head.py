@@ -70,7 +70,7 @@ def _masks_of_classes(masks: torch.Tensor, classes: Sequence[torch.Tensor]) -> t
     if masks.shape[1] == 1:
         return masks[:, 0]
     columns = cat(list(classes)).long()
-    return masks[torch.arange(len(masks), device=columns.device), columns]
+    return masks[torch.arange(masks.shape[0], device=columns.device), columns]
 
 
 def _log_mask_stats(storage: EventStorage, predicted: torch.Tensor, inside: torch.Tensor) -> None:

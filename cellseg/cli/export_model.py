@@ -1,0 +1,63 @@
+r"""Write a trained model for other programs: as ONNX, or as a package for bioimage.io.
+
+    cellseg export-model --config-file RUN/config.yaml --output model.onnx \
+        MODEL.WEIGHTS RUN/model_final.pth
+    cellseg export-model --config-file RUN/config.yaml --to bioimageio --output nuclei.zip \
+        --name "Nuclei in fluorescence" --author "A. Person" --licence CC-BY-4.0 \
+        MODEL.WEIGHTS RUN/model_final.pth
+
+The ONNX file goes from image to label image; `cellseg_onnx.py`, written beside it, runs it with
+numpy and onnxruntime alone. Either is compared with PyTorch before it is there (docs/export.md).
+Exit status: 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from cellseg.cli._model import load_model_config, log_engine_and_device
+from cellseg.cli._parser import CommandParser
+from cellseg.export.bioimageio import export_bioimageio
+from cellseg.export.onnx_file import export_onnx
+from cellseg.export.package_description import PackageTexts
+from detectron2.utils.logger import setup_logger
+
+logger = logging.getLogger("cellseg.export")
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_config_option()
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--to", choices=("onnx", "bioimageio"), default="onnx", help="what to write (default: onnx)"
+    )
+    package = parser.add_argument_group("for --to bioimageio")
+    package.add_argument("--name", help="what the model is called, 5 to 128 characters")
+    package.add_argument("--description", default="", help="in a sentence, what it is for")
+    package.add_argument(
+        "--author", action="append", default=[], metavar="NAME", help="may be given several times"
+    )
+    package.add_argument(
+        "--licence", metavar="SPDX", help="of the weights, such as CC-BY-4.0 or MIT"
+    )
+    package.add_argument(
+        "--image",
+        metavar="FILE",
+        help="an image that the package shows and is tested with, as the model takes it "
+        "(default: made-up nuclei)",
+    )
+    parser.add_overrides()
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logger(name="cellseg")
+    cfg = load_model_config(args)
+    log_engine_and_device(logger, cfg)
+    if args.to == "onnx":
+        export_onnx(cfg, args.output)
+    else:
+        texts = PackageTexts(args.name, args.description, tuple(args.author), args.licence)
+        export_bioimageio(cfg, args.output, texts, image_path=args.image)
+    logger.info("Written: %s", args.output)
+    return 0
