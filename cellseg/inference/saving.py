@@ -158,10 +158,11 @@ class ResultWriter:
             path = folder / f"{record.image_id}{OVERLAY_SUFFIX}"
             write_picture(path, draw_overview(image, record))
         row = self._describe(record, plane)
+        constants = {name: value for name, value in row.items() if name != "file"}
         tables = [folder / f"{record.image_id}{end}" for end in self.saving.table_suffixes]
         if tables:
             settings = self.saving.measurements
-            write_cell_tables(record, tables, classes, image, row, settings)
+            write_cell_tables(record, tables, classes, image, constants, settings)
         keep_cells(record, self.results.cells_path(record.image_id), self.saving.category_ids)
         summary = {**row, **summarize_image(record, classes)}
         return {"files": [self._name(path) for path in files], "summary": summary}
@@ -191,7 +192,8 @@ class ResultWriter:
         row: dict[str, Any] = {"image": record.image_id, "file": str(plane.path)}
         row |= {"scene": plane.scene or None}
         row |= {axis.lower(): number for axis, number in plane.position}
-        return row if place is None else {**place.columns(), **row}
+        columns = {} if place is None else place.columns()
+        return row | {name: value for name, value in columns.items() if name not in row}
 
     def write_all(self, files: Sequence[InputFile]) -> None:
         """Write the files of all images together: those of `files` that are done.
