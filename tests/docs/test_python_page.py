@@ -40,9 +40,8 @@ def test_finding(project: Path, tiny_model: list[str]) -> None:
     weights = project / "output/quick_start/model_final.pth"
     weights.parent.mkdir(parents=True)
     torch.save({"model": build_model(cfg).state_dict()}, weights)
-    (project / "tiny.yaml").write_text(cfg.dump())
-    command = PAGE.commands[0].replace("configs/quick_start.yaml", "tiny.yaml")
-    assert PAGE.run(command, project).split()[0].isdigit()
+    (weights.parent / "config.yaml").write_text(cfg.dump())
+    assert PAGE.run(PAGE.commands[0], project).split()[0].isdigit()
 
 
 @pytest.mark.slow
