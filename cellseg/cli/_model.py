@@ -6,11 +6,14 @@ import argparse
 import logging
 
 import cellseg  # before detectron2: it makes `import detectron2` work
+from cellseg.datasets.registration import category_ids_of
 from cellseg.engine.loading import load_config_of_model
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
+from cellseg.io.category_ids import choose_category_ids, number_names
 from cellseg.modeling.device import check_device, describe_device
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 def load_given_config(args: argparse.Namespace) -> CfgNode:
@@ -50,3 +53,14 @@ def log_engine_and_device(logger: logging.Logger, cfg: CfgNode) -> None:
     """Say what runs, and where."""
     logger.info("Engine: %s", cellseg.engine_info())
     logger.info("Device: %s", describe_device(cfg.MODEL.DEVICE))
+
+
+def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Names and category ids of the model's classes: those of its data set, where it is known."""
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = MetadataCatalog.get(dataset).get("thing_classes") or ()
+        if dataset in DatasetCatalog.list() and len(names) == number:
+            ids = category_ids_of(dataset)
+            return list(names), sorted(ids, key=lambda category: ids[category])
+    return number_names(number), list(choose_category_ids(number))

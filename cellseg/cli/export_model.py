@@ -1,10 +1,8 @@
 r"""Write a trained model for other programs: as ONNX, or as a package for bioimage.io.
 
-    cellseg export-model --config-file RUN/config.yaml --output model.onnx \
-        MODEL.WEIGHTS RUN/model_final.pth
-    cellseg export-model --config-file RUN/config.yaml --to bioimageio --output nuclei.zip \
-        --name "Nuclei in fluorescence" --author "A. Person" --licence CC-BY-4.0 \
-        MODEL.WEIGHTS RUN/model_final.pth
+    cellseg export-model --model output/my_run --output model.onnx
+    cellseg export-model --model output/my_run --to bioimageio --output nuclei.zip \
+        --name "Nuclei in fluorescence" --author "A. Person" --licence CC-BY-4.0
 
 The ONNX file goes from image to label image; `cellseg_onnx.py`, written beside it, runs it with
 numpy and onnxruntime alone. Either is compared with PyTorch before it is there (docs/export.md).
@@ -16,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from cellseg.cli._model import load_model_config, log_engine_and_device
+from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
 from cellseg.export.bioimageio import export_bioimageio
 from cellseg.export.onnx_file import export_onnx
@@ -27,7 +25,7 @@ logger = logging.getLogger("cellseg.export")
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_config_option()
+    parser.add_model_options()
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(
         "--to", choices=("onnx", "bioimageio"), default="onnx", help="what to write (default: onnx)"
@@ -52,12 +50,13 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
-    cfg = load_model_config(args)
+    cfg = model_config_of(args)
     log_engine_and_device(logger, cfg)
     if args.to == "onnx":
         export_onnx(cfg, args.output)
     else:
         texts = PackageTexts(args.name, args.description, tuple(args.author), args.licence)
-        export_bioimageio(cfg, args.output, texts, image_path=args.image)
+        classes, _ = find_classes(cfg)
+        export_bioimageio(cfg, args.output, texts, classes=classes, image_path=args.image)
     logger.info("Written: %s", args.output)
     return 0

@@ -24,9 +24,8 @@ from pathlib import Path
 
 from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.cli._linking import add_link_options, read_link_rules
-from cellseg.cli._model import log_engine_and_device, model_config_of
+from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
-from cellseg.datasets.registration import category_ids_of
 from cellseg.errors import ConfigError
 from cellseg.images.plates import find_positions
 from cellseg.inference.files import Outcome, predict_files
@@ -35,11 +34,9 @@ from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
-from cellseg.io.category_ids import choose_category_ids, number_names
 from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
 logger = logging.getLogger("cellseg.predict")
@@ -170,17 +167,6 @@ def _parse_part(text: str) -> tuple[int, int]:
 
 def _number_or_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
-
-
-def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Names and category ids of the model's classes: those of its data set, where it is known."""
-    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        names = MetadataCatalog.get(dataset).get("thing_classes") or ()
-        if dataset in DatasetCatalog.list() and len(names) == number:
-            ids = category_ids_of(dataset)
-            return list(names), sorted(ids, key=lambda category: ids[category])
-    return number_names(number), list(choose_category_ids(number))
 
 
 def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
