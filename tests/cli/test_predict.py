@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cellseg import load_config
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.synthetic import make_cells
 from cellseg.io import geojson, imagej_rois
+from cellseg.io.tables import read_rows
 from commands import REPOSITORY, Command, run_program
 from detectron2.modeling import build_model
 
@@ -137,3 +139,105 @@ def test_cells_in_another_format_are_read_back(
         assert sorted(m.tobytes() for m in cells.to_bitmaps()) == sorted(
             m.tobytes() for m in expected.to_bitmaps()
         )
+
+
+@pytest.fixture(scope="module")
+def run_dir(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training leaves: a config, and weights of an untrained model."""
+    folder = tmp_path_factory.mktemp("run")
+    none = ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.DEVICE", "cuda"]
+    lowest = ["CELLSEG.TEST.SCORE_THRESHOLD", "0.0", "TEST.DETECTIONS_PER_IMAGE", "5"]
+    cfg = load_config(CONFIG, [*options, *none, *lowest])
+    (folder / "config.yaml").write_text(cfg.dump())
+    shutil.copyfile(cfg.MODEL.WEIGHTS, folder / "model_final.pth")
+    return folder
+
+
+def test_a_model_is_named_by_the_folder_of_its_run(
+    main: Callable, images: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """Trained on a GPU, which is not here; the settings of the run hold."""
+    out = tmp_path / "out"
+    assert main([str(images), "-o", str(out), "--model", str(run_dir)]) == 0
+    assert 0 < tifffile.imread(out / "field_1_labels.tif").max() <= 5
+
+
+def test_no_model_is_one_clear_error(main: Callable, images: Path, tmp_path: Path) -> None:
+    status = main([str(images), "-o", str(tmp_path / "out")])
+    assert status.startswith("ConfigError: no model is named; expected --model")
+
+
+def test_sub_folders_tables_and_sizes(
+    main: Callable, images: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    (images / "plate").mkdir()
+    shutil.move(images / "field_2.png", images / "plate" / "B03_s2.png")
+    out = tmp_path / "out"
+    words = [str(images), "-o", str(out), "--model", str(run_dir), "--save", "labels,table"]
+    assert main([*words, "--pixel-size-um", "0.5", "--save", "parquet"]) == 0
+    labels = tifffile.imread(out / "plate" / "B03_s2_labels.tif")
+    rows = read_rows(out / "plate" / "B03_s2_cells.csv")
+    assert [row["label"] for row in rows] == list(range(1, len(rows) + 1))
+    assert set(np.unique(labels)) <= {0, *(row["label"] for row in rows)}
+    assert {row["well"] for row in rows} == {"B03"}
+    assert all(row["area_um2"] == pytest.approx(row["area_px"] / 4) for row in rows)
+    assert read_rows(out / "plate" / "B03_s2_cells.parquet") == rows
+    summary = {row["image"]: row for row in read_rows(out / "summary.csv")}
+    assert summary.keys() == {"field_1", "plate/B03_s2"}
+    assert summary["plate/B03_s2"]["num_cells"] == len(rows)
+    assert [row["well"] for row in read_rows(out / "plates.csv")] == ["B03"]
+
+
+def test_parts_and_resume(
+    main: Callable,
+    images: Path,
+    run_dir: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "out"
+    words = [str(images), "-o", str(out), "--model", str(run_dir)]
+    assert main([*words, "--part", "1/2"]) == 0
+    assert not (out / "field_2_labels.tif").exists()
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert main([*words, "--resume"]) == 0
+    assert "2 of 2 images done" in caplog.text
+    assert "1 of them were there already" in caplog.text
+    results = json.loads((out / "coco_results.json").read_text())
+    assert {result["image_id"] for result in results} == {"field_1", "field_2"}
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "x", "1"])
+def test_a_part_that_is_none(main: Callable, part: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["a", "-o", "b", "--part", part])
+    assert "expected K/N with 1 <= K <= N" in capsys.readouterr().err
+
+
+def test_a_time_lapse_is_linked(main: Callable, run_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("laptrack")
+    movie = np.stack([make_cells(3, (64, 80)).image] * 3)
+    tifffile.imwrite(tmp_path / "movie.tif", movie, imagej=True, metadata={"axes": "TYX"})
+    out = tmp_path / "out"
+    words = [str(tmp_path / "movie.tif"), "-o", str(out), "--model", str(run_dir), "--link"]
+    assert main(words) == 0
+    tracks = tifffile.imread(out / "movie_tracks.tif")
+    assert tracks.shape == (3, 64, 80)
+    assert (tracks[0] == tracks[1]).all()
+    assert (tracks[1] == tracks[2]).all()
+    assert tracks.max() > 0
+
+
+def test_tiles_by_the_command(
+    main: Callable, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = np.tile(make_cells(3, (64, 80)).image, (5, 8))
+    cv2.imwrite(str(tmp_path / "large.png"), image)
+    out = tmp_path / "out"
+    words = [str(tmp_path / "large.png"), "-o", str(out), "--model", str(run_dir), "--tile", "64"]
+    with caplog.at_level(logging.INFO):
+        assert main([*words, "CELLSEG.TEST.TILE_OVERLAP", "32"]) == 0
+    assert "large: " in caplog.text
+    assert "on seams" in caplog.text
+    assert tifffile.imread(out / "large_labels.tif").shape == image.shape
