@@ -31,12 +31,20 @@ def draw_overview(image: PlaneImage, record: Any) -> Picture:
         return draw_overlay(image.read_whole(), record.cells)
     picture, is_bright = make_readable(_shrink(image, step))
     labels = _sample_labels(record, step)
-    line = np.zeros(labels.shape, bool)
-    line[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    line[:-1] |= labels[:-1] != labels[1:]
-    line &= labels > 0
+    line = _outlines(labels)
     picture[line] = label_colours(labels[line], is_bright)
     return picture
+
+
+def _outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels of cells beside a pixel that is not of the same cell."""
+    line = np.zeros(labels.shape, bool)
+    for side in (line, line.T):
+        ours = labels if side is line else labels.T
+        differs = ours[1:] != ours[:-1]
+        side[1:] |= differs
+        side[:-1] |= differs
+    return line & (labels > 0)
 
 
 def _shrink(image: PlaneImage, step: int) -> NDArray[Any]:
