@@ -7,9 +7,62 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 CACHE_OFF = "off"
+
+_mark: ContextVar[str] = ContextVar("mark", default="")
+
+
+@contextmanager
+def marked_partials(mark: str) -> Iterator[None]:
+    """Files that are written whole within the context have partial names that follow from `mark`.
+
+    So that, where the process is killed, another one that knows the mark can remove what is left;
+    see `remove_partials`. No two writers may share one.
+    """
+    token = _mark.set(mark)
+    try:
+        yield
+    finally:
+        _mark.reset(token)
+
+
+def remove_partials(path: str | Path, mark: str) -> None:
+    """Remove what a killed writer of a file, or a folder, left beside it.
+
+    Args:
+        path: the final name.
+        mark: as `marked_partials` was given it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with marked_partials("writer 1"):
+        ...         _partial_path(Path(folder, "cells.txt")).touch()  # and is killed
+        ...     remove_partials(Path(folder, "cells.txt"), "writer 1")
+        ...     os.listdir(folder)
+        []
+    """
+    with marked_partials(mark):
+        for kind in _KINDS:
+            _remove(_partial_path(Path(path), kind))
+
+
+_KINDS = ("partial", "old")
+
+
+def _partial_path(path: Path, kind: str = "partial") -> Path:
+    """A name beside a path that nobody else uses, with the same ending."""
+    mark = _mark.get() or uuid.uuid4().hex
+    name = uuid.uuid5(uuid.NAMESPACE_OID, f"{mark}/{path.name}").hex
+    return path.with_name(f".{name}.{kind}{path.suffix}")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -32,7 +85,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial{path.suffix}")
+    partial = _partial_path(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -50,7 +103,7 @@ def write_whole_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (path.with_name(f".{uuid.uuid4().hex}.{what}") for what in ("partial", "old"))
+    partial, old = (_partial_path(path, kind) for kind in _KINDS)
     try:
         partial.mkdir()
         yield partial
@@ -61,8 +114,7 @@ def write_whole_folder(path: str | Path) -> Iterator[Path]:
         if old.exists() and not path.exists():  # the exchange failed half-way
             os.replace(old, path)
         for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
-            left.unlink(missing_ok=True)
+            _remove(left)
 
 
 def is_cache_on() -> bool:

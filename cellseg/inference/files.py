@@ -55,13 +55,20 @@ class WriteImage(Protocol):
 
     needs_channels: bool
 
+    def plan(self, image_id: str, former: Collection[str]) -> list[str]:
+        """The files that will be written for an image, relative to the folder of results.
+
+        Args:
+            image_id: of the image.
+            former: files of an earlier prediction of it, which may be replaced; others may not.
+        """
+
     def __call__(
         self,
         record: Any,
         plane: PlaneImage,
         pixels: NDArray[Any] | None,
         channels: NDArray[Any] | None,
-        former: Collection[str] = (),
     ) -> dict[str, Any]:
         """Write the results of one image.
 
@@ -70,8 +77,6 @@ class WriteImage(Protocol):
             plane: the plane that they are of; to be read from only if the next two are None.
             pixels: the chosen channels of the plane, if it was read as a whole.
             channels: all channels, [C, H, W], if it was and `needs_channels`.
-            former: files of an earlier prediction of this image, relative to the folder, which
-                may be replaced.
 
         Returns:
             What is remembered of the image: `files`, relative to the folder of results, `summary`.
@@ -93,6 +98,13 @@ class Outcome:
     skipped: int = 0
     cells: int = 0
     failed: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Count what became of other images as well."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.cells += other.cells
+        self.failed += other.failed
 
 
 @dataclass
@@ -119,6 +131,7 @@ def predict_files(
     resume: bool = False,
     batch_size: int = 1,
     pixel_size_um: tuple[float, float] | None = None,
+    is_part: bool = False,
 ) -> Outcome:
     """Predict each plane of each file and write its results; one that fails does not stop the rest.
 
@@ -134,14 +147,15 @@ def predict_files(
         resume: leave out images whose results are there, made with the same settings.
         batch_size: how many images of one size go through the network together.
         pixel_size_um: (height, width) of a pixel in micrometres, which wins over what files say.
+        is_part: a part of a larger task, whose owner shows how far it is and says what failed.
 
     Returns:
         What was done and what failed.
     """
     outcome = Outcome()
     reader = _Reader(model, files, results, resume, write.needs_channels, pixel_size_um)
-    with reader, ThreadPoolExecutor(1, "write") as pool, _progress(len(files)) as bar:
-        writer = _Writer(pool, results, write, outcome, bar)
+    with reader, ThreadPoolExecutor(1, "write") as pool, show_progress(len(files), is_part) as bar:
+        writer = _Writer(pool, results, write, outcome, bar, is_part)
         for group in _group_by_size(reader, batch_size):
             together = [work for work in group if work.pixels is not None]
             if together:
@@ -155,8 +169,9 @@ def predict_files(
     return outcome
 
 
-def _progress(count: int) -> tqdm[Any]:
-    return tqdm(total=count, desc="predict", unit="file", disable=None)
+def show_progress(count: int, is_hidden: bool = False) -> tqdm[Any]:
+    """The bar that says how many files are done, on a terminal."""
+    return tqdm(total=count, desc="predict", unit="file", disable=is_hidden or None)
 
 
 def _group_by_size(works: Iterable[_Work], batch_size: int) -> Iterator[list[_Work]]:
@@ -348,9 +363,10 @@ class _Writer:
         write: WriteImage,
         outcome: Outcome,
         bar: Any,
+        is_part: bool,
     ) -> None:
         self.pool, self.results, self.write_image = pool, results, write
-        self.outcome, self.bar = outcome, bar
+        self.outcome, self.bar, self.is_part = outcome, bar, is_part
         self._places = threading.Semaphore(WRITE_BEHIND)
 
     def write(self, work: _Work, record: Any) -> Future[None]:
@@ -372,7 +388,9 @@ class _Writer:
             assert work.plane is not None
             assert work.state is not None
             former = work.state.former.get(work.image_id, ())
-            step = self.write_image(record, work.plane, work.pixels, work.channels, former)
+            names = self.write_image.plan(work.image_id, former)
+            with work.state.begin(work.image_id, names):
+                step = self.write_image(record, work.plane, work.pixels, work.channels)
             work.state.add({"image": work.image_id, **step})
             self.results.remove(set(former) - set(step["files"]))
         except Exception as error:
@@ -384,24 +402,42 @@ class _Writer:
 
     def _note(self, work: _Work) -> None:
         if work.error is not None:
-            reason = describe_failure(work)
-            logger.error("%s", reason)
-            self.outcome.failed.append((str(work.file.path), work.image_id, reason))
-            if work.state is not None:
-                step = {"image": work.image_id, "failed": reason}
-                if not isinstance(work.error, CellsegError):
-                    step["traceback"] = "".join(traceback.format_exception(work.error))
-                work.state.add(step)
+            failure = remember_failure(work.file, work.state, work.image_id, work.error)
+            self.outcome.failed.append(failure)
+            if not self.is_part:
+                logger.error("%s", failure[2])
         if work.is_last:
             if work.state is not None:
                 work.state.add({"complete": True})
             self.bar.update()
 
 
-def describe_failure(work: _Work) -> str:
+def remember_failure(
+    file: InputFile, state: FileState | None, image_id: str, error: Exception
+) -> tuple[str, str, str]:
+    """Note that an image, or a whole file, failed.
+
+    Args:
+        file: what failed.
+        state: where it is noted; None where nothing can be.
+        image_id: "" for the whole file.
+        error: why.
+
+    Returns:
+        As in `Outcome.failed`.
+    """
+    reason = describe_failure(file, error)
+    if state is not None:
+        step = {"image": image_id, "failed": reason}
+        if not isinstance(error, CellsegError):
+            step["traceback"] = "".join(traceback.format_exception(error))
+        state.add(step)
+    return str(file.path), image_id, reason
+
+
+def describe_failure(file: InputFile, error: Exception) -> str:
     """The reason in one line that names the file."""
-    error, path = work.error, str(work.file.path)
     text = " ".join(str(error).split())
     if not isinstance(error, CellsegError):
         text = f"{type(error).__name__}: {text[:300]}"
-    return text if path in text else f"{path}: {text}"
+    return text if str(file.path) in text else f"{file.path}: {text}"

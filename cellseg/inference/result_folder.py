@@ -16,14 +16,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cellseg.files import marked_partials, remove_partials, write_whole
 from cellseg.inference.inputs import STATE_FOLDER, InputFile
 
 Json = dict[str, Any]
@@ -41,7 +42,9 @@ class FileState:
             and `summary`.
         failed: image id, or "" for the whole file -> why it failed.
         is_complete: all planes of the file have been tried.
-        former: image id -> files of an earlier prediction, which may be replaced.
+        former: image id -> files of an earlier prediction, or of one that did not come to its end,
+            which may be replaced.
+        marks: image id -> marks of the partial files of attempts that did not come to an end.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class FileState:
     failed: dict[str, str] = field(default_factory=dict)
     is_complete: bool = False
     former: dict[str, list[str]] = field(default_factory=dict)
+    marks: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> FileState:
@@ -69,22 +73,39 @@ class FileState:
             self.settings, self.source = step["settings"], step["source"]
         elif "failed" in step:
             self.failed[step["image"]] = step["failed"]
+        elif "writes" in step:
+            self._own(step["image"], step["writes"])
+            if "mark" in step:
+                self.marks.setdefault(step["image"], []).append(step["mark"])
         elif "image" in step:
             self.images[step["image"]] = step
             self.failed.pop(step["image"], None)
+            self.marks.pop(step["image"], None)
+            self._own(step["image"], step["files"])
         elif step.get("complete"):
             self.is_complete = True
+
+    def _own(self, image_id: str, names: Sequence[str]) -> None:
+        self.former[image_id] = list(dict.fromkeys([*self.former.get(image_id, ()), *names]))
+
+    def begin(self, image_id: str, names: Sequence[str]) -> AbstractContextManager[None]:
+        """The context that files of an image are written in, whose names are noted.
+
+        Whoever goes on where the process is killed has to know whose files these are.
+        """
+        mark = uuid.uuid4().hex
+        self.add({"image": image_id, "writes": list(names), "mark": mark})
+        return marked_partials(mark)
 
     def add(self, step: Json) -> None:
         """Write a step behind those that are there."""
         self._take(step)
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(step, allow_nan=False) + "\n")
+            stream.write(_to_line(step))
 
-    @property
-    def files(self) -> dict[str, list[str]]:
-        """The results of each image, relative to the folder."""
-        return {image_id: list(step["files"]) for image_id, step in self.images.items()}
+
+def _to_line(step: Json) -> str:
+    return json.dumps(step, allow_nan=False) + "\n"
 
 
 class ResultFolder:
@@ -118,25 +139,30 @@ class ResultFolder:
         return self.state_folder / "cells" / f"{image_id}.jsonl"
 
     def start(self, file: InputFile, *, resume: bool) -> FileState:
-        """The state to go on with: that on disk if `resume` and it still holds, else a new one."""
-        state = self.state_of(file)
-        former = state.files
-        if resume and self.holds(state, file):
-            state.former = former
-            state.images = {
-                image_id: step for image_id, step in state.images.items() if self._has_files(step)
-            }
-            state.failed.clear()
-            state.is_complete = False
-            return state
-        new = FileState(state.path, former=former)
-        new.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = new.path.with_suffix(".partial")
-        head = {"settings": self.settings, "source": describe_source(file.path)}
-        partial.write_text(json.dumps(head) + "\n", encoding="utf-8")
-        os.replace(partial, new.path)
-        new._take(head)
-        return new
+        """The state to go on with: that on disk if `resume` and it still holds, else a new one.
+
+        It is written anew, since its last line may be half of one. Whatever happens next, it
+        stays known which files are results. What a killed process left half-written is removed.
+        """
+        known = self.state_of(file)
+        self._remove_partials(known)
+        steps: list[Json] = [{"settings": self.settings, "source": describe_source(file.path)}]
+        steps += [{"image": one, "writes": names} for one, names in known.former.items()]
+        if resume and self.holds(known, file):
+            steps += [step for step in known.images.values() if self._has_files(step)]
+        state = FileState(known.path)
+        with write_whole(state.path) as partial:
+            partial.write_text("".join(map(_to_line, steps)), encoding="utf-8")
+        for step in steps:
+            state._take(step)
+        return state
+
+    def _remove_partials(self, state: FileState) -> None:
+        for image_id, marks in state.marks.items():
+            files = [self.folder / name for name in state.former[image_id]]
+            for mark in marks:
+                for path in (*files, self.cells_path(image_id)):
+                    remove_partials(path, mark)
 
     def holds(self, state: FileState, file: InputFile) -> bool:
         """Whether a state is of these settings and of the image file as it is now."""

@@ -140,15 +140,8 @@ class ResultWriter:
         plane: PlaneImage,
         pixels: NDArray[Any] | None,
         channels: NDArray[Any] | None,
-        former: Collection[str] = (),
     ) -> Json:
-        """Write the results of one image; see `files.WriteImage`.
-
-        Raises:
-            DatasetError: a file that would be written is there, and is no earlier result.
-        """
-        files = self._files_of(record.image_id)
-        self._check_free(files, former)
+        """Write the results of one image; see `files.WriteImage`."""
         image = plane if pixels is None else _in_memory(plane, pixels, channels)
         folder, classes = self.results.folder, self.saving.classes
         for name in self.saving.formats_per_image:
@@ -165,7 +158,18 @@ class ResultWriter:
             write_cell_tables(record, tables, classes, image, constants, settings)
         keep_cells(record, self.results.cells_path(record.image_id), self.saving.category_ids)
         summary = {**row, **summarize_image(record, classes)}
-        return {"files": [self._name(path) for path in files], "summary": summary}
+        files = [self._name(path) for path in self._files_of(record.image_id)]
+        return {"files": files, "summary": summary}
+
+    def plan(self, image_id: str, former: Collection[str]) -> list[str]:
+        """The files that will be written for an image; see `files.WriteImage`.
+
+        Raises:
+            DatasetError: one of them is there, and is no earlier result.
+        """
+        files = self._files_of(image_id)
+        self._check_free(files, former)
+        return [self._name(path) for path in files]
 
     def _files_of(self, image_id: str) -> list[Path]:
         folder, saving = self.results.folder, self.saving

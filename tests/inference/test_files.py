@@ -201,6 +201,32 @@ def test_after_an_interruption_resume_goes_on(images: Path, tmp_path: Path) -> N
     assert (outcome.done, outcome.skipped) == (2, 1)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_was_killed_while_it_wrote_is_done_again(
+    resume: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its labels are there, its overlay is not, and half a line of the next step is."""
+    out = tmp_path / "out"
+
+    def is_killed(*_: object) -> None:
+        raise _Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cellseg.inference.saving.draw_overview", is_killed)
+        predict(images, out)
+    assert "stack_t1_labels.tif" in results_in(out)
+    assert "stack_t1_overlay.png" not in results_in(out)
+    for state in (out / ".cellseg" / "images").rglob("*.jsonl"):
+        lines = [line for line in state.read_text().splitlines() if "complete" not in line]
+        state.write_text("\n".join([*lines, '{"image": "stack_t1", "fil']))
+    for _ in range(2):
+        outcome = predict(images, out, resume=resume)
+        assert len(outcome.failed) == 2  # those that never work
+        assert outcome.done + outcome.skipped == 3
+    assert outcome.skipped == (3 if resume else 0)
+    assert "stack_t1_overlay.png" in results_in(out)
+
+
 def test_parts_make_the_same_files_as_one_run(images: Path, tmp_path: Path) -> None:
     files = find_inputs([str(images)]).files
     whole, parts = tmp_path / "whole", tmp_path / "parts"
