@@ -10,7 +10,8 @@
     ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
     ├── CheckpointError   a weights file                                         (RuntimeError)
     ├── TrainingError     a training that cannot go on                           (RuntimeError)
-    └── ExportError       a model that cannot be written for other programs      (RuntimeError)
+    ├── ExportError       a model that cannot be written for other programs      (RuntimeError)
+    └── ClusterError      machines that work together                            (RuntimeError)
 
 Every message names the file or key, what was found, what was expected and what to do.
 """
@@ -64,6 +65,10 @@ class TrainingError(CellsegError, RuntimeError):
 
 class ExportError(CellsegError, RuntimeError):
     """A model cannot be written for other programs, or would not be the same there."""
+
+
+class ClusterError(CellsegError, RuntimeError):
+    """A scheduler of work does not answer, or one of its workers cannot do the work."""
 
 
 def collect_problems(header: str, problems: Sequence[str], hint: str = "") -> str:

@@ -47,6 +47,25 @@ def import_plugins(
     ]
 
 
+def locate_plugins(plugins: Sequence[str]) -> list[tuple[str, Path]]:
+    """Where plug-ins that this process has imported lie, for another one that needs the same.
+
+    Args:
+        plugins: as `import_plugins` was given them.
+
+    Returns:
+        Name of each and the folder that it was found in: `import_plugins([name], base_dir=folder)`.
+    """
+    located = []
+    for plugin in plugins:
+        name = Path(plugin).stem if _is_path(plugin) else plugin
+        root = sys.modules[name.partition(".")[0]]
+        is_package = hasattr(root, "__path__")
+        place = Path(next(iter(root.__path__)) if is_package else str(root.__file__))
+        located.append((name, place.parent))
+    return located
+
+
 def _is_path(plugin: str) -> bool:
     return plugin.endswith(".py") or "/" in plugin or "\\" in plugin
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,8 @@ class CellModel:
             looked at with; None for their finest level.
         spool_folder: where the cells of an image that is looked at in tiles are kept; the system's
             folder for temporary files by default.
+        memory_share: how much of the free main memory is this process's, in (0, 1]; less where
+            several of them are at work on one machine.
 
     Example:
         >>> model = cellseg.load("output/quick_start")  # doctest: +SKIP
@@ -62,6 +64,7 @@ class CellModel:
     scenes: Sequence[int | str] = ()
     at_pixel_size_um: float | None = None
     spool_folder: Path | None = None
+    memory_share: float = 1.0
     _largest_px: float = field(default=float("inf"), init=False)
     _tile_px: int = field(default=0, init=False)
 
@@ -106,11 +109,16 @@ class CellModel:
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
         scale = self.predictor.scale_of(image_hw)
-        memory = memory_of(self.predictor.cfg.MODEL.DEVICE)
-        allowed = choose_tile(image_hw, memory, BYTES_PER_PIXEL * scale**2)
+        allowed = choose_tile(image_hw, self.memory_at_hand(), BYTES_PER_PIXEL * scale**2)
         if image_hw[0] * image_hw[1] * scale**2 <= LARGEST_WHOLE_PX:
             return allowed
         return min(allowed, max(SMALLER_TILES_PX[-1], int(LARGEST_TILE_PX / scale)))
+
+    def memory_at_hand(self) -> int:
+        """Bytes that can be had for the network."""
+        device = self.predictor.cfg.MODEL.DEVICE
+        share = self.memory_share if torch.device(device).type == "cpu" else 1.0
+        return int(memory_of(device) * share)
 
     def _margins(self) -> tuple[int, int]:
         """How far windows reach beyond cores, and the part of it that is context; pixels."""
@@ -183,23 +191,29 @@ class CellModel:
         return self.predict_plane(plane, image_id)
 
     def _predict_in_tiles(self, plane: PlaneImage, image_id: str, tile_px: int) -> SpooledCells:
-        thresholds = self.predictor.thresholds
         overlap = int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP)
         grid = TileGrid(plane.image_hw, tile_px, overlap, self._margins()[1])
-        limits = self.predictor.limits_of(plane)
-        scale = self._scale_in_tiles(plane.image_hw, tile_px)
-
-        def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
-            return self.predictor.detect_in_window(pixels, limits, scale)
-
-        work = TileWork(grid, thresholds, plane.read, predict)
+        work = self._plan_work(plane, grid, self._scale_in_tiles(plane.image_hw, tile_px))
         about: dict[str, Any] = {
             "image_id": image_id,
             "image_path": plane.path,
             "place": place_of(plane),
         }
         folder = self.spool_folder or tempfile.gettempdir()
-        return predict_tiled(work, folder, **about).record
+        return predict_tiled(work, folder, self._run_tiles, **about).record
+
+    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float) -> TileWork:
+        """What is done in each tile of a plane, whose sides are multiplied by `scale`."""
+        limits = self.predictor.limits_of(plane)
+
+        def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
+            return self.predictor.detect_in_window(pixels, limits, scale)
+
+        return TileWork(grid, self.predictor.thresholds, plane.read, predict)
+
+    def _run_tiles(self, do: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterable[Any]:
+        """What the work on each tile gives."""
+        return map(do, tiles)
 
     def _scale_in_tiles(self, image_hw: tuple[int, int], tile_px: int) -> float:
         """What images are resized by: as the whole one, or, where TILE is set, as one so large."""

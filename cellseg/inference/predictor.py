@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 class CellPredictor:
     """A trained model that takes one image of any size and intensity range at a time.
+
+    Several threads may call it; the network itself works for one after the other.
 
     Images are read, normalized and resized as in training and evaluation. With TEST.AUG.ENABLED the
     model looks at several views of each (`AugmentedRCNN`).
@@ -93,6 +96,7 @@ class CellPredictor:
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
         (self._resize,) = scale_resizing(self.cfg, [self._resize])
         self._has_told_of_limit = False
+        self._lock = threading.Lock()
 
     def __call__(self, image: NDArray[np.generic]) -> CellInstances:
         """Find the cells of an image.
@@ -160,8 +164,9 @@ class CellPredictor:
 
     def move_to_cpu(self) -> None:
         """Go on with the CPU from here on."""
-        self.cfg.MODEL.DEVICE = "cpu"
-        self.model.to("cpu")
+        with self._lock:
+            self.cfg.MODEL.DEVICE = "cpu"
+            self.model.to("cpu")
 
     def _detect(
         self, batch: Sequence[NDArray[Any]], scale: float | None = None
@@ -180,7 +185,8 @@ class CellPredictor:
         for pixels in batch:
             resized = np.ascontiguousarray(transform.apply_image(pixels).transpose(2, 0, 1))
             given.append({"image": torch.as_tensor(resized), "height": height, "width": width})
-        with torch.inference_mode():
+        # For as long as it detects, the model may be changed: one thread at a time.
+        with self._lock, torch.inference_mode():
             with self._detecting() as detector:
                 found = detector.inference(given, do_postprocess=False)
             return [self._to_cells(one, (height, width)) for one in found]
