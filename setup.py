@@ -19,6 +19,7 @@ MICROSCOPES = [
     "zarr>=3.0",
 ]
 SLIDES = ["tiffslide>=3.0", "imagecodecs", "zarr>=3.0"]
+DASK = ["dask>=2025.1", "distributed>=2025.1"]
 SHIPPED = {"configs": "**/*.yaml", "datasets": "*.yaml"}
 
 
@@ -105,6 +106,7 @@ setup(
             "pyarrow>=16",
             "scikit-image>=0.25",  # measurements are compared with its regionprops
             "laptrack>=0.17",
+            *DASK,
             *MICROSCOPES,  # what they read is tested
             *SLIDES,
         ],
@@ -120,6 +122,8 @@ setup(
         "tables": ["pyarrow>=16"],
         # Cells over time: `cellseg link`.
         "track": ["laptrack>=0.17"],
+        # Prediction by many machines: `cellseg predict --scheduler`.
+        "dask": DASK,
         # Files of microscope makers, OME-Zarr, TIFF compressions beyond deflate (docs/images.md).
         "microscopes": MICROSCOPES,
         # Slides: SVS, NDPI, SCN, BIF.

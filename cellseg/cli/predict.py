@@ -23,12 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
+from cellseg.cli._cluster import add_cluster_options, open_prediction
 from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
 from cellseg.errors import ConfigError
 from cellseg.images.plates import find_positions
-from cellseg.inference.files import Outcome, predict_files
+from cellseg.inference.files import Outcome
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
@@ -83,6 +84,7 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="K/N",
         help="only every N-th image from the K-th on: one of N jobs on the same folders",
     )
+    add_cluster_options(parser)
     parser.add_argument(
         "--scene",
         action="append",
@@ -227,8 +229,9 @@ def run(args: argparse.Namespace) -> int:
     writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite)
     model = CellModel(predictor, args.scene, args.at_pixel_size_um, results.state_folder)
     part = take_part(found.files, *args.part)
+    predict = open_prediction(args)
     try:
-        outcome = predict_files(
+        outcome = predict(
             model,
             part,
             results,
