@@ -269,6 +269,9 @@ _TABLE = (
         "pixels to a side, when predicting."),
     Key("TEST.TILE_OVERLAP", 128, _COUNT,
         says="Length in pixels of the largest cell expected, which tiles overlap by."),
+    Key("TEST.PRECISION", "float32", choice("float32", "bfloat16"),
+        says="What prediction computes in on a CPU; bfloat16, where the processor has it, takes "
+        "half the time and rounds to three digits within the network."),
     Key("TEST.METRICS", [], NAMES, checked_by="cellseg.evaluation.registry.check_metric_names",
         says="Further metrics of `cell_iou`, over all cells and per class."),
     Key("TEST.EVALUATORS", [], NAMES,

@@ -26,6 +26,7 @@ from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
 from cellseg.modeling.candidates import masks_of_candidates_only
 from cellseg.modeling.device import check_device
+from cellseg.modeling.prediction_speed import prepare_for_prediction
 from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_hw, scale_resizing
 from detectron2.config import CfgNode
@@ -91,6 +92,7 @@ class CellPredictor:
         self.model = build_model(self.cfg)
         load_weights(self.model, self.cfg.MODEL.WEIGHTS)
         self.model.eval()
+        prepare_for_prediction(self.model, self.cfg.CELLSEG.TEST.PRECISION)
         self._input = ImageInput.from_config(self.cfg)
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
