@@ -10,7 +10,8 @@ from typing import Any
 from cellseg.cli._parser import CommandParser
 from cellseg.inference.cluster import open_cluster
 from cellseg.inference.cluster_prediction import predict_on_cluster
-from cellseg.inference.files import Outcome, predict_files
+from cellseg.inference.file_work import Outcome
+from cellseg.inference.files import predict_files
 
 
 def add_cluster_options(parser: CommandParser) -> None:

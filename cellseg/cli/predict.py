@@ -29,7 +29,7 @@ from cellseg.cli._model import find_classes, log_engine_and_device, model_config
 from cellseg.cli._parser import CommandParser
 from cellseg.errors import ConfigError
 from cellseg.images.plates import find_positions
-from cellseg.inference.files import Outcome
+from cellseg.inference.file_work import Outcome
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor

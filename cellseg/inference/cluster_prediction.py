@@ -33,7 +33,8 @@ from cellseg.inference.cluster_tasks import (
     predict_images,
 )
 from cellseg.inference.cluster_worker import ModelRecipe, find_versions
-from cellseg.inference.files import Outcome, remember_failure, show_progress
+from cellseg.inference.file_work import Outcome, remember_failure
+from cellseg.inference.files import show_progress
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.model import CellModel
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text

@@ -19,7 +19,8 @@ from cellseg.cells.records import PlaceInFile
 from cellseg.images import Limits, PlaneImage
 from cellseg.images.plates import PlatePosition
 from cellseg.inference.cluster_worker import ModelRecipe, in_folder, load_model
-from cellseg.inference.files import Outcome, predict_files
+from cellseg.inference.file_work import Outcome
+from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.model import CellModel
 from cellseg.inference.result_folder import ResultFolder, describe_source

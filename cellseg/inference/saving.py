@@ -141,7 +141,7 @@ class ResultWriter:
         pixels: NDArray[Any] | None,
         channels: NDArray[Any] | None,
     ) -> Json:
-        """Write the results of one image; see `files.WriteImage`."""
+        """Write the results of one image; see `file_work.WriteImage`."""
         image = plane if pixels is None else _in_memory(plane, pixels, channels)
         folder, classes = self.results.folder, self.saving.classes
         for name in self.saving.formats_per_image:
@@ -162,7 +162,7 @@ class ResultWriter:
         return {"files": files, "summary": summary}
 
     def plan(self, image_id: str, former: Collection[str]) -> list[str]:
-        """The files that will be written for an image; see `files.WriteImage`.
+        """The files that will be written for an image; see `file_work.WriteImage`.
 
         Raises:
             DatasetError: one of them is there, and is no earlier result.

@@ -23,7 +23,8 @@ from cellseg.inference.cluster import TASKS_PER_WORKER, Cluster, Over, open_clus
 from cellseg.inference.cluster_prediction import describe_model, predict_on_cluster
 from cellseg.inference.cluster_tasks import find_memory
 from cellseg.inference.cluster_worker import choose_device
-from cellseg.inference.files import Outcome, predict_files
+from cellseg.inference.file_work import Outcome
+from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import find_inputs
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor

@@ -18,7 +18,8 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import ConfigError, ImageReadError
 from cellseg.images import PlaneImage, open_planes
-from cellseg.inference.files import Outcome, predict_files
+from cellseg.inference.file_work import Outcome
+from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import InputFile, find_inputs
 from cellseg.inference.result_folder import ResultFolder
 from cellseg.inference.saving import ResultWriter, Saving
