@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class PlaneModel(Protocol):
-    """What finds cells; `CellPredictor` does."""
+    """What finds cells; `CellModel` does."""
 
     def open_planes(self, path: Any) -> AbstractContextManager[Sequence[PlaneImage]]:
         """The planes of a file that are to be predicted."""
