@@ -64,7 +64,7 @@ def test_own_data(project: Path, tiny_model: list[str]) -> None:
     assert "ap_dsb" in log
     PAGE.run(command("predict"), project, *tiny_model)
     written = {path.name for path in (project / "predictions").iterdir()}
-    assert {"test_labels.tif", "test_overlay.png", "coco_results.json"} <= written
+    assert {"test_labels.tif", "test_overlay.png", "test_cells.csv", "summary.csv"} <= written
 
 
 def test_a_look_at_the_data(project: Path) -> None:

@@ -14,7 +14,6 @@ from cellseg.cells import measurements
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.measurements import MeasurementSettings, Table, measure_cells
 from cellseg.cells.records import ImageRecord, PlaceInFile
-from cellseg.cells.windows import sort_by_position
 from cellseg.errors import LabelError
 from cellseg.images import read_label_image
 from scipy import ndimage
@@ -239,9 +238,8 @@ def test_pieces_give_what_the_whole_gives(
     rng = np.random.default_rng(2)
     masks = random_bitmaps(rng, 60, (90, 80))
     tall = builders.rectangle((90, 80), 30, 1, 33, 89)
-    cells = sort_by_position(
-        CellInstances.from_bitmaps([tall, *masks[masks.any(axis=(1, 2))][:39]])
-    )
+    found = CellInstances.from_bitmaps([tall, *masks[masks.any(axis=(1, 2))][:39]])
+    cells = found.sort_by_position()
     image = rng.integers(0, 255, (1, 90, 80)).astype(np.uint8)
     whole = measure(cells, image)
 

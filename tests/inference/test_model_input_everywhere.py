@@ -104,7 +104,7 @@ def test_a_file_without_the_channels_does_not_stop_the_others(
     out = tmp_path / "out"
     ((_, _, problem),) = predict_all(predictor, [grey, path], out)
     assert problem.startswith(f"{grey}: CELLSEG.INPUT.PAGE is 1; the file has page 0 only")
-    assert (out / "field 1_labels.tif").is_file()
+    assert (out / "field 1.ome_labels.tif").is_file()
 
 
 def test_pictures_of_what_was_chosen(path: Path, predictor: CellPredictor, tmp_path: Path) -> None:

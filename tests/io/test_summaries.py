@@ -11,7 +11,6 @@ from cell_scenes import random_bitmaps
 from cells_in_pieces import in_pieces
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord, PlaceInFile
-from cellseg.cells.windows import sort_by_position
 from cellseg.errors import DatasetError
 from cellseg.images.plate_positions import PlatePosition
 from cellseg.io.summaries import summarize_image, summarize_wells
@@ -63,7 +62,7 @@ def test_pieces_give_what_the_whole_gives(sizes: list[int], seed: int) -> None:
     masks = random_bitmaps(np.random.default_rng(seed), 60, (40, 50))
     tall = builders.rectangle((40, 50), 20, 0, 23, 40)
     masks = np.array([tall, *masks[masks.any(axis=(1, 2))][:29]])
-    cells = sort_by_position(CellInstances.from_bitmaps(masks))
+    cells = CellInstances.from_bitmaps(masks).sort_by_position()
     row = summarize_image(in_pieces(cells, sizes))
     assert row["num_cells"] == 30
     assert row["confluence"] == masks.any(axis=0).mean()
