@@ -32,8 +32,9 @@ from torch.nn import functional as F
 REGION_BYTES_AT_ONCE = 2**21
 """Of pooled features that the mask head takes in one go; the second-level cache has about as much.
 Its maps take four times as much after they are upsampled."""
-REGIONS_AT_ONCE = 256
-"""That the first linear layer of a box head takes in one go."""
+REGIONS_AT_ONCE = 128
+"""That the first linear layer of a box head takes in one go, always as many: its weights are large,
+and would have to be rearranged for another number."""
 SHAPES_OF_HEADS = 8
 """Of maps that a layer of the heads keeps rearranged weights for: the levels of a pyramid. Those of
 the backbone, which are many times as large, keep them for one."""
@@ -258,10 +259,12 @@ class _BoxHead:
             return result
         shape = (-1, *x.shape[1:])
         source, make = [layer.weight, layer.bias], lambda: (layer.weight.view(shape), layer.bias)
-        found = [
-            self.weights.convolve(part.to(self.weights.dtype), source, make).float()
-            for part in x.split(REGIONS_AT_ONCE)
-        ]
+        found = []
+        for part in x.split(REGIONS_AT_ONCE):
+            missing = REGIONS_AT_ONCE - len(part)
+            full = F.pad(part, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else part
+            full = full.to(self.weights.dtype).contiguous(memory_format=torch.channels_last)
+            found.append(self.weights.convolve(full, source, make)[: len(part)].float())
         return torch.cat(found).flatten(1)
 
 

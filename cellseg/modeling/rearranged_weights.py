@@ -34,10 +34,10 @@ def can_rearrange_weights() -> bool:
 
 @dataclass
 class RearrangedWeights:
-    """Weights of one convolution, rearranged for maps of a shape that comes again.
+    """Weights of one convolution, rearranged for the shapes of maps that it has seen last.
 
-    What suits one shape is slower than nothing for another, so that the first map of a shape takes
-    the weights as they are.
+    What suits one shape is slower than nothing for another. Every map of a shape is treated alike,
+    the first one too: what comes out does not depend on what was there before, to the last bit.
 
     Attributes:
         stride: (vertical, horizontal) of the convolution.
@@ -52,7 +52,7 @@ class RearrangedWeights:
     places: int
     _state: Any = field(default=None, init=False)
     _plain: Any = field(default=None, init=False)
-    _rearranged: dict[torch.Size, Tensor | None] = field(default_factory=dict, init=False)
+    _rearranged: dict[torch.Size, Tensor] = field(default_factory=dict, init=False)
 
     def convolve(
         self,
@@ -76,24 +76,18 @@ class RearrangedWeights:
             weight, bias = weight.detach().to(self.dtype), _as_dtype(bias, self.dtype)
             self._plain, self._state = (weight, bias), state
             self._rearranged.clear()
-        weight, bias = self._plain
+        bias = self._plain[1]
         rearranged = self._rearranged_for(x)
-        if rearranged is not None:
-            return convolve_rearranged(x, rearranged, bias, self.stride, self.padding, with_relu)
-        found = F.conv2d(x, weight, bias, self.stride, self.padding)
-        return found.relu_() if with_relu else found
+        return convolve_rearranged(x, rearranged, bias, self.stride, self.padding, with_relu)
 
-    def _rearranged_for(self, x: Tensor) -> Tensor | None:
-        if x.shape in self._rearranged:
-            found = self._rearranged[x.shape]
-            if found is None:
-                found = rearrange(self._plain[0], x, self.stride, self.padding)
-                self._rearranged[x.shape] = found
-            return found
-        if len(self._rearranged) >= self.places:
-            del self._rearranged[next(iter(self._rearranged))]
-        self._rearranged[x.shape] = None
-        return None
+    def _rearranged_for(self, x: Tensor) -> Tensor:
+        found = self._rearranged.get(x.shape)
+        if found is None:
+            if len(self._rearranged) >= self.places:
+                del self._rearranged[next(iter(self._rearranged))]
+            found = rearrange(self._plain[0], x, self.stride, self.padding)
+            self._rearranged[x.shape] = found
+        return found
 
     def __reduce__(self) -> Any:  # copies and pickles of a model make their own
         return RearrangedWeights, (self.stride, self.padding, self.dtype, self.places)
