@@ -50,7 +50,8 @@ def _open_stack(
 
     def decode_plane(index: tuple[int, ...]) -> NDArray[Any]:
         lazy = image.get_image_dask_data(axes[3:], **dict(zip("TCZ", index)))
-        return np.asarray(lazy.compute())
+        # Here and now: by default a worker of a cluster would ask that cluster for it.
+        return np.asarray(lazy.compute(scheduler="synchronous"))
 
     return ImageStack(
         axes,

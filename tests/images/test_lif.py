@@ -81,6 +81,14 @@ def test_one_scene(tmp_path: Path) -> None:
     assert np.array_equal(found, CZYX[[1, 0], 2].transpose(1, 2, 0))
 
 
+def test_a_process_that_has_to_do_with_a_cluster(tmp_path: Path) -> None:
+    """A worker reads by itself; it does not ask its cluster to."""
+    dask = pytest.importorskip("dask")
+    path = write_lif(tmp_path / "a.lif", {"A/1": CZYX})
+    with dask.config.set(scheduler="dask.distributed"):
+        assert np.array_equal(read_image(path, channels=[1], page=2), CZYX[1, 2])
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_files_that_were_cut_off(tmp_path: Path, share: float) -> None:
     path = write_lif(tmp_path / "a.lif", {"A/1": CZYX})
