@@ -45,7 +45,7 @@ class FakeBioImage:
         assert order == self.dims.order[3:]
         type(self).planes_read += 1
         plane = self.array[index["T"], index["C"], index["Z"]] + self.scene
-        return SimpleNamespace(compute=lambda: plane)
+        return SimpleNamespace(compute=lambda scheduler: plane)
 
 
 @pytest.fixture
