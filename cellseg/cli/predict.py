@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,6 @@ from cellseg.cli._cluster import add_cluster_options, open_prediction
 from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
-from cellseg.errors import ConfigError
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
@@ -128,10 +128,9 @@ def add_arguments(parser: CommandParser) -> None:
     add_link_options(parser)
     parser.add_argument(
         "--pixel-size-um",
-        nargs="+",
-        type=float,
+        type=_parse_pixel_size,
         metavar="UM",
-        help="size of a pixel in micrometres, or its height and width (default: what files say)",
+        help="size of a pixel in micrometres, or height,width (default: what files say)",
     )
     parser.add_argument(
         "--score-threshold",
@@ -167,6 +166,19 @@ def _parse_part(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 3/8")
 
 
+def _parse_pixel_size(text: str) -> tuple[float, float]:
+    """(height, width) in micrometres."""
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2) or not 0 < min(sizes) < max(sizes) + 1 < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a length in micrometres, or height,width, such as 0.325"
+        )
+    return sizes[0], sizes[-1]
+
+
 def _number_or_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
@@ -178,22 +190,6 @@ def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
     names = list(dict.fromkeys([*names, *args.format]))
     measurements = MeasurementSettings(neighbour_distance_px=args.neighbour_distance)
     return Saving(tuple(names), tuple(classes), tuple(category_ids), measurements)
-
-
-def parse_pixel_size(sizes: Sequence[float] | None) -> tuple[float, float] | None:
-    """(height, width) in micrometres of what `--pixel-size-um` was given.
-
-    Raises:
-        ConfigError: not one or two lengths.
-    """
-    if sizes is None:
-        return None
-    if len(sizes) > 2 or min(sizes) <= 0:
-        raise ConfigError(
-            f"--pixel-size-um is {' '.join(map(str, sizes))}; expected one length in micrometres, "
-            "or height and width"
-        )
-    return sizes[0], sizes[-1]
 
 
 def describe_settings(predictor: CellPredictor, saving: Saving, args: argparse.Namespace) -> str:
@@ -213,7 +209,6 @@ def run(args: argparse.Namespace) -> int:
     cfg = model_config_of(args)
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)
-    pixel_size_um = parse_pixel_size(args.pixel_size_um)
     if args.link:
         rules = read_link_rules(args)
         load_laptrack()  # before hours of work
@@ -238,7 +233,7 @@ def run(args: argparse.Namespace) -> int:
             writer,
             resume=args.resume,
             batch_size=args.batch,
-            pixel_size_um=pixel_size_um,
+            pixel_size_um=args.pixel_size_um,
         )
     finally:
         writer.write_all(found.files)

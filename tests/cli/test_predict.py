@@ -173,8 +173,8 @@ def test_sub_folders_tables_and_sizes(
     (images / "plate").mkdir()
     shutil.move(images / "field_2.png", images / "plate" / "B03_s2.png")
     out = tmp_path / "out"
-    words = [str(images), "-o", str(out), "--model", str(run_dir), "--save", "labels,table"]
-    assert main([*words, "--pixel-size-um", "0.5", "--save", "parquet"]) == 0
+    words = ["--pixel-size-um", "0.5,0.5", str(images), "-o", str(out), "--model", str(run_dir)]
+    assert main([*words, "--save", "labels,table", "--save", "parquet"]) == 0
     labels = tifffile.imread(out / "plate" / "B03_s2_labels.tif")
     rows = read_rows(out / "plate" / "B03_s2_cells.csv")
     assert [row["label"] for row in rows] == list(range(1, len(rows) + 1))
@@ -241,3 +241,12 @@ def test_tiles_by_the_command(
     assert "large: " in caplog.text
     assert "on seams" in caplog.text
     assert tifffile.imread(out / "large_labels.tif").shape == image.shape
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", "1,2,3", "inf", "nan", ""])
+def test_a_size_of_pixels_that_is_none(
+    main: Callable, size: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["a", "-o", "b", f"--pixel-size-um={size}"])
+    assert "expected a length in micrometres" in capsys.readouterr().err
