@@ -209,6 +209,8 @@ def run(args: argparse.Namespace) -> int:
     cfg = model_config_of(args)
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)
+    for sentence in saving.describe_losses():
+        logger.info("%s", sentence)
     if args.link:
         rules = read_link_rules(args)
         load_laptrack()  # before hours of work

@@ -250,3 +250,13 @@ def test_a_size_of_pixels_that_is_none(
     with pytest.raises(SystemExit):
         main(["a", "-o", "b", f"--pixel-size-um={size}"])
     assert "expected a length in micrometres" in capsys.readouterr().err
+
+
+def test_the_log_says_what_a_format_cannot_hold(
+    main: Callable, images: Path, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [str(images), "-o", str(tmp_path / "out"), "--model", str(run_dir)]
+    with caplog.at_level(logging.INFO):
+        assert main([*words, "--save", "outlines,geojson,coco"]) == 0
+    assert "outlines cannot hold scores" in caplog.text
+    assert "geojson cannot" not in caplog.text
