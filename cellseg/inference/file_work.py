@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -287,9 +287,18 @@ class Writer:
             if not self.is_part:
                 logger.error("%s", failure[2])
         if work.is_last:
-            if work.state is not None:
-                work.state.add({"complete": True})
+            self._note_end(work)
             self.bar.update()
+
+    def _note_end(self, work: Work) -> None:
+        if work.state is None:
+            return
+        try:
+            work.state.add({"complete": True})
+        except OSError as error:
+            failure = remember_failure(work.file, work.state, "", error)
+            self.outcome.failed.append(failure)
+            logger.error("%s", failure[2])
 
 
 def remember_failure(
@@ -311,7 +320,8 @@ def remember_failure(
         step = {"image": image_id, "failed": reason}
         if not isinstance(error, CellsegError):
             step["traceback"] = "".join(traceback.format_exception(error))
-        state.add(step)
+        with suppress(OSError):  # a full disk: log and exit status say so all the same
+            state.add(step)
     return str(file.path), image_id, reason
 
 

@@ -21,7 +21,7 @@ from cellseg.images import PlaneImage, open_planes
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import InputFile, find_inputs
-from cellseg.inference.result_folder import ResultFolder
+from cellseg.inference.result_folder import FileState, ResultFolder
 from cellseg.inference.saving import ResultWriter, Saving
 
 
@@ -384,3 +384,19 @@ def test_a_file_of_planes_that_are_not_there_is_given_up(tmp_path: Path) -> None
     assert outcome.done == 1
     assert len(outcome.failed) == 5 + 20 + 1
     assert "20 planes in a row cannot be read; the other 24, from a_t26 on" in outcome.failed[-1][2]
+
+
+def test_a_full_disk_is_a_failure_and_no_silence(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be noted any more; the outcome, and so the exit status, says it."""
+
+    def full(self: FileState, step: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileState, "add", full)
+    outcome = predict(images, tmp_path / "out")
+    assert outcome.done == 0
+    failed = {Path(path).name for path, _, _ in outcome.failed}
+    assert failed == {"first.png", "second.png", "third.png", "stack.tif"}
+    assert any("No space left on device" in reason for _, _, reason in outcome.failed)
