@@ -144,12 +144,6 @@ class DetectionThresholds:
         """The lowest score threshold of all classes: no detection below it becomes a cell."""
         return float(np.min(self.score))
 
-    @property
-    def change_masks(self) -> bool:
-        """Whether cells may have other pixels than their detections."""
-        flags = (self.largest_component, self.fill_holes, self.exclusive)
-        return any(np.any(flag) for flag in flags)
-
     def describe(self) -> str:
         """In words, for a log: `score >= 0.5`, and what else is not off; `mask` is left out."""
         words = [f"score >= {_join(self.score)}"]

@@ -193,7 +193,7 @@ class CellModel:
     def _predict_in_tiles(self, plane: PlaneImage, image_id: str, tile_px: int) -> SpooledCells:
         overlap = int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP)
         grid = TileGrid(plane.image_hw, tile_px, overlap, self._margins()[1])
-        work = self._plan_work(plane, grid, self._scale_in_tiles(plane.image_hw, tile_px))
+        work = self._plan_work(plane, grid, self._scale_in_tiles(plane.image_hw))
         about: dict[str, Any] = {
             "image_id": image_id,
             "image_path": plane.path,
@@ -215,7 +215,7 @@ class CellModel:
         """What the work on each tile gives."""
         return map(do, tiles)
 
-    def _scale_in_tiles(self, image_hw: tuple[int, int], tile_px: int) -> float:
+    def _scale_in_tiles(self, image_hw: tuple[int, int]) -> float:
         """What images are resized by: as the whole one, or, where TILE is set, as one so large."""
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
         return self.predictor.scale_of((chosen, chosen) if chosen else image_hw)

@@ -141,10 +141,9 @@ class CellPredictor:
         Args:
             image_hw: (height, width) of the image, pixels.
         """
-        nothing = np.broadcast_to(
-            np.uint8(0), (*image_hw, 3)
-        )  # of which only the shape is looked at
-        transform = self._resize.get_transform(nothing)
+        # Only the shape is looked at; a broadcast takes no memory.
+        shape_only = np.broadcast_to(np.uint8(0), (*image_hw, 3))
+        transform = self._resize.get_transform(shape_only)
         return getattr(transform, "new_h", image_hw[0]) / image_hw[0]
 
     def detect_in_window(

@@ -103,7 +103,7 @@ def test_what_the_network_sees_small_is_no_large_image(model: CellModel) -> None
     assert resized.scale_of((6000, 6000)) == pytest.approx(64 / 6000)
     assert not CellModel(resized).is_tiled(plane_of_array(np.zeros((6000, 6000), np.uint8)))
     set_tile(CellModel(resized), 64)
-    assert CellModel(resized)._scale_in_tiles((6000, 6000), 64) == 1
+    assert CellModel(resized)._scale_in_tiles((6000, 6000)) == 1
 
 
 def too_much(limit_px: int, find: Any) -> Any:
