@@ -35,6 +35,7 @@ from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
+from cellseg.modeling.weights import find_weights_file
 from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
@@ -195,7 +196,7 @@ def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
 def describe_settings(predictor: CellPredictor, saving: Saving, args: argparse.Namespace) -> str:
     """All that results depend on beside the image, for `--resume`."""
     cfg = predictor.cfg.clone()
-    weights = cfg.MODEL.WEIGHTS
+    weights = find_weights_file(cfg.MODEL.WEIGHTS)
     cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""  # jobs on other machines give the same results
     chosen = (args.pixel_size_um, args.scene, args.at_pixel_size_um)
     parts = [cfg.dump(), *map(str, (predictor.thresholds, saving, chosen))]

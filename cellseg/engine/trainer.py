@@ -23,7 +23,7 @@ from cellseg.evaluation.registry import build_extra_evaluators
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.modeling.compilation import compile_convolutions
-from cellseg.modeling.weights import check_weights_file
+from cellseg.modeling.weights import start_from
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -154,20 +154,20 @@ class CellTrainer(DefaultTrainer):
         """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which.
 
         Raises:
-            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file.
+            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file or bundle.
         """
         found = resume and self.checkpointer.has_checkpoint()
-        if self.cfg.MODEL.WEIGHTS and not found:
-            check_weights_file(self.cfg.MODEL.WEIGHTS)
-        super().resume_or_load(resume=resume)
-        if found:
+        if not found:
+            start_from(self.model, self.cfg.MODEL.WEIGHTS)
+        else:
+            super().resume_or_load(resume=True)
             logger.info(
                 "Resuming from %s at iteration %d of %d",
                 self.checkpointer.get_checkpoint_file(),
                 self.start_iter,
                 self.max_iter,
             )
-        elif resume:
+        if resume and not found:
             logger.warning(
                 "--resume, but %s holds no checkpoint: starting from MODEL.WEIGHTS=%r",
                 self.cfg.OUTPUT_DIR,

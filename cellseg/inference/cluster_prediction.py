@@ -41,6 +41,7 @@ from cellseg.inference.result_folder import ResultFolder, describe_source, hash_
 from cellseg.inference.saving import ResultWriter
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tiles import TileWork
+from cellseg.modeling.weights import find_weights_file
 from cellseg.plugins import locate_plugins
 from numpy.typing import NDArray
 
@@ -104,7 +105,7 @@ def describe_model(model: CellModel, device: str, memory_share: float) -> ModelR
         memory_share: of each worker; see `CellModel`.
     """
     cfg, thresholds = model.predictor.cfg.clone(), model.predictor.thresholds
-    source = describe_source(cfg.MODEL.WEIGHTS)
+    source = describe_source(find_weights_file(cfg.MODEL.WEIGHTS))
     about = (
         device,
         thresholds,

@@ -26,6 +26,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 RUN_FILE = "run.json"
+METRICS_FILE = "figures.json"
+"""Metrics of `cellseg train --eval-only`, in OUTPUT_DIR."""
+
 _GIT_TIMEOUT_S = 10
 
 logger = logging.getLogger(__name__)
