@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -233,9 +233,14 @@ def _unusable(tree: Tree, rules: Mapping[str, Rule], place: str) -> Iterator[str
                 yield from _unusable(part, own, inside)
 
 
-def describe_cells(card: ModelCard) -> str:
-    """The diameters that a model knows, for a table: "8 to 31, mostly 17"; "" if unknown."""
-    if not card.diameters_px:
+def describe_diameters(diameters_px: Sequence[float]) -> str:
+    """The diameters that a model knows, for a table; "" where they are not known.
+
+    Example:
+        >>> describe_diameters((7.9, 16.5, 31.2))
+        '8 to 31, half below 16'
+    """
+    if not diameters_px:
         return ""
-    low, middle, high = card.diameters_px
-    return f"{low:.0f} to {high:.0f}, mostly {middle:.0f}"
+    low, middle, high = diameters_px
+    return f"{low:.0f} to {high:.0f}, half below {middle:.0f}"
