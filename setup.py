@@ -90,6 +90,7 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8.4",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
             "mypy>=1.11",

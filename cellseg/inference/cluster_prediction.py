@@ -129,12 +129,14 @@ class ClusterModel(CellModel):
         cluster: the workers.
         worker_memory: bytes that one of them has for the network.
         suspects: files that workers died of, perhaps.
+        tiles_at_once: how many tiles are under way; None for as many as workers take.
     """
 
     recipe: ModelRecipe = field(kw_only=True)
     cluster: Cluster = field(kw_only=True)
     worker_memory: int = field(kw_only=True)
     suspects: set[Path] = field(default_factory=set, kw_only=True)
+    tiles_at_once: int | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, model: CellModel, recipe: ModelRecipe, cluster: Cluster) -> ClusterModel:
@@ -168,7 +170,7 @@ class ClusterModel(CellModel):
         return TileWork(grid, self.predictor.thresholds, remote, detector)
 
     def _run_tiles(self, do: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterator[Any]:
-        for _, result in self.cluster.map(do, tiles):
+        for _, result in self.cluster.map(do, tiles, self.tiles_at_once):
             if isinstance(result, Exception):
                 raise result
             yield result
@@ -241,8 +243,13 @@ class _Job:
                 self.cluster.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        model.tiles_at_once = 1  # so that no other tile of an image kills a worker of the next one
         for file in suspects:
-            self._count(predict(file)[1], 1)
+            model.suspects.clear()
+            outcome = predict(file)[1]
+            if model.suspects:  # perhaps of a tile that was still under way from before
+                outcome = predict(file)[1]
+            self._count(outcome, 1)
 
     def _count(self, outcome: Outcome, num_files: int) -> None:
         self.outcome.add(outcome)
