@@ -31,6 +31,7 @@ from cellseg.cli._parser import CommandParser
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
+from cellseg.inference.magnification import AUTO
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
@@ -102,6 +103,14 @@ def add_arguments(parser: CommandParser) -> None:
         help="look at larger images in tiles of so many pixels (default: as memory allows)",
     )
     parser.add_argument(
+        "--diameter",
+        type=_parse_diameter,
+        metavar="PX|auto",
+        help="diameter of the cells in the images, in pixels: they are looked at so large that it "
+        "becomes what the model knows; auto: measured in each image (default: as the model says, "
+        "CELLSEG.TEST.DIAMETER)",
+    )
+    parser.add_argument(
         "--at-pixel-size-um",
         type=float,
         metavar="UM",
@@ -167,6 +176,16 @@ def _parse_part(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 3/8")
 
 
+def _parse_diameter(text: str) -> float | str:
+    try:
+        diameter = float(text)
+    except ValueError:
+        diameter = 0.0
+    if text == AUTO or 0 < diameter < math.inf:
+        return text if text == AUTO else diameter
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels such as 30, or auto")
+
+
 def _parse_pixel_size(text: str) -> tuple[float, float]:
     """(height, width) in micrometres."""
     try:
@@ -207,6 +226,8 @@ def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
     if args.tile is not None:
         args.opts += ["CELLSEG.TEST.TILE", args.tile]
+    if args.diameter is not None:
+        args.opts += ["CELLSEG.TEST.DIAMETER", args.diameter]
     cfg = model_config_of(args)
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)

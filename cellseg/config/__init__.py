@@ -6,6 +6,7 @@ and the checks of the other rooms together. `python -m cellseg.config` writes th
 
 from cellseg.config.checks import (
     check_combinations,
+    check_diameters,
     check_keys,
     check_value,
     find_problems,
@@ -21,6 +22,7 @@ __all__ = [
     "Key",
     "add_cellseg_config",
     "check_combinations",
+    "check_diameters",
     "check_keys",
     "check_value",
     "find_config_file",

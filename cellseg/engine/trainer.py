@@ -112,8 +112,16 @@ class CellTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:
         """Detectron2's evaluation, then OUTPUT_DIR/report.html if CELLSEG.TEST.REPORT says so.
 
-        A report that cannot be written is a warning: the metrics are there without it.
+        A report that cannot be written is a warning: the metrics are there without it. Images are
+        looked at as they are, whatever CELLSEG.TEST.DIAMETER says.
         """
+        if cfg.CELLSEG.TEST.DIAMETER != "":
+            logger.warning(
+                "CELLSEG.TEST.DIAMETER is %r, which is for predicting: this evaluation looks at "
+                "images as they are. To evaluate with it, `cellseg predict` the images and compare "
+                "with `cellseg evaluate`",
+                cfg.CELLSEG.TEST.DIAMETER,
+            )
         results = super().test(cfg, model, evaluators)
         if cfg.CELLSEG.TEST.REPORT and comm.is_main_process():
             from cellseg.report.build import write_report  # only who wants it waits for it

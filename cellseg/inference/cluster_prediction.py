@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.spool import SpooledCells
 from cellseg.images import PlaneImage, place_of
 from cellseg.images.plates import PlatePosition
@@ -36,6 +35,7 @@ from cellseg.inference.cluster_worker import ModelRecipe, find_versions
 from cellseg.inference.file_work import Outcome, remember_failure
 from cellseg.inference.files import show_progress
 from cellseg.inference.inputs import InputFile
+from cellseg.inference.magnification import Found
 from cellseg.inference.model import CellModel
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import ResultWriter
@@ -151,9 +151,9 @@ class ClusterModel(CellModel):
     def memory_at_hand(self) -> int:
         return self.worker_memory
 
-    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[CellInstances]:
+    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[Found]:
         """Those planes of a file with larger ones that are looked at as a whole."""
-        found: list[CellInstances] = self.cluster.call(partial(predict_images, self.recipe), images)
+        found: list[Found] = self.cluster.call(partial(predict_images, self.recipe), images)
         return found
 
     def predict_plane(self, plane: PlaneImage, image_id: str) -> SpooledCells:
@@ -163,10 +163,10 @@ class ClusterModel(CellModel):
             self.suspects.add(plane.path)
             raise
 
-    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float) -> TileWork:
+    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float, zoom: float) -> TileWork:
         remote = RemotePlane(self.recipe, plane.path, place_of(plane))
         limits = self.cluster.call(RemotePlane.limits, remote)
-        detector = RemoteDetector(self.recipe, limits, scale)
+        detector = RemoteDetector(self.recipe, limits, scale, zoom)
         return TileWork(grid, self.predictor.thresholds, remote, detector)
 
     def _run_tiles(self, do: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterator[Any]:
