@@ -232,6 +232,10 @@ _TABLE = (
         checked_by="cellseg.config.check_combinations",
         says='Parts that stay as they are for a number of iterations, -1 for ever, such as '
         '[["backbone.bottom_up", 500], ["backbone.bottom_up.stem", -1]]; the longest name wins.'),
+    Key("SOLVER.MAX_MINUTES", 0.0, number(0).remark("0: off"),
+        says="Training ends after so many minutes of training, all resumed runs together; the "
+        "learning rate follows the share of the time, and SOLVER.MAX_ITER stays the most "
+        "iterations."),
     Key("TRAIN.BEST_METRIC", "", TEXT, checked_by="cellseg.engine.best_metric.check_best_metric",
         says="Metric by which `model_best.pth` is chosen, by its name in `metrics.json`, such as "
         "`cell_iou/ap_dsb`, `segm/AP` or `validation_loss`, with several test sets with the data "

@@ -27,10 +27,11 @@ from cellseg.modeling.weights import start_from
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, default_writers
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluators, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +149,13 @@ class CellTrainer(DefaultTrainer):
         results = super().test(cfg, AugmentedRCNN(cfg, model), evaluators)
         return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's; without the time left where CELLSEG.SOLVER.MAX_MINUTES says it."""
+        limited = self.cfg.CELLSEG.SOLVER.MAX_MINUTES > 0
+        return list(default_writers(self.cfg.OUTPUT_DIR, None if limited else self.max_iter))
+
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks and those of CELLSEG.TRAIN; checkpoints are whole or not there."""
+        """Detectron2's hooks and those of `cell_hooks`; checkpoints are whole or not there."""
         if comm.is_main_process():
             remove_partial_files(self.cfg.OUTPUT_DIR)
         self.checkpointer.path_manager = AtomicWrites(self.checkpointer.path_manager)
@@ -190,7 +196,7 @@ class CellTrainer(DefaultTrainer):
             )
 
     def train(self) -> dict[str, dict[str, float]]:  # type: ignore[override]
-        """Train to SOLVER.MAX_ITER, or as long as CELLSEG.TRAIN.PATIENCE lets it.
+        """Train to SOLVER.MAX_ITER, or as long as MAX_MINUTES or PATIENCE of CELLSEG let it.
 
         Returns:
             The metrics of the last evaluation by task ("bbox", "segm", "cell_iou"); by dataset
