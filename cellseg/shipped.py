@@ -1,4 +1,4 @@
-"""Where the files lie that come with cellseg: recipes, declarations of data sets, models."""
+"""Where what comes with cellseg lies: recipes, declarations of data sets, models, images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cellseg.errors import ConfigError
 
+DEFAULT_MODEL = "nuclei"
+"""What predicts where no model is named."""
 MODELS_VARIABLE = "CELLSEG_MODELS"
 CARD_FILE = "model.yaml"
 """The card of a model bundle, by which a folder is known to be one."""
@@ -24,6 +26,11 @@ def shipped_folder(name: str) -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "shipped" / name
     return inside if inside.is_dir() else package.parent / name
+
+
+def sample_images() -> list[Path]:
+    """Images of real nuclei, PNG; the README.md beside them says where they come from."""
+    return sorted((Path(__file__).resolve().parent / "samples").glob("*.png"))
 
 
 def shipped_models_folder() -> Path:

@@ -1,15 +1,16 @@
 r"""Find the cells of images with a trained model.
 
+    cellseg predict IMAGES... -o DIR
     cellseg predict IMAGES... -o DIR --model output/quick_start
     cellseg predict plate_1 'day_*/*.czi' @list.txt -o DIR --model output/quick_start \
         --save labels,table,geojson --resume
 
-IMAGES are files, folders (with all that is below them), patterns in quotes, OME-Zarr folders, and
-lists of these (.txt, or @FILE). Each plane of a stack or time-lapse is an image. Results are named
-as the images, sub-folders are kept, and each image's files are written when it is done:
-<name>_labels.tif, <name>_overlay.png, and what --save asks for. For all images together there are
-coco_results.json, summary.csv with a row for each, and failed.csv with the reason of each that
-failed. docs/predict.md describes it all.
+Without --model it is `nuclei`, a model that comes with cellseg. IMAGES are files, folders (with all
+that is below them), patterns in quotes, OME-Zarr folders, and lists of these (.txt, or @FILE). Each
+plane of a stack or time-lapse is an image. Results are named as the images, sub-folders are kept,
+and each image's files are written when it is done: <name>_labels.tif, <name>_overlay.png, and what
+--save asks for. For all images together there are coco_results.json, summary.csv with a row for
+each, and failed.csv with the reason of each that failed. docs/predict.md describes it all.
 
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
@@ -37,6 +38,7 @@ from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
 from cellseg.modeling.weights import find_weights_file
+from cellseg.shipped import DEFAULT_MODEL
 from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
@@ -228,7 +230,7 @@ def run(args: argparse.Namespace) -> int:
         args.opts += ["CELLSEG.TEST.TILE", args.tile]
     if args.diameter is not None:
         args.opts += ["CELLSEG.TEST.DIAMETER", args.diameter]
-    cfg = model_config_of(args)
+    cfg = model_config_of(args, DEFAULT_MODEL)
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)
     for sentence in saving.describe_losses():
