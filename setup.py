@@ -60,7 +60,9 @@ setup(
     ],
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"], exclude=["*.__pycache__"]),
-    package_data={"": ["*.yaml", "*.safetensors", "samples/*", "*.css", "*.js", "*.j2", "py.typed"]},
+    package_data={
+        "": ["*.yaml", "*.safetensors", "samples/*", "*.css", "*.js", "*.j2", "py.typed"]
+    },
     cmdclass={"build_py": BuildWithYaml},
     entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},
     python_requires=">=3.11",
