@@ -1,6 +1,6 @@
 """Time CellPredictor on a dense field: masks for candidates alone, against masks for everything.
 
-    python benchmarks/predict.py [--weights output/quick_start/model_final.pth]
+    python benchmarks/predict.py [--config-file FILE --weights FILE]
 
 Both ways go through the same predictor in turns, the one with what it has, the other with
 `masks_of_candidates_only` put out of action, as in version 0.1. Without weights the model is an
@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cellseg  # noqa: F401  (finds the engine)
@@ -32,17 +31,17 @@ from cellseg.inference.predictor import CellPredictor
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "base_mask_rcnn_R_50_FPN.yaml"
+CONFIG = "base_mask_rcnn_R_50_FPN.yaml"
 IMAGE_HW = (512, 640)
 SHARES = (0.1, 0.3, 1.0)
 
 
-def build_predictor(weights: str, options: list[str]) -> CellPredictor:
+def build_predictor(config: str, weights: str, options: list[str]) -> CellPredictor:
     """Sees the image in its own size."""
     sizes = [word for key in ("MIN", "MAX") for word in (f"INPUT.{key}_SIZE_TEST", "640")]
     sizes[1] = "512"
     none = ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu"]
-    cfg = load_config(CONFIG, [*none, *sizes, "MODEL.WEIGHTS", weights, *options])
+    cfg = load_config(config, [*none, *sizes, "MODEL.WEIGHTS", weights, *options])
     if weights:
         return CellPredictor(cfg)
     torch.manual_seed(0)
@@ -100,13 +99,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", default="", help="of base_mask_rcnn_R_50_FPN.yaml")
+    parser.add_argument("--config-file", default=CONFIG, help="default: %(default)s")
+    parser.add_argument("--weights", default="", help="of that config")
     parser.add_argument("--cells", type=int, default=400, help="in the image")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="config overrides")
     args = parser.parse_args(arguments)
     image = make_cells(1, IMAGE_HW, num_cells=args.cells, touching=0.5).image
-    predictor = build_predictor(args.weights, args.options)
+    predictor = build_predictor(args.config_file, args.weights, args.options)
     scores = scores_of_detections(predictor, image)
     lowest = [predictor.thresholds.lowest_score]
     if not args.weights:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from cellseg.modeling.rearranged_weights import RearrangedWeights, can_rearrange_weights
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +40,7 @@ SHAPES_OF_HEADS = 8
 the backbone, which are many times as large, keep them for one."""
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2d)
-_FIXED_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+_FIXED_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d)
 
 _WHY_NOT = "this processor, or this PyTorch, computes in float32"
 
@@ -184,7 +184,7 @@ def _is_fixed(norm: Any) -> bool:
     return (
         type(norm) in _FIXED_NORMS
         and norm.running_mean is not None
-        and not (norm.training and isinstance(norm, nn.BatchNorm2d))
+        and (not norm.training or type(norm) is FrozenBatchNorm2d)
         and not norm._forward_hooks
         and not norm._forward_pre_hooks
     )

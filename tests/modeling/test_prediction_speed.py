@@ -14,7 +14,7 @@ from cellseg.engine.setup import load_config
 from cellseg.modeling import prediction_speed
 from cellseg.modeling.prediction_speed import prepare_for_prediction
 from cellseg.modeling.rearranged_weights import RearrangedWeights, can_rearrange_weights
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
@@ -139,6 +139,23 @@ def test_group_norm_against_double_precision() -> None:
         found = layer(x.contiguous(memory_format=torch.channels_last))
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN"])
+def test_fixed_norms_are_part_of_the_weights(kind: str) -> None:
+    torch.manual_seed(1)
+    norm = get_norm(kind, 3)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.5, 2.0)
+    layer = Conv2d(2, 3, 3, norm=norm, activation=nn.functional.relu).eval()
+    x = torch.randn(2, 2, 9, 7)
+    expected = copy.deepcopy(layer).double()(x.double())
+    prepare_for_prediction(layer)
+    vars(norm)["forward"] = None  # nobody calls it
+    with torch.inference_mode():
+        found = layer(x)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    assert (found > 0).any()
 
 
 def test_the_model_itself_stays(build: Callable[..., Any], tmp_path: Path) -> None:
