@@ -35,7 +35,7 @@ from cellseg.inference.cluster_worker import ModelRecipe, find_versions
 from cellseg.inference.file_work import Outcome, remember_failure
 from cellseg.inference.files import show_progress
 from cellseg.inference.inputs import InputFile
-from cellseg.inference.magnification import Found
+from cellseg.inference.magnification import Found, Look
 from cellseg.inference.model import CellModel
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import ResultWriter
@@ -163,10 +163,20 @@ class ClusterModel(CellModel):
             self.suspects.add(plane.path)
             raise
 
-    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float, zoom: float) -> TileWork:
-        remote = RemotePlane(self.recipe, plane.path, place_of(plane))
+    def look_at(self, plane: PlaneImage) -> Look:
+        if not self.magnification.is_automatic:
+            return super().look_at(plane)
+        look: Look = self.cluster.call(RemotePlane.look, self._remote(plane))
+        return look
+
+    def _remote(self, plane: PlaneImage) -> RemotePlane:
+        return RemotePlane(self.recipe, plane.path, place_of(plane))
+
+    def _plan_work(self, plane: PlaneImage, grid: TileGrid, look: Look) -> TileWork:
+        remote = self._remote(plane)
         limits = self.cluster.call(RemotePlane.limits, remote)
-        detector = RemoteDetector(self.recipe, limits, scale, zoom)
+        scale, is_smooth = self._scale_in_tiles(plane.image_hw, look)
+        detector = RemoteDetector(self.recipe, limits, scale, is_smooth)
         return TileWork(grid, self.predictor.thresholds, remote, detector)
 
     def _run_tiles(self, do: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterator[Any]:

@@ -15,9 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import select_cells
 from cellseg.cells.spool import SpooledCells
-from cellseg.images import PlaneImage, open_planes, place_of
-from cellseg.inference.magnification import Found, Look, Magnification, tell_of_look
+from cellseg.images import Limits, PlaneImage, open_planes, place_of
+from cellseg.inference.first_windows import (
+    FIRST_WINDOW_PX,
+    coarse_scales,
+    crop_centre,
+    read_windows,
+)
+from cellseg.inference.magnification import (
+    FirstLook,
+    Found,
+    Look,
+    Magnification,
+    tell_of_look,
+)
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tile_size import available_memory, choose_tile
@@ -141,18 +154,18 @@ class CellModel:
 
     def is_tiled(self, plane: PlaneImage) -> bool:
         """Whether a plane is looked at in tiles, and never read as a whole."""
-        zoom = self.magnification.fixed_look().zoom
-        return self._choose_tile(plane.image_hw, zoom) < max(plane.image_hw)
+        look = self.magnification.fixed_look()
+        return self._choose_tile(plane.image_hw, look) < max(plane.image_hw)
 
-    def _choose_tile(self, image_hw: tuple[int, int], zoom: float) -> int:
+    def _choose_tile(self, image_hw: tuple[int, int], look: Look) -> int:
         """Side of the tiles' cores, pixels; the image's longer side where it is looked at whole."""
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
         if chosen:
-            reach = chosen + 2 * self._overlaps(zoom).margin
+            reach = chosen + 2 * self._overlaps(image_hw, look).margin
             return chosen if max(image_hw) > reach else max(image_hw)
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
-        scale = self.predictor.scale_of(image_hw) * zoom
+        scale = look.scale or self.predictor.scale_of(image_hw)
         allowed = choose_tile(image_hw, self.memory_at_hand(), BYTES_PER_PIXEL * scale**2)
         if image_hw[0] * image_hw[1] * scale**2 <= LARGEST_WHOLE_PX:
             return allowed
@@ -164,9 +177,10 @@ class CellModel:
         share = self.memory_share if torch.device(device).type == "cpu" else 1.0
         return int(memory_of(device) * share)
 
-    def _overlaps(self, zoom: float) -> Overlaps:
+    def _overlaps(self, image_hw: tuple[int, int], look: Look) -> Overlaps:
         """How tiles overlap; what is looked at smaller may hold cells that are as much larger."""
-        shrunk = min(zoom, 1.0)
+        scale, _ = self._scale_in_tiles(image_hw, look)
+        shrunk = min(scale / self._scale_in_tiles(image_hw, Look())[0], 1.0)
         overlap = math.ceil(int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP) / shrunk)
         step, half = math.ceil(ALIGNMENT_PX / shrunk), (overlap + 1) // 2
         margin = -(-(half + step) // step) * step
@@ -174,14 +188,43 @@ class CellModel:
 
     def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[Found]:
         """The cells of images of one size, each in the order of `predict`."""
-        look = self.magnification.fixed_look()
+        found = self._predict_alike(images, self.magnification.fixed_look())
+        if not self.magnification.is_automatic:
+            return found
+        return [self._look_again(image, one.cells) for image, one in zip(images, found)]
+
+    def _predict_alike(self, images: Sequence[NDArray[np.generic]], look: Look) -> list[Found]:
         try:
-            found = self.predictor.predict_batch(images, look.zoom)
+            found = self.predictor.predict_batch(images, look.scale)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return [Found(self._predict_in_less(image, error, look), look) for image in images]
         return [Found(cells.sort_by_position(), look) for cells in found]
+
+    def _look_again(self, image: NDArray[np.generic], cells: CellInstances) -> Found:
+        """What is found in an image, of which `cells` were found as it is, in the right scale."""
+        image_hw, rule = (image.shape[0], image.shape[1]), self.magnification
+        scale = self.predictor.scale_of(image_hw)
+        first = [FirstLook.of(scale, [cells])]
+        for coarse in coarse_scales(scale, image_hw, rule.known):
+            first.append(FirstLook.of(coarse, self.predictor.predict_batch([image], coarse)))
+        look = rule.choose_look(first)
+        if look.scale is not None:
+            return Found(self._predict_at(image, look), look)
+        if (larger := rule.enlarge(look, scale)) and larger.scale:
+            again = self._predict_at(image, larger)
+            if rule.is_better(FirstLook.of(larger.scale, [again]), first[0]):
+                return Found(again, larger)
+        return Found(cells, look)
+
+    def _predict_at(self, image: NDArray[np.generic], look: Look) -> CellInstances:
+        """The cells of an image in memory, which in the scale of the look may be too large."""
+        plane = plane_of_array(np.asarray(image))
+        if self._choose_tile(plane.image_hw, look) == max(plane.image_hw):
+            return self._predict_alike([image], look)[0].cells
+        with self._predict_as_planned(plane, "image", look) as record:
+            return record.cells
 
     def _predict_in_less(
         self, image: NDArray[np.generic], error: Exception, look: Look
@@ -192,8 +235,26 @@ class CellModel:
             return record.cells
 
     def look_at(self, plane: PlaneImage) -> Look:
-        """How large a plane is looked at."""
-        return self.magnification.fixed_look()
+        """How large a plane is looked at that is looked at in tiles; a few windows tell."""
+        if not self.magnification.is_automatic:
+            return self.magnification.fixed_look()
+        rule, limits = self.magnification, self.predictor.limits_of(plane)
+        scale, _ = self._scale_in_tiles(plane.image_hw, Look())
+        windows = read_windows(plane, round(FIRST_WINDOW_PX / scale))
+        scales = (scale, *coarse_scales(scale, windows[0].shape[:2], rule.known))
+        look = rule.choose_look([self._look_in(windows, limits, each) for each in scales])
+        if (larger := rule.enlarge(look, scale)) and larger.scale:
+            parts = [crop_centre(one, round(LARGEST_TILE_PX / larger.scale)) for one in windows]
+            first, second = (self._look_in(parts, limits, one) for one in (scale, larger.scale))
+            return larger if rule.is_better(second, first) else look
+        return look
+
+    def _look_in(self, windows: Sequence[NDArray[Any]], limits: Limits, scale: float) -> FirstLook:
+        found = []
+        for pixels in windows:
+            seen = self.predictor.detect_in_window(pixels, limits, scale, is_smooth=True)
+            found.append(select_cells(seen, self.predictor.thresholds))
+        return FirstLook.of(scale, found)
 
     def predict_plane(self, plane: PlaneImage, image_id: str) -> SpooledCells:
         """The cells of a plane, found in tiles; the record is to be closed.
@@ -210,7 +271,7 @@ class CellModel:
         return self._predict_as_planned(plane, image_id, look)
 
     def _predict_as_planned(self, plane: PlaneImage, image_id: str, look: Look) -> SpooledCells:
-        tile_px = self._choose_tile(plane.image_hw, look.zoom)
+        tile_px = self._choose_tile(plane.image_hw, look)
         try:
             return self._predict_in_tiles(plane, image_id, tile_px, look)
         except Exception as error:
@@ -222,7 +283,7 @@ class CellModel:
         self, plane: PlaneImage, image_id: str, error: Exception, look: Look
     ) -> SpooledCells:
         """Smaller and smaller tiles, then the CPU; the size that works is kept for later images."""
-        before = min(self._choose_tile(plane.image_hw, look.zoom), max(plane.image_hw))
+        before = min(self._choose_tile(plane.image_hw, look), max(plane.image_hw))
         for tile_px in SMALLER_TILES_PX:
             if tile_px >= before:
                 continue
@@ -254,9 +315,9 @@ class CellModel:
     def _predict_in_tiles(
         self, plane: PlaneImage, image_id: str, tile_px: int, look: Look
     ) -> SpooledCells:
-        overlaps = self._overlaps(look.zoom)
+        overlaps = self._overlaps(plane.image_hw, look)
         grid = TileGrid(plane.image_hw, tile_px, overlaps.cells, overlaps.context)
-        work = self._plan_work(plane, grid, self._scale_in_tiles(plane.image_hw), look.zoom)
+        work = self._plan_work(plane, grid, look)
         about: dict[str, Any] = {
             "image_id": image_id,
             "image_path": plane.path,
@@ -265,12 +326,13 @@ class CellModel:
         folder = self.spool_folder or tempfile.gettempdir()
         return predict_tiled(work, folder, self._run_tiles, **about).record
 
-    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float, zoom: float) -> TileWork:
-        """What is done in each tile of a plane; see `CellPredictor.detect_in_window`."""
+    def _plan_work(self, plane: PlaneImage, grid: TileGrid, look: Look) -> TileWork:
+        """What is done in each tile of a plane."""
         limits = self.predictor.limits_of(plane)
+        scale, is_smooth = self._scale_in_tiles(plane.image_hw, look)
 
         def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
-            return self.predictor.detect_in_window(pixels, limits, scale, zoom)
+            return self.predictor.detect_in_window(pixels, limits, scale, is_smooth=is_smooth)
 
         return TileWork(grid, self.predictor.thresholds, plane.read, predict)
 
@@ -278,10 +340,15 @@ class CellModel:
         """What the work on each tile gives."""
         return map(do, tiles)
 
-    def _scale_in_tiles(self, image_hw: tuple[int, int]) -> float:
-        """What images are resized by: as the whole one, or, where TILE is set, as one so large."""
+    def _scale_in_tiles(self, image_hw: tuple[int, int], look: Look) -> tuple[float, bool]:
+        """What windows are resized by, and whether smoothly.
+
+        As the whole image, or, where TILE is set, as an image so large, or as the look says.
+        """
+        if look.scale is not None:
+            return look.scale, True
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
-        return self.predictor.scale_of((chosen, chosen) if chosen else image_hw)
+        return self.predictor.scale_of((chosen, chosen) if chosen else image_hw), False
 
 
 def plane_of_array(image: NDArray[Any]) -> PlaneImage:

@@ -119,13 +119,14 @@ class CellPredictor:
         return self.predict_batch([image])[0]
 
     def predict_batch(
-        self, images: Sequence[NDArray[np.generic]], zoom: float = 1.0
+        self, images: Sequence[NDArray[np.generic]], scale: float | None = None
     ) -> list[CellInstances]:
         """Find the cells of images of one size, which go through the network together.
 
         Args:
             images: each as in `__call__`.
-            zoom: what their sides are multiplied by, on top of what the config says.
+            scale: what their sides are multiplied by before the network sees them; by default as
+                the config says for their size.
 
         Returns:
             The cells of each image, by descending score.
@@ -134,8 +135,7 @@ class CellPredictor:
             ImageReadError: an image of another shape or dtype.
         """
         prepared = [self._input.prepare(image) for image in images]
-        scale = self.scale_of(prepared[0].shape[:2]) if zoom != 1 else None
-        found = self._detect(prepared, scale, zoom)
+        found = self._detect(prepared, scale, is_smooth=True)
         return [select_cells(cells, self.thresholds) for cells in found]
 
     def limits_of(self, plane: PlaneImage) -> Limits:
@@ -154,21 +154,23 @@ class CellPredictor:
         return getattr(transform, "new_h", image_hw[0]) / image_hw[0]
 
     def detect_in_window(
-        self, pixels: NDArray[np.generic], limits: Limits, scale: float, zoom: float = 1.0
+        self, pixels: NDArray[np.generic], limits: Limits, scale: float, *, is_smooth: bool = False
     ) -> CellInstances:
         """What is found in a window of a larger image, before it is decided what are cells.
 
         Args:
             pixels: the window, as in `__call__`.
             limits: `limits_of` the whole image.
-            scale: what the sides of the window are multiplied by, as `scale_of` the whole image.
-            zoom: what they are multiplied by besides.
+            scale: what the sides of the window are multiplied by, such as `scale_of` the whole
+                image.
+            is_smooth: resize as `predict_batch` does with a scale of its own, in place of what the
+                config says.
 
         Returns:
             All detections that reach the score threshold, in the frame of the window, by
             descending score; they may overlap.
         """
-        (found,) = self._detect([self._input.prepare(pixels, limits)], scale, zoom)
+        (found,) = self._detect([self._input.prepare(pixels, limits)], scale, is_smooth=is_smooth)
         return found
 
     def move_to_cpu(self) -> None:
@@ -178,19 +180,19 @@ class CellPredictor:
             self.model.to("cpu")
 
     def _detect(
-        self, batch: Sequence[NDArray[Any]], scale: float | None = None, zoom: float = 1.0
+        self, batch: Sequence[NDArray[Any]], scale: float | None = None, *, is_smooth: bool = False
     ) -> list[CellInstances]:
         """Detections that reach the score threshold, of prepared images of one size.
 
         Args:
             batch: each [H, W, 3].
             scale: what their sides are multiplied by; by default as the config says for their size.
-            zoom: what they are multiplied by besides; with another one than 1, `scale` is given.
+            is_smooth: with a scale, resize by `resize_smoothly`.
         """
         height, width = batch[0].shape[:2]
         resize = self._resize.get_transform(batch[0]).apply_image
-        if scale is not None and zoom != 1:
-            resize = partial(resize_smoothly, scale=scale * zoom)
+        if scale is not None and is_smooth:
+            resize = partial(resize_smoothly, scale=scale)
         elif scale is not None:
             new_hw = scale_hw((height, width), scale)
             resize = ResizeTransform(height, width, *new_hw).apply_image
