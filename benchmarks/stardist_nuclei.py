@@ -223,28 +223,32 @@ def predict(args: argparse.Namespace) -> None:
     (args.output / "times.json").write_text(json.dumps(times))
 
 
-def main(arguments: list[str] | None = None) -> None:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1)
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train")
+    fitting = commands.add_parser("thresholds")
+    prediction = commands.add_parser("predict")
+    for command, run in ((training, train), (fitting, fit_thresholds), (prediction, predict)):
+        command.add_argument("model", type=Path, help="its folder")
+        command.set_defaults(run=run)
+    for command in (training, fitting):
+        command.add_argument("--val", nargs="+", type=Path, required=True, metavar="FOLDER")
     training.add_argument("--train", nargs="+", type=Path, required=True, metavar="FOLDER")
     training.add_argument("--cpu-minutes", type=float, default=90)
     training.add_argument("--epochs", type=int, default=10_000, help="at most (default: no limit)")
     training.add_argument("--steps-per-epoch", type=int, default=100)
-    fitting = commands.add_parser("thresholds")
-    prediction = commands.add_parser("predict")
     prediction.add_argument("images", nargs="*", type=Path)
     prediction.add_argument("--list", type=Path, help="a text file with an image in each line")
     prediction.add_argument("--output", type=Path, required=True)
-    for command, run in ((training, train), (fitting, fit_thresholds), (prediction, predict)):
-        command.add_argument("model", type=Path)
-        command.set_defaults(run=run)
-    for command in (training, fitting):
-        command.add_argument("--val", nargs="+", type=Path, required=True, metavar="FOLDER")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse(arguments)
     limit_threads(args.threads)
     args.model = args.model.resolve()
     args.run(args)
