@@ -57,8 +57,9 @@ def bundle_model(
     Args:
         cfg: of the model; `MODEL.WEIGHTS` names its checkpoint.
         path: folder, or zip where it ends in ".zip".
-        card: name, classes and precision. What the run knows is filled in: data sets, diameters,
-            thresholds, metrics, versions.
+        card: name, classes and precision. What the run knows is filled in: data sets, diameters
+            (CELLSEG.TEST.KNOWN_DIAMETERS, else those of the training sets), thresholds, metrics,
+            versions. The diameters become KNOWN_DIAMETERS of the bundle's config.
         additions: keys of the card with values that win, as YAML gives them; data sets in
             `trained_on` are completed with what the run knows of those of the same name.
         overwrite: replace a bundle that is there.
@@ -82,9 +83,9 @@ def bundle_model(
             f"{len(complete.classes)} classes are named ({', '.join(complete.classes)}); expected "
             f"{number}, as MODEL.ROI_HEADS.NUM_CLASSES says"
         )
-    return write_bundle(
-        path, complete, portable_config(cfg), model.state_dict(), overwrite=overwrite
-    )
+    config = portable_config(cfg)
+    config["CELLSEG"]["TEST"]["KNOWN_DIAMETERS"] = list(complete.diameters_px)
+    return write_bundle(path, complete, config, model.state_dict(), overwrite=overwrite)
 
 
 def portable_config(cfg: CfgNode) -> Tree:
@@ -116,7 +117,7 @@ def fill_card(cfg: CfgNode, card: ModelCard) -> ModelCard:
     return replace(
         card,
         trained_on=trained_on,
-        diameters_px=diameters,
+        diameters_px=tuple(test["KNOWN_DIAMETERS"]) or diameters,
         thresholds={key: test[key] for key in TEST_KEYS},
         metrics=tuple(find_metrics(cfg, entry)),
         made_with=describe_maker(),

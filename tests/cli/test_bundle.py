@@ -93,6 +93,8 @@ def test_what_a_run_tells_by_itself(
         np.percentile(2 * np.sqrt(areas / np.pi), [5, 50, 95]) * scale * cfg.CELLSEG.INPUT.SCALE
     )
     assert card.diameters_px == pytest.approx(expected, abs=0.06)
+    tree = open_bundle("drawn-cells.zip").read_config().tree
+    assert tree["CELLSEG"]["TEST"]["KNOWN_DIAMETERS"] == list(card.diameters_px)
 
     metrics = {one.name: one for one in card.metrics}
     last = json.loads((run_dir / "run.json").read_text())["runs"][-1]["figures"]
