@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import builders
 import pytest
+from cellseg.shipped import sample_images
 from pages import REPOSITORY, Page
 
 PAGE = Page("README.md")
@@ -44,12 +46,13 @@ def test_every_file_of_the_page_is_used() -> None:
 
 
 def test_every_command_is_run_by_a_test_or_by_ci() -> None:
-    install, test, *others = PAGE.commands
+    demo, first, install, test, *others = PAGE.commands
+    assert (demo, first) == (command("demo"), command("predict", "my_images"))
     assert install.endswith("python tools/train_net.py --config-file configs/quick_start.yaml")
     assert test == "pip install -e '.[dev]' && pytest"
     assert others == [
         command("train", "my_config"),
-        command("predict"),
+        command("predict", "--model"),
         command("inspect"),
         command("train", "DropoutMaskHead"),
         command("in_python.py"),
@@ -62,9 +65,19 @@ def test_own_data(project: Path, tiny_model: list[str]) -> None:
     overrides = [*tiny_model, *SHORT]
     log = PAGE.run(command("train", "my_config"), project, *overrides)
     assert "ap_dsb" in log
-    PAGE.run(command("predict"), project, *tiny_model)
+    PAGE.run(command("predict", "--model"), project, *tiny_model)
     written = {path.name for path in (project / "predictions").iterdir()}
     assert {"test_labels.tif", "test_overlay.png", "test_cells.csv", "summary.csv"} <= written
+
+
+@pytest.mark.slow
+def test_cells_without_training(tmp_path: Path) -> None:
+    assert "monolayer_overlay.png" in PAGE.run(command("demo"), tmp_path)
+    (tmp_path / "my_images").mkdir()
+    shutil.copy(sample_images()[0], tmp_path / "my_images")
+    PAGE.run(command("predict", "my_images"), tmp_path)
+    written = {path.name for path in (tmp_path / "cells").iterdir()}
+    assert {"crowded_labels.tif", "crowded_overlay.png", "crowded_cells.csv"} <= written
 
 
 def test_a_look_at_the_data(project: Path) -> None:
