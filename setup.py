@@ -60,7 +60,9 @@ setup(
     ],
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"], exclude=["*.__pycache__"]),
-    package_data={"": ["*.yaml", "*.css", "*.js", "*.j2", "py.typed"]},
+    package_data={
+        "": ["*.yaml", "*.safetensors", "samples/*", "*.css", "*.js", "*.j2", "py.typed"]
+    },
     cmdclass={"build_py": BuildWithYaml},
     entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},
     python_requires=">=3.11",
@@ -71,6 +73,7 @@ setup(
         "iopath>=0.1.9",
         "yacs>=0.1.8",
         "numpy>=1.26",
+        "safetensors>=0.4.3",
         "scipy>=1.11",
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
@@ -89,6 +92,7 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8.4",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
             "mypy>=1.11",

@@ -41,6 +41,7 @@ from cellseg.inference.predictor import CellPredictor
 from cellseg.modeling.prediction_speed import computes_in_bfloat16
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+from peers import environment_of_peer
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -104,16 +105,13 @@ def write_labels(path: str, labels: Any) -> None:
 
 def way_of_peer(python: str, name: str, threads: int) -> tuple[str, Way]:
     """A peer in a process of its own, which waits on a pipe while it is not its turn."""
-    plain = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    for key in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
-        plain[key] = str(threads)
     worker = subprocess.Popen(
         [python, str(PEERS), name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=plain,
+        env=environment_of_peer(threads),
     )
     assert worker.stdin is not None
     assert worker.stdout is not None

@@ -42,7 +42,7 @@ def import_plugins(
     """
     folders = [Path.cwd(), *([Path(base_dir).resolve()] if base_dir is not None else [])]
     return [
-        _import_file(plugin, folders) if _is_path(plugin) else _import_module(plugin, folders)
+        _import_file(plugin, folders) if is_plugin_file(plugin) else _import_module(plugin, folders)
         for plugin in plugins
     ]
 
@@ -58,7 +58,7 @@ def locate_plugins(plugins: Sequence[str]) -> list[tuple[str, Path]]:
     """
     located = []
     for plugin in plugins:
-        name = Path(plugin).stem if _is_path(plugin) else plugin
+        name = Path(plugin).stem if is_plugin_file(plugin) else plugin
         root = sys.modules[name.partition(".")[0]]
         is_package = hasattr(root, "__path__")
         place = Path(next(iter(root.__path__)) if is_package else str(root.__file__))
@@ -66,7 +66,8 @@ def locate_plugins(plugins: Sequence[str]) -> list[tuple[str, Path]]:
     return located
 
 
-def _is_path(plugin: str) -> bool:
+def is_plugin_file(plugin: str) -> bool:
+    """Whether a plug-in is named by a path, and not as a module."""
     return plugin.endswith(".py") or "/" in plugin or "\\" in plugin
 
 

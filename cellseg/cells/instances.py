@@ -409,6 +409,11 @@ class CellInstances:
         return np.bincount(cells, ends - starts, minlength=len(self)).astype(np.int64)
 
     @property
+    def diameters_px(self) -> NDArray[np.float64]:
+        """Diameter of the disc of each cell's area, sqrt(4 area / pi), pixels, float64 [N]."""
+        return 2 * np.sqrt(self.areas_px / np.pi)
+
+    @property
     def counted(self) -> CellInstances:
         """The cells, without the crowd regions."""
         return self[~self.is_crowd] if self.is_crowd.any() else self

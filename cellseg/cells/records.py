@@ -20,12 +20,15 @@ class PlaceInFile:
         pixel_size_um: (height, width) of a pixel in micrometres; None where nobody said.
         downsample: pixels of the file's finest level along the side of a pixel; above 1 where a
             coarser level of a slide was looked at.
+        scale: what the sides of the image were multiplied by to look for its cells, where their
+            diameter decided it; None where it was looked at as it is.
     """
 
     position: tuple[tuple[str, int], ...] = ()
     scene: str = ""
     pixel_size_um: tuple[float, float] | None = None
     downsample: float = 1.0
+    scale: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,11 @@ from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
 from cellseg.io.category_ids import choose_category_ids, number_names
 from cellseg.modeling.device import check_device, describe_device
+from cellseg.models import find_bundle, locate_bundle, open_bundle
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+
+logger = logging.getLogger(__name__)
 
 
 def load_given_config(args: argparse.Namespace) -> CfgNode:
@@ -32,19 +35,30 @@ def load_model_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def model_config_of(args: argparse.Namespace) -> CfgNode:
+def model_config_of(args: argparse.Namespace, default_model: str = "") -> CfgNode:
     """The config that `--model` or `--config-file` gives, with the overrides.
 
+    Args:
+        args: the command's.
+        default_model: what is taken, and told of, where neither is given.
+
     Raises:
-        ConfigError: neither is given, or what is given cannot be used.
-        CheckpointError: the folder of `--model` holds no checkpoint.
+        ConfigError: neither is given, and there is no default, or what is given cannot be used.
+        CheckpointError: the folder of `--model` holds no checkpoint, or its bundle is damaged.
     """
-    if args.model is not None:
-        return load_config_of_model(args.model, args.config_file or (), args.opts)
+    model = args.model
+    if model is None and not args.config_file and default_model:
+        model = default_model
+        card = find_bundle(model).card
+        logger.info(
+            "No --model is given: taking %s %s. %s", card.name, card.version, card.description
+        )
+    if model is not None:
+        return load_config_of_model(model, args.config_file or (), args.opts)
     if not args.config_file:
         raise ConfigError(
-            "no model is named; expected --model with the OUTPUT_DIR of a run of `cellseg train`, "
-            "or --config-file and MODEL.WEIGHTS"
+            "no model is named; expected --model with the OUTPUT_DIR of a run of `cellseg train` "
+            "or a model bundle, or --config-file and MODEL.WEIGHTS"
         )
     return load_model_config(args)
 
@@ -56,11 +70,19 @@ def log_engine_and_device(logger: logging.Logger, cfg: CfgNode) -> None:
 
 
 def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Names and category ids of the model's classes: those of its data set, where it is known."""
+    """Names and category ids of the model's classes.
+
+    Those of its data set, where that is known; else the names that its bundle has for them, or
+    numbers.
+    """
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         names = MetadataCatalog.get(dataset).get("thing_classes") or ()
         if dataset in DatasetCatalog.list() and len(names) == number:
             ids = category_ids_of(dataset)
             return list(names), sorted(ids, key=lambda category: ids[category])
-    return number_names(number), list(choose_category_ids(number))
+    bundle = locate_bundle(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+    names = list(open_bundle(bundle).card.classes) if bundle is not None else []
+    if len(names) != number:
+        names = number_names(number)
+    return names, list(choose_category_ids(number))

@@ -48,8 +48,8 @@ class CommandParser(argparse.ArgumentParser):
             action="append",
             required=required,
             metavar="FILE",
-            help="YAML config, or the name of a recipe that comes with cellseg (`cellseg info` "
-            "lists them); of several (FILE FILE ...) the later ones win",
+            help="YAML config, or the name of a recipe (`cellseg info` lists them) or a model "
+            "(`cellseg info --models`); of several (FILE FILE ...) the later ones win",
         )
 
     def add_model_options(self) -> None:
@@ -58,8 +58,9 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument(
             "--model",
             metavar="MODEL",
-            help="OUTPUT_DIR of a run of `cellseg train`, or a checkpoint in one; --config-file "
-            "changes its settings",
+            help="OUTPUT_DIR of a run of `cellseg train`, a checkpoint in one, or a model bundle: "
+            "its folder, its zip, or its name (`cellseg info --models`); --config-file changes its "
+            "settings",
         )
 
     def add_overrides(self) -> None:

@@ -1,27 +1,34 @@
 """Say which engine runs, on what, and what comes with cellseg or is missing.
 
     cellseg info
+    cellseg info --models
     cellseg info --json
 
 Versions, the device that models run on where none is named, the optional packages for further file
 formats, the recipes for --config-file, the data sets for DATASETS.TRAIN and DATASETS.TEST, and the
-formats that are read and written. Exit status: 0.
+formats that are read and written. With --models the models that are found by name: those that come
+with cellseg and those in the folder that $CELLSEG_MODELS names. Exit status: 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import cellseg  # before detectron2: it makes `import detectron2` work
 from cellseg.cli._parser import CommandParser
 from cellseg.datasets.declarations import builtin_declarations, read_declarations
+from cellseg.errors import CheckpointError
 from cellseg.images import IMAGE_FORMATS
 from cellseg.io import FORMATS
 from cellseg.modeling.device import default_device, describe_device
-from cellseg.shipped import shipped_folder
+from cellseg.models import open_bundle
+from cellseg.models.card import describe_diameters
+from cellseg.shipped import named_bundles, shipped_folder
 from tabulate import tabulate
 
 Info = dict[str, Any]
@@ -29,9 +36,14 @@ Info = dict[str, Any]
 
 def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--models", action="store_true", help="only the models, with their cards")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.models:
+        models = collect_models()
+        print(json.dumps(models, indent=1) if args.json else describe_models(models))
+        return 0
     info = collect_info()
     print(json.dumps(info, indent=1) if args.json else describe(info))
     return 0
@@ -47,6 +59,7 @@ def collect_info() -> Info:
         "engine": {"name": engine.name, "version": engine.version, "location": str(engine.location)}
         | {"summary": str(engine)},
         "packages": engine.packages,
+        "models": sorted(named_bundles()),
         "device": describe_device(default_device()),
         "optional_packages": {
             name: {"version": _find_version(name), "for": purpose}
@@ -70,6 +83,7 @@ def describe(info: Info) -> str:
     ]
     parts = {
         "Optional packages": optional,
+        "Models (--models tells more)": [[name] for name in info["models"]],
         f"Recipes, in {info['recipes_folder']}": info["recipes"].items(),
         "Data sets": info["datasets"].items(),
         "Formats": info["formats"].items(),
@@ -78,6 +92,52 @@ def describe(info: Info) -> str:
     for title, rows in parts.items():
         lines += ["", f"{title}:", tabulate(list(rows), tablefmt="plain")]
     return "\n".join(lines)
+
+
+def collect_models() -> dict[str, Info]:
+    """The cards of the models that are found by name, with "path" and "bytes".
+
+    Of a bundle that cannot be used there is "problem" instead of a card.
+    """
+    return {name: _describe_bundle(path) for name, path in sorted(named_bundles().items())}
+
+
+def _describe_bundle(path: Path) -> Info:
+    try:
+        bundle = open_bundle(path)
+    except CheckpointError as error:
+        return {"path": str(path), "problem": str(error)}
+    return {"path": str(path), "bytes": bundle.size_bytes, **asdict(bundle.card)}
+
+
+def describe_models(models: dict[str, Info]) -> str:
+    """The same as a table, and below it what each was made for and measured at."""
+    usable = {name: one for name, one in models.items() if "problem" not in one}
+    if not models:
+        return (
+            "No models: none comes with this cellseg, and $CELLSEG_MODELS names no folder with "
+            "bundles. `cellseg bundle` makes one of a run"
+        )
+    rows = [
+        (
+            name,
+            one["version"],
+            ", ".join(one["classes"]),
+            describe_diameters(one["diameters_px"]),
+            f"{one['bytes'] / 2**20:.1f}",
+        )
+        for name, one in usable.items()
+    ]
+    headers = ("model", "version", "classes", "diameters in px", "MiB")
+    lines = [tabulate(rows, headers, disable_numparse=True)] if rows else []
+    for name, one in usable.items():
+        lines += ["", f"{name}: {one['description'] or 'no description'}"]
+        lines += [
+            f"  {metric['name']} {metric['value']:g} on {metric['data']}"
+            for metric in one["metrics"]
+        ]
+    problems = [one["problem"] for one in models.values() if "problem" in one]
+    return "\n".join([*lines, *(f"\nCannot be used: {problem}" for problem in problems)])
 
 
 def _optional_packages() -> dict[str, str]:

@@ -1,15 +1,16 @@
 r"""Find the cells of images with a trained model.
 
+    cellseg predict IMAGES... -o DIR
     cellseg predict IMAGES... -o DIR --model output/quick_start
     cellseg predict plate_1 'day_*/*.czi' @list.txt -o DIR --model output/quick_start \
         --save labels,table,geojson --resume
 
-IMAGES are files, folders (with all that is below them), patterns in quotes, OME-Zarr folders, and
-lists of these (.txt, or @FILE). Each plane of a stack or time-lapse is an image. Results are named
-as the images, sub-folders are kept, and each image's files are written when it is done:
-<name>_labels.tif, <name>_overlay.png, and what --save asks for. For all images together there are
-coco_results.json, summary.csv with a row for each, and failed.csv with the reason of each that
-failed. docs/predict.md describes it all.
+Without --model it is `nuclei`, a model that comes with cellseg. IMAGES are files, folders (with all
+that is below them), patterns in quotes, OME-Zarr folders, and lists of these (.txt, or @FILE). Each
+plane of a stack or time-lapse is an image. Results are named as the images, sub-folders are kept,
+and each image's files are written when it is done: <name>_labels.tif, <name>_overlay.png, and what
+--save asks for. For all images together there are coco_results.json, summary.csv with a row for
+each, and failed.csv with the reason of each that failed. docs/predict.md describes it all.
 
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
@@ -31,10 +32,13 @@ from cellseg.cli._parser import CommandParser
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
+from cellseg.inference.magnification import AUTO
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
+from cellseg.modeling.weights import find_weights_file
+from cellseg.shipped import DEFAULT_MODEL
 from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
 from detectron2.config import CfgNode
@@ -99,6 +103,14 @@ def add_arguments(parser: CommandParser) -> None:
         type=int,
         metavar="PX",
         help="look at larger images in tiles of so many pixels (default: as memory allows)",
+    )
+    parser.add_argument(
+        "--diameter",
+        type=_parse_diameter,
+        metavar="PX|auto",
+        help="diameter of the cells in the images, in pixels: they are looked at so large that it "
+        "becomes what the model knows; auto: measured in each image (default: as the model says, "
+        "CELLSEG.TEST.DIAMETER)",
     )
     parser.add_argument(
         "--at-pixel-size-um",
@@ -166,6 +178,16 @@ def _parse_part(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 3/8")
 
 
+def _parse_diameter(text: str) -> float | str:
+    try:
+        diameter = float(text)
+    except ValueError:
+        diameter = 0.0
+    if text == AUTO or 0 < diameter < math.inf:
+        return text if text == AUTO else diameter
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels such as 30, or auto")
+
+
 def _parse_pixel_size(text: str) -> tuple[float, float]:
     """(height, width) in micrometres."""
     try:
@@ -195,7 +217,7 @@ def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
 def describe_settings(predictor: CellPredictor, saving: Saving, args: argparse.Namespace) -> str:
     """All that results depend on beside the image, for `--resume`."""
     cfg = predictor.cfg.clone()
-    weights = cfg.MODEL.WEIGHTS
+    weights = find_weights_file(cfg.MODEL.WEIGHTS)
     cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""  # jobs on other machines give the same results
     chosen = (args.pixel_size_um, args.scene, args.at_pixel_size_um)
     parts = [cfg.dump(), *map(str, (predictor.thresholds, saving, chosen))]
@@ -206,7 +228,9 @@ def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
     if args.tile is not None:
         args.opts += ["CELLSEG.TEST.TILE", args.tile]
-    cfg = model_config_of(args)
+    if args.diameter is not None:
+        args.opts += ["CELLSEG.TEST.DIAMETER", args.diameter]
+    cfg = model_config_of(args, DEFAULT_MODEL)
     log_engine_and_device(logger, cfg)
     saving = choose_saving(args, cfg)
     for sentence in saving.describe_losses():

@@ -21,6 +21,7 @@ from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
+from cellseg.engine.hooks.run_record import METRICS_FILE
 from cellseg.files import write_whole
 from cellseg.modeling.weights import load_weights
 from detectron2.checkpoint import DetectionCheckpointer
@@ -30,8 +31,6 @@ from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-
-METRICS_FILE = "figures.json"
 
 logger = logging.getLogger("cellseg.train")
 

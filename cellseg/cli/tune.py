@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.cli._parser import CommandParser, add_category_ids
-from cellseg.config.runs import CONFIG_FILE
+from cellseg.config.files import CONFIG_FILE
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.setup import load_config
 from cellseg.errors import DatasetError

@@ -6,20 +6,23 @@ and the checks of the other rooms together. `python -m cellseg.config` writes th
 
 from cellseg.config.checks import (
     check_combinations,
+    check_diameters,
     check_keys,
     check_value,
     find_problems,
     numbers_by_name,
 )
 from cellseg.config.defaults import add_cellseg_config, open_types, value_of
-from cellseg.config.files import find_config_file, read_config_tree
+from cellseg.config.files import ConfigTree, find_config_file, read_config_tree
 from cellseg.config.keys import KEYS, Key
 
 __all__ = [
     "KEYS",
+    "ConfigTree",
     "Key",
     "add_cellseg_config",
     "check_combinations",
+    "check_diameters",
     "check_keys",
     "check_value",
     "find_config_file",

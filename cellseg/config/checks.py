@@ -78,6 +78,7 @@ def check_combinations(cfg: Any) -> None:
     """
     _check_solver(cfg)
     _check_training(cfg)
+    check_diameters(cfg.CELLSEG.TEST.DIAMETER, cfg.CELLSEG.TEST.KNOWN_DIAMETERS)
     if cfg.CELLSEG.DETERMINISTIC and cfg.SEED < 0:
         raise ConfigError(f"CELLSEG.DETERMINISTIC needs a SEED of 0 or more; found {cfg.SEED}")
     has_bitmaps = cfg.INPUT.MASK_FORMAT == "bitmask" and cfg.MODEL.MASK_ON
@@ -86,6 +87,27 @@ def check_combinations(cfg: Any) -> None:
             "CELLSEG.AUGMENTATION.COPY_PASTE.ENABLED needs masks as bitmaps; expected "
             f"MODEL.MASK_ON True and INPUT.MASK_FORMAT 'bitmask', found {cfg.MODEL.MASK_ON} and "
             f"{cfg.INPUT.MASK_FORMAT!r}"
+        )
+
+
+def check_diameters(diameter: Any, known: Any) -> None:
+    """Check a diameter of the cells in images against what is known of the model's own.
+
+    Args:
+        diameter: as CELLSEG.TEST.DIAMETER.
+        known: as CELLSEG.TEST.KNOWN_DIAMETERS.
+
+    Raises:
+        ConfigError: one of them cannot be used, or there is a diameter to scale by and none to
+            scale to.
+    """
+    check_value("TEST.DIAMETER", diameter)
+    check_value("TEST.KNOWN_DIAMETERS", known)
+    if diameter != "" and not len(known):
+        raise ConfigError(
+            f"CELLSEG.TEST.DIAMETER is {diameter!r}, and CELLSEG.TEST.KNOWN_DIAMETERS is empty; "
+            "expected the lowest, median and highest diameter of the cells that the model was "
+            "trained on, such as [10, 26, 48] (`cellseg inspect` measures them), or DIAMETER ''"
         )
 
 

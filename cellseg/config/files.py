@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from cellseg.errors import ConfigError
 from cellseg.names import did_you_mean
-from cellseg.shipped import shipped_folder
+from cellseg.shipped import named_bundles, shipped_folder
 
 BASE_KEY = "_BASE_"
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class ConfigTree:
+    """A config that has been read.
+
+    Attributes:
+        place: what it was read from, for messages.
+        tree: nested dicts without `_BASE_`; values as they are in YAML.
+    """
+
+    place: str
+    tree: dict[str, Any]
 
 
 def find_config_file(name: str | Path, folder: str | Path = "") -> Path:
@@ -19,21 +34,26 @@ def find_config_file(name: str | Path, folder: str | Path = "") -> Path:
 
     Args:
         name: a path, or the name of a recipe that comes with cellseg, such as "quick_start.yaml";
-            "configs/quick_start.yaml" is found too, wherever cellseg is installed.
+            "configs/quick_start.yaml" is found too, wherever cellseg is installed. The folder of a
+            model bundle or of a run means the config in it, and so does the name of a bundle.
         folder: what a relative path begins at; the current folder by default.
 
     Returns:
-        `name` as given where there is such a file, else that recipe.
+        `name` as given where there is such a file, else that recipe, else that of the bundle.
 
     Raises:
         ConfigError: there is neither; the recipes with the nearest names are named.
     """
     given, recipes = Path(folder, Path(name).expanduser()), shipped_folder("configs")
     below = Path(*Path(name).parts[1:]) if Path(name).parts[:1] == ("configs",) else Path(name)
-    for path in (given, recipes / below):
+    bundles = named_bundles()
+    candidates = [given, recipes / below]
+    if given.name:
+        candidates += [given / CONFIG_FILE, bundles.get(str(name), given) / CONFIG_FILE]
+    for path in candidates:
         if path.is_file():
             return path
-    known = [path.relative_to(recipes).as_posix() for path in recipes.rglob("*.yaml")]
+    known = [path.relative_to(recipes).as_posix() for path in recipes.rglob("*.yaml")] + [*bundles]
     near = did_you_mean(below.as_posix(), known, count=1)
     hint = near and f"; {near}"
     raise ConfigError(

@@ -54,6 +54,19 @@ _AMOUNT = Rule("", lambda value: number(0).accepts(value) and value == int(value
 _SIZE = number(1, whole=True)
 _FACTORS = ascending(number(above=0), " with 0 < low <= high")
 _SPREAD = ascending(number(0), " with 0 <= low <= high")
+_ASCENDING_THREE = Rule(
+    "three numbers above 0 that ascend, or [] where they are not known",
+    lambda value: (
+        list_of(number(above=0)).accepts(value)
+        and (len(value) == 0 or (len(value) == 3 and value[0] <= value[1] <= value[2]))
+    ),
+)
+_DIAMETER = Rule(
+    "'' (images as they are), 'auto', or a number above 0",
+    lambda value: (
+        (isinstance(value, str) and value in ("", "auto")) or number(above=0).accepts(value)
+    ),
+)
 _CHANNEL = Rule("", lambda value: (TEXT.accepts(value) and value != "") or _COUNT.accepts(value))
 _CHANNELS = "up to three channel numbers from 0, or names; none for grey and RGB images"
 _INTENSITIES = ", the intensities that become 0 and 255, with low < high"
@@ -219,6 +232,10 @@ _TABLE = (
         checked_by="cellseg.config.check_combinations",
         says='Parts that stay as they are for a number of iterations, -1 for ever, such as '
         '[["backbone.bottom_up", 500], ["backbone.bottom_up.stem", -1]]; the longest name wins.'),
+    Key("SOLVER.MAX_MINUTES", 0.0, number(0).remark("0: off"),
+        says="Training ends after so many minutes of training, all resumed runs together; the "
+        "learning rate follows the share of the time, and SOLVER.MAX_ITER stays the most "
+        "iterations."),
     Key("TRAIN.BEST_METRIC", "", TEXT, checked_by="cellseg.engine.best_metric.check_best_metric",
         says="Metric by which `model_best.pth` is chosen, by its name in `metrics.json`, such as "
         "`cell_iou/ap_dsb`, `segm/AP` or `validation_loss`, with several test sets with the data "
@@ -264,6 +281,14 @@ _TABLE = (
     Key("TEST.EXCLUSIVE", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,
         says="Every pixel belongs to one cell, that of the highest score; a cell left with fewer "
         "pixels than MIN_AREA, or none, is none."),
+    Key("TEST.KNOWN_DIAMETERS", [], _ASCENDING_THREE,
+        says="Lowest, median and highest diameter of the cells that the model was trained on, in "
+        "pixels as the network sees them, such as [10, 26, 48]; a cell's diameter is that of the "
+        "disc of its area."),
+    Key("TEST.DIAMETER", "", _DIAMETER, checked_by="cellseg.config.check_combinations",
+        says="Diameter of the cells in the images, in pixels: predicting looks at them so large or "
+        "small that it becomes the median of KNOWN_DIAMETERS; `auto` measures each image, empty "
+        "looks at images as they are."),
     Key("TEST.TILE", 0, _COUNT.remark("0: by the memory at hand"),
         says="Images larger than this and what tiles overlap are looked at in tiles of so many "
         "pixels to a side, when predicting."),

@@ -27,7 +27,7 @@ _ABOUT = {
     "MASK_IOU": "A mask head that judges its own masks; it has the keys of MASK_HEAD too.",
     "BOX_HEAD": "The box head of cellseg's region heads.",
     "CELL_TYPE": "Several types of cells: [cell_types.md](../cell_types.md).",
-    "SOLVER": "Optimizer, precision, freezing: [optimizer.md](../optimizer.md).",
+    "SOLVER": "Optimizer, precision, freezing, time: [optimizer.md](../optimizer.md).",
     "TRAIN": "Best checkpoint, early stopping, validation loss, averaged weights: "
     "[training.md](../training.md).",
     "TEST": "Evaluation and prediction. The first ten, of which each is one value or a list with "

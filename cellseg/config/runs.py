@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cellseg.config.files import CONFIG_FILE
 from cellseg.errors import CheckpointError, ConfigError
-from cellseg.names import did_you_mean
 
-CONFIG_FILE = "config.yaml"
 BEST_FILE = "model_best.pth"
 FINAL_FILE = "model_final.pth"
 LAST_FILE = "last_checkpoint"
@@ -51,23 +50,3 @@ def find_run_weights(run_dir: str | Path) -> Path:
     raise CheckpointError(
         f"{folder}: no checkpoint in it; expected {BEST_FILE} or {FINAL_FILE} of `cellseg train`"
     )
-
-
-def find_model_files(model: str | Path) -> tuple[Path, Path]:
-    """Config and weights of what names a model: the folder of a run, or a checkpoint in one.
-
-    Raises:
-        ConfigError: there is no such folder or file, or no config beside the checkpoint.
-        CheckpointError: the folder holds no checkpoint.
-    """
-    path = Path(model)
-    if path.is_file():
-        return find_run_config(path.parent), path
-    if not path.is_dir():
-        nearby = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, nearby)
-        raise ConfigError(
-            f"{path}: no such model; expected the OUTPUT_DIR of a run of `cellseg train`, or a "
-            f"checkpoint in one{hint and f'; {hint}'}"
-        )
-    return find_run_config(path), find_run_weights(path)

@@ -1,4 +1,4 @@
-"""A trained model by its name: the folder of a run, or a checkpoint in one."""
+"""A trained model by its name: a bundle, the folder of a run, or a checkpoint in one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cellseg.config.runs import find_model_files
 from cellseg.engine.setup import load_config
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.modeling.device import default_device, has_device
+from cellseg.models import find_model
 from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ def load_config_of_model(
     """The config to predict with a model on this machine.
 
     Args:
-        model: the OUTPUT_DIR of a run, or a checkpoint in one.
+        model: a model bundle (its name, folder or zip), the OUTPUT_DIR of a run, or a checkpoint in
+            one.
         config_file: configs whose keys win over the run's, such as tuned thresholds.
         opts: KEY VALUE pairs, alternating; they win over all.
 
@@ -33,10 +34,10 @@ def load_config_of_model(
 
     Raises:
         ConfigError: there is no such model, or its config cannot be used.
-        CheckpointError: the folder holds no checkpoint.
+        CheckpointError: the folder holds no checkpoint, or the bundle cannot be used.
     """
-    config, weights = find_model_files(model)
-    cfg = load_config([config, *config_file], opts, weights=str(weights))
+    files = find_model(model)
+    cfg = load_config([files.config, *config_file], opts, weights=files.weights)
     named = str(opts[::2]).count("MODEL.DEVICE")
     if not named and not has_device(cfg.MODEL.DEVICE):
         logger.info("%s is not here; using %s", cfg.MODEL.DEVICE, default_device())
@@ -50,7 +51,8 @@ def load(
     """A trained model, ready to find cells: `cellseg.load("output/my_run").predict(image)`.
 
     Args:
-        model: the OUTPUT_DIR of a run of `cellseg train`, or a checkpoint in one.
+        model: the OUTPUT_DIR of a run of `cellseg train`, a checkpoint in one, or a model bundle:
+            its folder, its zip, or its name where `cellseg info --models` lists it.
         opts: KEY VALUE pairs, alternating, such as `["CELLSEG.TEST.SCORE_THRESHOLD", 0.4]`; they
             win over all.
         config_file: configs whose keys win over the run's, such as tuned thresholds.

@@ -19,8 +19,7 @@ from cellseg.engine.steps import CellStep, build_step
 from cellseg.engine.trainer import CellTrainer
 from cellseg.errors import CellsegError, TrainingError
 from cellseg.files import write_whole
-from cellseg.modeling.weights import check_weights_file
-from detectron2.checkpoint import DetectionCheckpointer
+from cellseg.modeling.weights import start_from
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
@@ -188,11 +187,9 @@ def build_sweep_step(cfg: CfgNode) -> CellStep:
     Raises:
         CheckpointError: MODEL.WEIGHTS names no file.
     """
-    if cfg.MODEL.WEIGHTS:
-        check_weights_file(cfg.MODEL.WEIGHTS)
     model = CellTrainer.build_model(cfg)
     optimizer = CellTrainer.build_optimizer(cfg, model)
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    start_from(model, cfg.MODEL.WEIGHTS)
     if freezing := build_freezing(cfg, model):
         freezing.apply(0)
     step = build_step(cfg, SimpleTrainer(model, CellTrainer.build_train_loader(cfg), optimizer))

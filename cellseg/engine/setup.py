@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from cellseg.cells.selection import TEST_KEYS, DetectionThresholds
 from cellseg.config import (
+    ConfigTree,
     add_cellseg_config,
     check_combinations,
     check_keys,
@@ -39,10 +40,11 @@ CHECKED_AS_THRESHOLDS = tuple(f"TEST.{key}" for key in TEST_KEYS)
 logger = logging.getLogger(__name__)
 
 Tree = dict[str, Any]
+ConfigSource = str | Path | ConfigTree
 
 
 def load_config(
-    config_file: str | Path | Sequence[str | Path],
+    config_file: ConfigSource | Sequence[ConfigSource],
     opts: Sequence[Any] = (),
     *,
     weights: str | None = None,
@@ -52,7 +54,7 @@ def load_config(
     Args:
         config_file: a YAML file with Detectron2's keys and those below `CELLSEG`, or several, of
             which later ones win. Each may have a `_BASE_`, and may be the name of a recipe that
-            comes with cellseg; see `find_config_file`.
+            comes with cellseg; see `find_config_file`. A `ConfigTree` is one that has been read.
         opts: KEY VALUE pairs, alternating; they win over the files.
         weights: sets `MODEL.WEIGHTS`, last of all.
 
@@ -69,11 +71,14 @@ def load_config(
         >>> cfg.SOLVER.MAX_ITER, cfg.CELLSEG.SOLVER.OPTIMIZER
         (10, 'ADAMW')
     """
-    names = [config_file] if isinstance(config_file, (str, Path)) else config_file
-    paths = [find_config_file(name) for name in names]
-    if not paths:
+    given = [config_file] if isinstance(config_file, ConfigSource) else config_file
+    found = [one if isinstance(one, ConfigTree) else find_config_file(one) for one in given]
+    if not found:
         raise ConfigError("no config file is named; quick_start.yaml is one to begin with")
-    trees = [(path, read_config_tree(path)) for path in paths]
+    trees = [
+        (Path(one.place), one.tree) if isinstance(one, ConfigTree) else (one, read_config_tree(one))
+        for one in found
+    ]
     cfg = get_cfg()
     if not torch.cuda.is_available():  # Detectron2's default is "cuda"; a device named stays named
         cfg.MODEL.DEVICE = "cpu"

@@ -23,14 +23,15 @@ from cellseg.evaluation.registry import build_extra_evaluators
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.modeling.compilation import compile_convolutions
-from cellseg.modeling.weights import check_weights_file
+from cellseg.modeling.weights import start_from
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, default_writers
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluators, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +113,16 @@ class CellTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:
         """Detectron2's evaluation, then OUTPUT_DIR/report.html if CELLSEG.TEST.REPORT says so.
 
-        A report that cannot be written is a warning: the metrics are there without it.
+        A report that cannot be written is a warning: the metrics are there without it. Images are
+        looked at as they are, whatever CELLSEG.TEST.DIAMETER says.
         """
+        if cfg.CELLSEG.TEST.DIAMETER != "":
+            logger.warning(
+                "CELLSEG.TEST.DIAMETER is %r, which is for predicting: this evaluation looks at "
+                "images as they are. To evaluate with it, `cellseg predict` the images and compare "
+                "with `cellseg evaluate`",
+                cfg.CELLSEG.TEST.DIAMETER,
+            )
         results = super().test(cfg, model, evaluators)
         if cfg.CELLSEG.TEST.REPORT and comm.is_main_process():
             from cellseg.report.build import write_report  # only who wants it waits for it
@@ -140,8 +149,13 @@ class CellTrainer(DefaultTrainer):
         results = super().test(cfg, AugmentedRCNN(cfg, model), evaluators)
         return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's; without the time left where CELLSEG.SOLVER.MAX_MINUTES says it."""
+        limited = self.cfg.CELLSEG.SOLVER.MAX_MINUTES > 0
+        return list(default_writers(self.cfg.OUTPUT_DIR, None if limited else self.max_iter))
+
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks and those of CELLSEG.TRAIN; checkpoints are whole or not there."""
+        """Detectron2's hooks and those of `cell_hooks`; checkpoints are whole or not there."""
         if comm.is_main_process():
             remove_partial_files(self.cfg.OUTPUT_DIR)
         self.checkpointer.path_manager = AtomicWrites(self.checkpointer.path_manager)
@@ -154,20 +168,20 @@ class CellTrainer(DefaultTrainer):
         """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which.
 
         Raises:
-            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file.
+            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file or bundle.
         """
         found = resume and self.checkpointer.has_checkpoint()
-        if self.cfg.MODEL.WEIGHTS and not found:
-            check_weights_file(self.cfg.MODEL.WEIGHTS)
-        super().resume_or_load(resume=resume)
-        if found:
+        if not found:
+            start_from(self.model, self.cfg.MODEL.WEIGHTS)
+        else:
+            super().resume_or_load(resume=True)
             logger.info(
                 "Resuming from %s at iteration %d of %d",
                 self.checkpointer.get_checkpoint_file(),
                 self.start_iter,
                 self.max_iter,
             )
-        elif resume:
+        if resume and not found:
             logger.warning(
                 "--resume, but %s holds no checkpoint: starting from MODEL.WEIGHTS=%r",
                 self.cfg.OUTPUT_DIR,
@@ -182,7 +196,7 @@ class CellTrainer(DefaultTrainer):
             )
 
     def train(self) -> dict[str, dict[str, float]]:  # type: ignore[override]
-        """Train to SOLVER.MAX_ITER, or as long as CELLSEG.TRAIN.PATIENCE lets it.
+        """Train to SOLVER.MAX_ITER, or as long as MAX_MINUTES or PATIENCE of CELLSEG let it.
 
         Returns:
             The metrics of the last evaluation by task ("bbox", "segm", "cell_iou"); by dataset

@@ -24,7 +24,12 @@ ANSWER_WITHIN_S = 10
 TASKS_PER_WORKER = 4
 """How many tasks are under way for each worker: one at work, and the next ones at hand."""
 COUNT_WORKERS_EVERY_S = 2.0
-_TELLING = ("cluster_worker", "model", "predictor")  # modules whose log comes from workers
+_TELLING = (
+    "cluster_worker",
+    "magnification",
+    "model",
+    "predictor",
+)  # modules whose log comes from workers
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.spool import SpooledCells
 from cellseg.images import PlaneImage, place_of
 from cellseg.images.plates import PlatePosition
@@ -36,11 +35,13 @@ from cellseg.inference.cluster_worker import ModelRecipe, find_versions
 from cellseg.inference.file_work import Outcome, remember_failure
 from cellseg.inference.files import show_progress
 from cellseg.inference.inputs import InputFile
+from cellseg.inference.magnification import Found, Look
 from cellseg.inference.model import CellModel
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import ResultWriter
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tiles import TileWork
+from cellseg.modeling.weights import find_weights_file
 from cellseg.plugins import locate_plugins
 from numpy.typing import NDArray
 
@@ -104,7 +105,7 @@ def describe_model(model: CellModel, device: str, memory_share: float) -> ModelR
         memory_share: of each worker; see `CellModel`.
     """
     cfg, thresholds = model.predictor.cfg.clone(), model.predictor.thresholds
-    source = describe_source(cfg.MODEL.WEIGHTS)
+    source = describe_source(find_weights_file(cfg.MODEL.WEIGHTS))
     about = (
         device,
         thresholds,
@@ -128,12 +129,14 @@ class ClusterModel(CellModel):
         cluster: the workers.
         worker_memory: bytes that one of them has for the network.
         suspects: files that workers died of, perhaps.
+        tiles_at_once: how many tiles are under way; None for as many as workers take.
     """
 
     recipe: ModelRecipe = field(kw_only=True)
     cluster: Cluster = field(kw_only=True)
     worker_memory: int = field(kw_only=True)
     suspects: set[Path] = field(default_factory=set, kw_only=True)
+    tiles_at_once: int | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, model: CellModel, recipe: ModelRecipe, cluster: Cluster) -> ClusterModel:
@@ -148,9 +151,9 @@ class ClusterModel(CellModel):
     def memory_at_hand(self) -> int:
         return self.worker_memory
 
-    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[CellInstances]:
+    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[Found]:
         """Those planes of a file with larger ones that are looked at as a whole."""
-        found: list[CellInstances] = self.cluster.call(partial(predict_images, self.recipe), images)
+        found: list[Found] = self.cluster.call(partial(predict_images, self.recipe), images)
         return found
 
     def predict_plane(self, plane: PlaneImage, image_id: str) -> SpooledCells:
@@ -160,14 +163,24 @@ class ClusterModel(CellModel):
             self.suspects.add(plane.path)
             raise
 
-    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float) -> TileWork:
-        remote = RemotePlane(self.recipe, plane.path, place_of(plane))
+    def look_at(self, plane: PlaneImage) -> Look:
+        if not self.magnification.is_automatic:
+            return super().look_at(plane)
+        look: Look = self.cluster.call(RemotePlane.look, self._remote(plane))
+        return look
+
+    def _remote(self, plane: PlaneImage) -> RemotePlane:
+        return RemotePlane(self.recipe, plane.path, place_of(plane))
+
+    def _plan_work(self, plane: PlaneImage, grid: TileGrid, look: Look) -> TileWork:
+        remote = self._remote(plane)
         limits = self.cluster.call(RemotePlane.limits, remote)
-        detector = RemoteDetector(self.recipe, limits, scale)
+        scale, is_smooth = self._scale_in_tiles(plane.image_hw, look)
+        detector = RemoteDetector(self.recipe, limits, scale, is_smooth)
         return TileWork(grid, self.predictor.thresholds, remote, detector)
 
     def _run_tiles(self, do: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterator[Any]:
-        for _, result in self.cluster.map(do, tiles):
+        for _, result in self.cluster.map(do, tiles, self.tiles_at_once):
             if isinstance(result, Exception):
                 raise result
             yield result
@@ -240,8 +253,13 @@ class _Job:
                 self.cluster.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        model.tiles_at_once = 1  # so that no other tile of an image kills a worker of the next one
         for file in suspects:
-            self._count(predict(file)[1], 1)
+            model.suspects.clear()
+            outcome = predict(file)[1]
+            if model.suspects:  # perhaps of a tile that was still under way from before
+                outcome = predict(file)[1]
+            self._count(outcome, 1)
 
     def _count(self, outcome: Outcome, num_files: int) -> None:
         self.outcome.add(outcome)

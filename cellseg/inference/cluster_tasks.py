@@ -22,6 +22,7 @@ from cellseg.inference.cluster_worker import ModelRecipe, in_folder, load_model
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import InputFile
+from cellseg.inference.magnification import Found, Look
 from cellseg.inference.model import CellModel
 from cellseg.inference.result_folder import ResultFolder, describe_source
 from cellseg.inference.saving import ResultWriter, Saving
@@ -136,6 +137,11 @@ class RemotePlane:
         with in_folder(self.model.current_folder):
             return load_model(self.model).predictor.limits_of(self.open())
 
+    def look(self) -> Look:
+        """How large the plane is looked at."""
+        with in_folder(self.model.current_folder):
+            return load_model(self.model).look_at(self.open())
+
     def open(self) -> PlaneImage:
         """The plane; its file stays open until this thread opens another one."""
         key = (self.model.key, str(describe_source(self.path)))
@@ -161,16 +167,18 @@ class RemoteDetector:
         model: which model.
         limits: of the whole plane.
         scale: what the sides of the window are multiplied by.
+        is_smooth: see `CellPredictor.detect_in_window`.
     """
 
     model: ModelRecipe
     limits: Limits
     scale: float
+    is_smooth: bool
 
     def __call__(self, pixels: NDArray[Any], tile: Tile) -> CellInstances:
         with in_folder(self.model.current_folder):
             predictor = load_model(self.model).predictor
-        return predictor.detect_in_window(pixels, self.limits, self.scale)
+        return predictor.detect_in_window(pixels, self.limits, self.scale, is_smooth=self.is_smooth)
 
 
 def find_memory(recipe: ModelRecipe) -> int:
@@ -179,7 +187,7 @@ def find_memory(recipe: ModelRecipe) -> int:
         return load_model(recipe).memory_at_hand()
 
 
-def predict_images(recipe: ModelRecipe, images: Sequence[NDArray[Any]]) -> list[CellInstances]:
+def predict_images(recipe: ModelRecipe, images: Sequence[NDArray[Any]]) -> list[Found]:
     """The cells of images that were read elsewhere, all of one size."""
     with in_folder(recipe.current_folder):
         return load_model(recipe).predict_images(images)

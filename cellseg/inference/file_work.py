@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from cellseg.cells.instances import CellInstances
 from cellseg.errors import CellsegError, ImageReadError
 from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
+from cellseg.inference.magnification import Found
 from cellseg.inference.result_folder import FileState, ResultFolder
 from numpy.typing import NDArray
 
@@ -41,7 +41,7 @@ class PlaneModel(Protocol):
     def is_tiled(self, plane: PlaneImage) -> bool:
         """Whether a plane is looked at in tiles, and never read as a whole."""
 
-    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[CellInstances]:
+    def predict_images(self, images: Sequence[NDArray[Any]]) -> list[Found]:
         """The cells of images of one size."""
 
     def predict_plane(self, plane: PlaneImage, image_id: str) -> AbstractContextManager[Any]:

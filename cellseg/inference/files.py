@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.images import place_of
 from cellseg.inference.file_work import Outcome, PlaneModel, Reader, Work, WriteImage, Writer
 from cellseg.inference.inputs import InputFile
+from cellseg.inference.magnification import Found, tell_of_look
 from cellseg.inference.result_folder import ResultFolder
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -101,20 +101,21 @@ def _predict_batch(model: PlaneModel, batch: Sequence[Work], writer: Writer) -> 
     """Predict images together; if that fails, one by one, so that it is known which one fails."""
     images = [work.pixels for work in batch if work.pixels is not None]
     try:
-        found: list[CellInstances | Exception] = list(model.predict_images(images))
+        found: list[Found | Exception] = list(model.predict_images(images))
     except Exception as error:
         found = [error] if len(batch) == 1 else [_predict_alone(model, one) for one in images]
-    for work, cells in zip(batch, found):
-        if isinstance(cells, Exception):
-            work.error = cells
+    for work, one in zip(batch, found):
+        if isinstance(one, Exception):
+            work.error = one
             writer.note(work)
         else:
             assert work.plane is not None
-            place = place_of(work.plane)
-            writer.write(work, ImageRecord(work.image_id, cells, work.file.path, place))
+            tell_of_look(work.image_id, one.look)
+            place = one.look.note_in(place_of(work.plane))
+            writer.write(work, ImageRecord(work.image_id, one.cells, work.file.path, place))
 
 
-def _predict_alone(model: PlaneModel, image: NDArray[Any]) -> CellInstances | Exception:
+def _predict_alone(model: PlaneModel, image: NDArray[Any]) -> Found | Exception:
     try:
         return model.predict_images([image])[0]
     except Exception as error:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.selection import select_cells
 from cellseg.cells.spool import SpooledCells
-from cellseg.images import PlaneImage, open_planes, place_of
+from cellseg.images import Limits, PlaneImage, open_planes, place_of
+from cellseg.inference.first_windows import (
+    FIRST_WINDOW_PX,
+    coarse_scales,
+    crop_centre,
+    read_windows,
+)
+from cellseg.inference.magnification import (
+    FirstLook,
+    Found,
+    Look,
+    Magnification,
+    tell_of_look,
+)
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tile_size import available_memory, choose_tile
@@ -35,6 +51,20 @@ SMALLER_TILES_PX = (2048, 1024, 512, 256)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 logger = logging.getLogger(__name__)
+
+
+class Overlaps(NamedTuple):
+    """How tiles overlap, in pixels of the image.
+
+    Attributes:
+        cells: the length of the largest cell that is expected.
+        margin: how far windows reach beyond cores.
+        context: the part of it that is context only.
+    """
+
+    cells: int
+    margin: int
+    context: int
 
 
 @dataclass
@@ -65,26 +95,42 @@ class CellModel:
     at_pixel_size_um: float | None = None
     spool_folder: Path | None = None
     memory_share: float = 1.0
+    _diameter: str | float | None = field(default=None, init=False)
     _largest_px: float = field(default=float("inf"), init=False)
     _tile_px: int = field(default=0, init=False)
 
-    def predict(self, image: NDArray[np.generic] | str | Path) -> CellInstances:
+    def predict(
+        self,
+        image: NDArray[np.generic] | str | Path,
+        *,
+        diameter: str | float | None = None,
+    ) -> CellInstances:
         """Find the cells of an image, or of a file of one image.
 
         Args:
             image: [H, W] or [H, W, C] as `CellPredictor` takes it, or the path of a file.
+            diameter: of the cells in it, in pixels: it is looked at so large that they become as
+                large as those that the model knows. "auto" measures it; "" looks at the image as
+                it is. By default what CELLSEG.TEST.DIAMETER says.
 
         Returns:
             Cells by their first pixel, row by row: cell k has label k + 1 in `to_label_image`.
 
         Raises:
             ImageReadError: an image of another shape or dtype, or a file that cannot be read.
+            ConfigError: a diameter, and the model's CELLSEG.TEST.KNOWN_DIAMETERS is empty.
         """
+        if diameter is not None:
+            other = copy.copy(self)
+            other._diameter = diameter
+            return other.predict(image)
         if isinstance(image, (str, Path)):
             image = self.predictor.read_image(image)
         plane = plane_of_array(np.asarray(image))
         if not self.is_tiled(plane):
-            return self.predict_images([image])[0]
+            (found,) = self.predict_images([image])
+            tell_of_look("image", found.look)
+            return found.cells
         with self.predict_plane(plane, "image") as record:
             return record.cells
 
@@ -97,18 +143,29 @@ class CellModel:
             pixel_size_um=self.at_pixel_size_um,
         )
 
+    @property
+    def magnification(self) -> Magnification:
+        """What decides how large images are looked at.
+
+        Raises:
+            ConfigError: as `Magnification`.
+        """
+        return Magnification.from_config(self.predictor.cfg, self._diameter)
+
     def is_tiled(self, plane: PlaneImage) -> bool:
         """Whether a plane is looked at in tiles, and never read as a whole."""
-        return self._choose_tile(plane.image_hw) < max(plane.image_hw)
+        look = self.magnification.fixed_look()
+        return self._choose_tile(plane.image_hw, look) < max(plane.image_hw)
 
-    def _choose_tile(self, image_hw: tuple[int, int]) -> int:
+    def _choose_tile(self, image_hw: tuple[int, int], look: Look) -> int:
         """Side of the tiles' cores, pixels; the image's longer side where it is looked at whole."""
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
         if chosen:
-            return chosen if max(image_hw) > chosen + 2 * self._margins()[0] else max(image_hw)
+            reach = chosen + 2 * self._overlaps(image_hw, look).margin
+            return chosen if max(image_hw) > reach else max(image_hw)
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
-        scale = self.predictor.scale_of(image_hw)
+        scale = look.scale or self.predictor.scale_of(image_hw)
         allowed = choose_tile(image_hw, self.memory_at_hand(), BYTES_PER_PIXEL * scale**2)
         if image_hw[0] * image_hw[1] * scale**2 <= LARGEST_WHOLE_PX:
             return allowed
@@ -120,27 +177,84 @@ class CellModel:
         share = self.memory_share if torch.device(device).type == "cpu" else 1.0
         return int(memory_of(device) * share)
 
-    def _margins(self) -> tuple[int, int]:
-        """How far windows reach beyond cores, and the part of it that is context; pixels."""
-        half = (int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP) + 1) // 2
-        margin = -(-(half + ALIGNMENT_PX) // ALIGNMENT_PX) * ALIGNMENT_PX
-        return margin, margin - half
+    def _overlaps(self, image_hw: tuple[int, int], look: Look) -> Overlaps:
+        """How tiles overlap; what is looked at smaller may hold cells that are as much larger."""
+        scale, _ = self._scale_in_tiles(image_hw, look)
+        shrunk = min(scale / self._scale_in_tiles(image_hw, Look())[0], 1.0)
+        overlap = math.ceil(int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP) / shrunk)
+        step, half = math.ceil(ALIGNMENT_PX / shrunk), (overlap + 1) // 2
+        margin = -(-(half + step) // step) * step
+        return Overlaps(overlap, margin, margin - half)
 
-    def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
+    def predict_images(self, images: Sequence[NDArray[np.generic]]) -> list[Found]:
         """The cells of images of one size, each in the order of `predict`."""
+        found = self._predict_alike(images, self.magnification.fixed_look())
+        if not self.magnification.is_automatic:
+            return found
+        return [self._look_again(image, one.cells) for image, one in zip(images, found)]
+
+    def _predict_alike(self, images: Sequence[NDArray[np.generic]], look: Look) -> list[Found]:
         try:
-            found = self.predictor.predict_batch(images)
+            found = self.predictor.predict_batch(images, look.scale)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return [self._predict_in_less(image, error) for image in images]
-        return [cells.sort_by_position() for cells in found]
+            return [Found(self._predict_in_less(image, error, look), look) for image in images]
+        return [Found(cells.sort_by_position(), look) for cells in found]
 
-    def _predict_in_less(self, image: NDArray[np.generic], error: Exception) -> CellInstances:
+    def _look_again(self, image: NDArray[np.generic], cells: CellInstances) -> Found:
+        """What is found in an image, of which `cells` were found as it is, in the right scale."""
+        image_hw, rule = (image.shape[0], image.shape[1]), self.magnification
+        scale = self.predictor.scale_of(image_hw)
+        first = [FirstLook.of(scale, [cells])]
+        for coarse in coarse_scales(scale, image_hw, rule.known):
+            first.append(FirstLook.of(coarse, self.predictor.predict_batch([image], coarse)))
+        look = rule.choose_look(first)
+        if look.scale is not None:
+            return Found(self._predict_at(image, look), look)
+        if (larger := rule.enlarge(look, scale)) and larger.scale:
+            again = self._predict_at(image, larger)
+            if rule.is_better(FirstLook.of(larger.scale, [again]), first[0]):
+                return Found(again, larger)
+        return Found(cells, look)
+
+    def _predict_at(self, image: NDArray[np.generic], look: Look) -> CellInstances:
+        """The cells of an image in memory, which in the scale of the look may be too large."""
+        plane = plane_of_array(np.asarray(image))
+        if self._choose_tile(plane.image_hw, look) == max(plane.image_hw):
+            return self._predict_alike([image], look)[0].cells
+        with self._predict_as_planned(plane, "image", look) as record:
+            return record.cells
+
+    def _predict_in_less(
+        self, image: NDArray[np.generic], error: Exception, look: Look
+    ) -> CellInstances:
         """Find the cells of an image when memory has run out."""
         plane = plane_of_array(np.asarray(image))
-        with self._tiled_in_less(plane, "image", error) as record:
+        with self._tiled_in_less(plane, "image", error, look) as record:
             return record.cells
+
+    def look_at(self, plane: PlaneImage) -> Look:
+        """How large a plane is looked at that is looked at in tiles; a few windows tell."""
+        if not self.magnification.is_automatic:
+            return self.magnification.fixed_look()
+        rule, limits = self.magnification, self.predictor.limits_of(plane)
+        scale, _ = self._scale_in_tiles(plane.image_hw, Look())
+        windows = read_windows(plane, round(FIRST_WINDOW_PX / scale))
+        scales = (scale, *coarse_scales(scale, windows[0].shape[:2], rule.known))
+        look = rule.choose_look([self._look_in(windows, limits, each) for each in scales])
+        if (larger := rule.enlarge(look, scale)) and larger.scale:
+            parts = [crop_centre(one, round(LARGEST_TILE_PX / larger.scale)) for one in windows]
+            first, second = (self._look_in(parts, limits, one) for one in (scale, larger.scale))
+            return larger if rule.is_better(second, first) else look
+        return look
+
+    def _look_in(self, windows: Sequence[NDArray[Any]], limits: Limits, scale: float) -> FirstLook:
+        found = []
+        for pixels in windows:
+            seen = self.predictor.detect_in_window(pixels, limits, scale, is_smooth=True)
+            found.append(select_cells(seen, self.predictor.thresholds))
+        return FirstLook.of(scale, found)
 
     def predict_plane(self, plane: PlaneImage, image_id: str) -> SpooledCells:
         """The cells of a plane, found in tiles; the record is to be closed.
@@ -152,16 +266,24 @@ class CellModel:
         Raises:
             ImageReadError: a window cannot be read.
         """
+        look = self.look_at(plane)
+        tell_of_look(image_id, look)
+        return self._predict_as_planned(plane, image_id, look)
+
+    def _predict_as_planned(self, plane: PlaneImage, image_id: str, look: Look) -> SpooledCells:
+        tile_px = self._choose_tile(plane.image_hw, look)
         try:
-            return self._predict_in_tiles(plane, image_id, self._choose_tile(plane.image_hw))
+            return self._predict_in_tiles(plane, image_id, tile_px, look)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return self._tiled_in_less(plane, image_id, error)
+            return self._tiled_in_less(plane, image_id, error, look)
 
-    def _tiled_in_less(self, plane: PlaneImage, image_id: str, error: Exception) -> SpooledCells:
+    def _tiled_in_less(
+        self, plane: PlaneImage, image_id: str, error: Exception, look: Look
+    ) -> SpooledCells:
         """Smaller and smaller tiles, then the CPU; the size that works is kept for later images."""
-        before = min(self._choose_tile(plane.image_hw), max(plane.image_hw))
+        before = min(self._choose_tile(plane.image_hw, look), max(plane.image_hw))
         for tile_px in SMALLER_TILES_PX:
             if tile_px >= before:
                 continue
@@ -175,7 +297,7 @@ class CellModel:
                 tile_px,
             )
             try:
-                record = self._predict_in_tiles(plane, image_id, tile_px)
+                record = self._predict_in_tiles(plane, image_id, tile_px, look)
             except Exception as again:
                 if not is_out_of_memory(again):
                     raise
@@ -188,26 +310,29 @@ class CellModel:
         logger.warning("%s: out of memory; going on with the CPU, which is slower", image_id)
         self.predictor.move_to_cpu()
         self._largest_px = float("inf")
-        return self.predict_plane(plane, image_id)
+        return self._predict_as_planned(plane, image_id, look)
 
-    def _predict_in_tiles(self, plane: PlaneImage, image_id: str, tile_px: int) -> SpooledCells:
-        overlap = int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP)
-        grid = TileGrid(plane.image_hw, tile_px, overlap, self._margins()[1])
-        work = self._plan_work(plane, grid, self._scale_in_tiles(plane.image_hw))
+    def _predict_in_tiles(
+        self, plane: PlaneImage, image_id: str, tile_px: int, look: Look
+    ) -> SpooledCells:
+        overlaps = self._overlaps(plane.image_hw, look)
+        grid = TileGrid(plane.image_hw, tile_px, overlaps.cells, overlaps.context)
+        work = self._plan_work(plane, grid, look)
         about: dict[str, Any] = {
             "image_id": image_id,
             "image_path": plane.path,
-            "place": place_of(plane),
+            "place": look.note_in(place_of(plane)),
         }
         folder = self.spool_folder or tempfile.gettempdir()
         return predict_tiled(work, folder, self._run_tiles, **about).record
 
-    def _plan_work(self, plane: PlaneImage, grid: TileGrid, scale: float) -> TileWork:
-        """What is done in each tile of a plane, whose sides are multiplied by `scale`."""
+    def _plan_work(self, plane: PlaneImage, grid: TileGrid, look: Look) -> TileWork:
+        """What is done in each tile of a plane."""
         limits = self.predictor.limits_of(plane)
+        scale, is_smooth = self._scale_in_tiles(plane.image_hw, look)
 
         def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
-            return self.predictor.detect_in_window(pixels, limits, scale)
+            return self.predictor.detect_in_window(pixels, limits, scale, is_smooth=is_smooth)
 
         return TileWork(grid, self.predictor.thresholds, plane.read, predict)
 
@@ -215,10 +340,15 @@ class CellModel:
         """What the work on each tile gives."""
         return map(do, tiles)
 
-    def _scale_in_tiles(self, image_hw: tuple[int, int]) -> float:
-        """What images are resized by: as the whole one, or, where TILE is set, as one so large."""
+    def _scale_in_tiles(self, image_hw: tuple[int, int], look: Look) -> tuple[float, bool]:
+        """What windows are resized by, and whether smoothly.
+
+        As the whole image, or, where TILE is set, as an image so large, or as the look says.
+        """
+        if look.scale is not None:
+            return look.scale, True
         chosen = int(self.predictor.cfg.CELLSEG.TEST.TILE)
-        return self.predictor.scale_of((chosen, chosen) if chosen else image_hw)
+        return self.predictor.scale_of((chosen, chosen) if chosen else image_hw), False
 
 
 def plane_of_array(image: NDArray[Any]) -> PlaneImage:

@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
@@ -116,11 +118,15 @@ class CellPredictor:
         """
         return self.predict_batch([image])[0]
 
-    def predict_batch(self, images: Sequence[NDArray[np.generic]]) -> list[CellInstances]:
+    def predict_batch(
+        self, images: Sequence[NDArray[np.generic]], scale: float | None = None
+    ) -> list[CellInstances]:
         """Find the cells of images of one size, which go through the network together.
 
         Args:
             images: each as in `__call__`.
+            scale: what their sides are multiplied by before the network sees them; by default as
+                the config says for their size.
 
         Returns:
             The cells of each image, by descending score.
@@ -128,7 +134,8 @@ class CellPredictor:
         Raises:
             ImageReadError: an image of another shape or dtype.
         """
-        found = self._detect([self._input.prepare(image) for image in images])
+        prepared = [self._input.prepare(image) for image in images]
+        found = self._detect(prepared, scale, is_smooth=True)
         return [select_cells(cells, self.thresholds) for cells in found]
 
     def limits_of(self, plane: PlaneImage) -> Limits:
@@ -147,20 +154,23 @@ class CellPredictor:
         return getattr(transform, "new_h", image_hw[0]) / image_hw[0]
 
     def detect_in_window(
-        self, pixels: NDArray[np.generic], limits: Limits, scale: float
+        self, pixels: NDArray[np.generic], limits: Limits, scale: float, *, is_smooth: bool = False
     ) -> CellInstances:
         """What is found in a window of a larger image, before it is decided what are cells.
 
         Args:
             pixels: the window, as in `__call__`.
             limits: `limits_of` the whole image.
-            scale: what the sides of the window are multiplied by, as `scale_of` the whole image.
+            scale: what the sides of the window are multiplied by, such as `scale_of` the whole
+                image.
+            is_smooth: resize as `predict_batch` does with a scale of its own, in place of what the
+                config says.
 
         Returns:
             All detections that reach the score threshold, in the frame of the window, by
             descending score; they may overlap.
         """
-        (found,) = self._detect([self._input.prepare(pixels, limits)], scale)
+        (found,) = self._detect([self._input.prepare(pixels, limits)], scale, is_smooth=is_smooth)
         return found
 
     def move_to_cpu(self) -> None:
@@ -170,21 +180,25 @@ class CellPredictor:
             self.model.to("cpu")
 
     def _detect(
-        self, batch: Sequence[NDArray[Any]], scale: float | None = None
+        self, batch: Sequence[NDArray[Any]], scale: float | None = None, *, is_smooth: bool = False
     ) -> list[CellInstances]:
         """Detections that reach the score threshold, of prepared images of one size.
 
         Args:
             batch: each [H, W, 3].
             scale: what their sides are multiplied by; by default as the config says for their size.
+            is_smooth: with a scale, resize by `resize_smoothly`.
         """
         height, width = batch[0].shape[:2]
-        transform = self._resize.get_transform(batch[0])
-        if scale is not None:
-            transform = ResizeTransform(height, width, *scale_hw((height, width), scale))
+        resize = self._resize.get_transform(batch[0]).apply_image
+        if scale is not None and is_smooth:
+            resize = partial(resize_smoothly, scale=scale)
+        elif scale is not None:
+            new_hw = scale_hw((height, width), scale)
+            resize = ResizeTransform(height, width, *new_hw).apply_image
         given = []
         for pixels in batch:
-            resized = np.ascontiguousarray(transform.apply_image(pixels).transpose(2, 0, 1))
+            resized = np.ascontiguousarray(resize(pixels).transpose(2, 0, 1))
             given.append({"image": torch.as_tensor(resized), "height": height, "width": width})
         # For as long as it detects, the model may be changed: one thread at a time.
         with self._lock, torch.inference_mode():
@@ -254,6 +268,21 @@ class CellPredictor:
             ImageReadError: as `read_image`.
         """
         return self(self.read_image(path))
+
+
+def resize_smoothly(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
+    """An image with its sides multiplied by `scale`, at least 1 pixel each.
+
+    Detectron2's own resizing takes single pixels of what is not 8-bit; made much smaller, such an
+    image would be mostly noise. Here every pixel has its part in what becomes of it.
+
+    Args:
+        pixels: [H, W, C], uint8 or float32.
+        scale: above 0.
+    """
+    height, width = scale_hw((pixels.shape[0], pixels.shape[1]), scale)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (width, height), interpolation=how)
 
 
 def _check_weights_and_masks(cfg: CfgNode) -> None:

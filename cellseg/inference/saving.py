@@ -157,7 +157,8 @@ class ResultWriter:
             settings = self.saving.measurements
             write_cell_tables(record, tables, classes, image, constants, settings)
         keep_cells(record, self.results.cells_path(record.image_id), self.saving.category_ids)
-        summary = {**row, **summarize_image(record, classes)}
+        # Empty where no diameter decided it; a column that is empty in all rows is left out.
+        summary = {**row, **summarize_image(record, classes), "scale": record.place.scale}
         files = [self._name(path) for path in self._files_of(record.image_id)]
         return {"files": files, "summary": summary}
 

@@ -14,13 +14,17 @@ import cellseg
 import cv2
 import pytest
 import tifffile
+import torch
 from cellseg.cells.synthetic import make_cells
+from cellseg.models import ModelCard, write_bundle
 from commands import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 SOURCES = ["cellseg", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
 SOURCES += ["MANIFEST.in", "datasets"]
+BUNDLE = "test-cells"
+"""A model that ships in this wheel only."""
 
 
 def pip(*words: str | Path) -> None:
@@ -46,6 +50,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(path, sources / name, ignore=ignored)
         else:
             shutil.copy(path, sources)
+    shipped = sources / "cellseg" / "models" / "shipped" / BUNDLE
+    write_bundle(shipped, ModelCard(BUNDLE, ("cell",)), {}, {"w": torch.ones(2)})
     pip("wheel", sources, "--no-build-isolation", "--wheel-dir", folder)
     (built,) = folder.glob("*.whl")
     return built
@@ -83,6 +89,8 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     wanted = {path.relative_to(source) for path in there if path.suffix not in (".pyc", ".md")}
     yaml_files = [*REPOSITORY.glob("configs/**/*.yaml"), *REPOSITORY.glob("datasets/*.yaml")]
     wanted |= {Path("shipped") / path.relative_to(REPOSITORY) for path in yaml_files}
+    bundle = ("model.yaml", "config.yaml", "weights.safetensors")
+    wanted |= {Path("models/shipped", BUNDLE, name) for name in bundle}
     assert {Path(file) for file in files} == wanted
     with zipfile.ZipFile(wheel) as archive:
         scripts = archive.read(f"{described}/entry_points.txt").decode()
@@ -119,6 +127,10 @@ def test_what_comes_with_it_is_listed(installed: Path, tmp_path: Path) -> None:
     assert set(info["recipes"]) == recipes
     assert info["recipes_folder"] == str(installed / "cellseg" / "shipped" / "configs")
     assert "synthetic_train" in info["datasets"]
+    assert BUNDLE in info["models"]
+    models = json.loads(run_installed(installed, tmp_path, "info", "--models", "--json"))
+    assert models[BUNDLE]["path"] == str(installed / "cellseg" / "models" / "shipped" / BUNDLE)
+    assert models[BUNDLE]["classes"] == ["cell"]
     assert info["packages"]["cellseg"] == cellseg.__version__
 
 

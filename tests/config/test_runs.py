@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cellseg.config.runs import find_model_files, find_run_config, find_run_weights
+from cellseg.config.runs import find_run_config, find_run_weights
 from cellseg.errors import CheckpointError, ConfigError
 
 
@@ -39,16 +39,3 @@ def test_a_last_checkpoint_that_is_gone_is_none(tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("model_0000199.pth")
     with pytest.raises(CheckpointError, match="no checkpoint in it"):
         find_run_weights(tmp_path)
-
-
-def test_a_model_is_named_by_its_folder_or_its_checkpoint(tmp_path: Path) -> None:
-    touch(tmp_path, "config.yaml", "model_final.pth", "other.pth")
-    config = tmp_path / "config.yaml"
-    assert find_model_files(tmp_path) == (config, tmp_path / "model_final.pth")
-    assert find_model_files(tmp_path / "other.pth") == (config, tmp_path / "other.pth")
-
-
-def test_no_such_model_says_what_is_near(tmp_path: Path) -> None:
-    (tmp_path / "my_run").mkdir()
-    with pytest.raises(ConfigError, match=r"no such model.*did you mean my_run"):
-        find_model_files(tmp_path / "my_rum")

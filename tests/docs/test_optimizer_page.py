@@ -25,14 +25,16 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_config_loads_and_the_command_takes_it(
+def test_the_config_loads_and_the_commands_take_it(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
     node = load_config("careful.yaml").CELLSEG.SOLVER
     assert (node.ACCUMULATE, node.LAYER_DECAY) == (4, 0.8)
     assert node.FREEZE[1] == ["backbone.bottom_up.stem", -1]
-    [command] = PAGE.commands
+    training, command = PAGE.commands
+    by_time = load_config("careful.yaml", training.split()[4:])
+    assert by_time.CELLSEG.SOLVER.MAX_MINUTES == 30
     assert command == "cellseg find-lr --config-file careful.yaml"
     found = parse_command("find-lr", command.split()[2:])
     assert (found.lowest, found.highest, found.iterations) == (1e-6, 1.0, 100)

@@ -21,6 +21,7 @@ from cellseg.images import PlaneImage, open_planes
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.files import predict_files
 from cellseg.inference.inputs import InputFile, find_inputs
+from cellseg.inference.magnification import Found
 from cellseg.inference.result_folder import FileState, ResultFolder
 from cellseg.inference.saving import ResultWriter, Saving
 
@@ -45,15 +46,16 @@ class Stub:
     def is_tiled(self, plane: PlaneImage) -> bool:
         return self.tiled
 
-    def predict_images(self, images: Sequence[np.ndarray]) -> list[CellInstances]:
+    def predict_images(self, images: Sequence[np.ndarray]) -> list[Found]:
         if any(image.flat[0] == 66 for image in images):
             raise RuntimeError("expected 3 channels,\n but got 2")
         self.seen.append((len(images), *images[0].shape))
-        return [two_squares(image) for image in images]
+        return [Found(two_squares(image)) for image in images]
 
     @contextmanager
     def predict_plane(self, plane: PlaneImage, image_id: str) -> Iterator[ImageRecord]:
-        yield ImageRecord(image_id, self.predict_images([plane.read_whole()])[0], plane.path)
+        (found,) = self.predict_images([plane.read_whole()])
+        yield ImageRecord(image_id, found.cells, plane.path)
 
 
 @pytest.fixture
@@ -189,7 +191,7 @@ def test_after_an_interruption_resume_goes_on(images: Path, tmp_path: Path) -> N
         (images / name).unlink()
 
     class Impatient(Stub):
-        def predict_images(self, images: Sequence[np.ndarray]) -> list[CellInstances]:
+        def predict_images(self, images: Sequence[np.ndarray]) -> list[Found]:
             if self.seen:
                 raise _Interrupted
             return super().predict_images(images)
@@ -341,7 +343,7 @@ def test_no_more_images_are_read_than_are_needed_soon(tmp_path: Path) -> None:
             alive.append(self.read - self.done)
             return False
 
-        def predict_images(self, images: Sequence[np.ndarray]) -> list[CellInstances]:
+        def predict_images(self, images: Sequence[np.ndarray]) -> list[Found]:
             self.done += len(images)
             return super().predict_images(images)
 

@@ -13,6 +13,7 @@ import tifffile
 import torch
 from cellseg.cells.instances import CellInstances
 from cellseg.inference import model as model_module
+from cellseg.inference.magnification import Look
 from cellseg.inference.model import CellModel, is_out_of_memory, plane_of_array
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.tile_grid import TileGrid
@@ -46,12 +47,12 @@ def model(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> CellModel:
     cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 0, TEST + "TILE_OVERLAP", 40])
     predictor = CellPredictor(cfg)
 
-    def batch(images: Sequence[np.ndarray]) -> list[CellInstances]:
+    def batch(images: Sequence[np.ndarray], scale: Any = None) -> list[CellInstances]:
         return [find_blobs(image) for image in images]
 
     monkeypatch.setattr(predictor, "predict_batch", batch)
     monkeypatch.setattr(
-        predictor, "detect_in_window", lambda pixels, limits, scale: find_blobs(pixels)
+        predictor, "detect_in_window", lambda pixels, limits, scale, **how: find_blobs(pixels)
     )
     return CellModel(predictor)
 
@@ -103,13 +104,13 @@ def test_what_the_network_sees_small_is_no_large_image(model: CellModel) -> None
     assert resized.scale_of((6000, 6000)) == pytest.approx(64 / 6000)
     assert not CellModel(resized).is_tiled(plane_of_array(np.zeros((6000, 6000), np.uint8)))
     set_tile(CellModel(resized), 64)
-    assert CellModel(resized)._scale_in_tiles((6000, 6000)) == 1
+    assert CellModel(resized)._scale_in_tiles((6000, 6000), Look()) == (1, False)
 
 
 def too_much(limit_px: int, find: Any) -> Any:
     """Runs out of memory on images of more than so many pixels."""
 
-    def limited(pixels: np.ndarray, *rest: Any) -> CellInstances:
+    def limited(pixels: np.ndarray, *rest: Any, **how: Any) -> CellInstances:
         if pixels.size > limit_px:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
         found: CellInstances = find(pixels)
@@ -124,7 +125,9 @@ def test_smaller_tiles_when_memory_runs_out(
     image = blobs(1, (1200, 1400), 400)
     expected = model.predict(image).to_label_image()
     limited = too_much(500_000, find_blobs)
-    monkeypatch.setattr(model.predictor, "predict_batch", lambda images: list(map(limited, images)))
+    monkeypatch.setattr(
+        model.predictor, "predict_batch", lambda images, scale: list(map(limited, images))
+    )
     monkeypatch.setattr(model.predictor, "detect_in_window", limited)
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(model.predict(image).to_label_image(), expected)
@@ -144,12 +147,14 @@ def test_the_cpu_takes_over_from_a_gpu_that_is_too_small(
     model.predictor.cfg.MODEL.DEVICE = "cuda"
     monkeypatch.setattr(model_module, "memory_of", lambda device: 10**12)
 
-    def find(pixels: np.ndarray, *rest: Any) -> CellInstances:
+    def find(pixels: np.ndarray, *rest: Any, **how: Any) -> CellInstances:
         if model.predictor.cfg.MODEL.DEVICE != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return find_blobs(pixels)
 
-    monkeypatch.setattr(model.predictor, "predict_batch", lambda images: list(map(find, images)))
+    monkeypatch.setattr(
+        model.predictor, "predict_batch", lambda images, scale: list(map(find, images))
+    )
     monkeypatch.setattr(model.predictor, "detect_in_window", find)
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(model.predict(image).to_label_image(), expected)
@@ -159,14 +164,16 @@ def test_the_cpu_takes_over_from_a_gpu_that_is_too_small(
 
 def test_no_memory_at_all_is_an_error(model: CellModel, monkeypatch: pytest.MonkeyPatch) -> None:
     limited = too_much(0, find_blobs)
-    monkeypatch.setattr(model.predictor, "predict_batch", lambda images: list(map(limited, images)))
+    monkeypatch.setattr(
+        model.predictor, "predict_batch", lambda images, scale: list(map(limited, images))
+    )
     monkeypatch.setattr(model.predictor, "detect_in_window", limited)
     with pytest.raises(torch.OutOfMemoryError):
         model.predict(blobs(0, (300, 300), 20))
 
 
 def test_other_errors_are_passed_on(model: CellModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(images: Sequence[np.ndarray]) -> list[CellInstances]:
+    def refuse(images: Sequence[np.ndarray], scale: Any) -> list[CellInstances]:
         raise RuntimeError("expected 3 channels")
 
     monkeypatch.setattr(model.predictor, "predict_batch", refuse)
@@ -197,9 +204,9 @@ def test_intensities_are_those_of_the_whole_image(cfg: CfgNode, tmp_path: Path) 
     seen: list[np.ndarray] = []
     detect = predictor._detect
 
-    def remember(batch: Any, scale: float | None = None) -> list[CellInstances]:
+    def remember(batch: Any, *how: Any, **more: Any) -> list[CellInstances]:
         seen.extend(batch)
-        return detect(batch, scale)
+        return detect(batch, *how, **more)
 
     predictor._detect = remember  # type: ignore[method-assign]
     image = np.random.default_rng(0).integers(0, 60_000, (300, 620)).astype(np.uint16)
@@ -209,7 +216,7 @@ def test_intensities_are_those_of_the_whole_image(cfg: CfgNode, tmp_path: Path) 
     with model.open_planes(tmp_path / "a.tif") as (plane,), model.predict_plane(plane, "a"):
         pass
     whole = predictor._input.prepare(image)
-    context_px = model._margins()[1]
+    context_px = model._overlaps((300, 620), Look()).context
     windows = [tile.window for tile in TileGrid((300, 620), 64, 128, context_px).tiles]
     assert len(seen) == len(windows) > 4
     assert all(

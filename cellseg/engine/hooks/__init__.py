@@ -1,6 +1,7 @@
 """What a training has beside its steps: best checkpoint, early stopping, validation loss, averages.
 
-All are hooks as Detectron2 has them, chosen by the keys below CELLSEG.TRAIN (docs/training.md).
+All are hooks as Detectron2 has them, chosen by the keys below CELLSEG.TRAIN (docs/training.md) and
+CELLSEG.SOLVER.MAX_MINUTES.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from typing import Any
 
 from cellseg.bootstrap import engine_info
 from cellseg.engine.hooks.average import RestoreWeights, WeightAverage
-from cellseg.engine.hooks.best import BestCheckpoint, EarlyStopping, TrainingStopped
+from cellseg.engine.hooks.best import BestCheckpoint, EarlyStopping
 from cellseg.engine.hooks.progress import ProgressBar
 from cellseg.engine.hooks.run_record import RunRecord
 from cellseg.engine.hooks.samples import FOLDER, SamplePictures
+from cellseg.engine.hooks.schedule import TrainingStopped
+from cellseg.engine.hooks.time_limit import TimeLimit, build_time_limit
 from cellseg.engine.hooks.validation import ValidationLoss, build_validation_loaders
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
+from detectron2.engine.hooks import EvalHook, LRScheduler, PeriodicCheckpointer, PeriodicWriter
 from detectron2.utils import comm
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "RestoreWeights",
     "RunRecord",
     "SamplePictures",
+    "TimeLimit",
     "TrainingStopped",
     "ValidationLoss",
     "WeightAverage",
@@ -35,11 +39,12 @@ __all__ = [
 
 
 def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[HookBase]:
-    """Detectron2's hooks with those that the keys below CELLSEG.TRAIN ask for.
+    """Detectron2's hooks with those that the keys below CELLSEG.TRAIN ask for, and a limit of time.
 
-    The order is: what prepares the model; the average of the weights, put into the model for
-    checkpoint, evaluation, validation loss and best checkpoint, which follow in this order;
-    the decision to stop; the record of the run; and last, so that all metrics are written,
+    The order is: what prepares the model, with the limit of time behind the learning rate, as it
+    makes an iteration the last one for all that follow; the average of the weights, put into the
+    model for checkpoint, evaluation, validation loss and best checkpoint, which follow in this
+    order; the decision to stop; the record of the run; and last, so that all metrics are written,
     Detectron2's writers.
 
     Args:
@@ -51,6 +56,10 @@ def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[Ho
     saving = (PeriodicCheckpointer, EvalHook)
     writers = [hook for hook in present if isinstance(hook, PeriodicWriter)]
     others = [hook for hook in present if not isinstance(hook, PeriodicWriter)]
+    limit = build_time_limit(cfg, present)
+    if limit is not None:
+        rates = [k for k, hook in enumerate(others) if isinstance(hook, LRScheduler)]
+        others.insert(max(rates, default=-1) + 1, limit)
     first = next((k for k, hook in enumerate(others) if isinstance(hook, saving)), len(others))
     before: list[HookBase] = []
     after = _build_after_evaluation(cfg)
@@ -60,7 +69,7 @@ def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[Ho
         before.append(average)
         after.append(RestoreWeights(average))
     if comm.is_main_process():
-        after += _build_for_main_process(cfg)
+        after += _build_for_main_process(cfg, limit)
     return [*others[:first], *before, *others[first:], *after, *writers]
 
 
@@ -77,12 +86,12 @@ def _build_after_evaluation(cfg: Any) -> list[HookBase]:
     return built
 
 
-def _build_for_main_process(cfg: Any) -> list[HookBase]:
+def _build_for_main_process(cfg: Any, limit: TimeLimit | None) -> list[HookBase]:
     node = cfg.CELLSEG.TRAIN
     built: list[HookBase] = [RunRecord(cfg, str(engine_info()))]
     if node.SAMPLE_PICTURES:
         folder = Path(cfg.OUTPUT_DIR) / FOLDER
         built.append(SamplePictures(node.SAMPLE_PICTURES, folder, cfg.INPUT.FORMAT))
     if node.PROGRESS_BAR:
-        built.append(ProgressBar())
+        built.append(ProgressBar(limit))
     return built

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from cellseg.config.runs import BEST_FILE
-from cellseg.engine.hooks.schedule import AfterEvaluation
+from cellseg.engine.hooks.schedule import AfterEvaluation, TrainingStopped
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
 from cellseg.names import find_near_names
@@ -183,13 +183,6 @@ class BestCheckpoint(AfterEvaluation):
                 self._values[entry["iteration"]] = math.nan if value is None else value
         best = history["best"]
         self.best = (best["iteration"], best["value"]) if best else None
-
-
-class TrainingStopped(BaseException):
-    """Ends the loop of a trainer early; `CellTrainer.train` catches it.
-
-    Not an `Exception`: Detectron2 logs those as failures. Hooks' `after_train` runs all the same.
-    """
 
 
 class EarlyStopping(HookBase):

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
+from cellseg.engine.hooks.time_limit import TimeLimit
 from detectron2.engine import HookBase
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -19,9 +20,13 @@ class ProgressBar(HookBase):
 
     Nothing is shown where the error stream is no terminal. Log lines scroll above the bar; what
     they go to, and how they look, stays as it is.
+
+    Args:
+        limit: the hook that ends the training by the clock, if there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: TimeLimit | None = None) -> None:
+        self._limit = limit
         self._open = ExitStack()
         self._bar: Any = None
 
@@ -47,6 +52,8 @@ class ProgressBar(HookBase):
         loss = self.trainer.storage.latest().get("total_loss")
         if loss is not None:
             self._bar.set_postfix_str(f"loss {loss[0]:.4g}", refresh=False)
+        if self._limit is not None:
+            self._bar.total = self._limit.expected_iterations()
         self._bar.update()
 
     def after_train(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yaml
 from cellseg.datasets.registration import datasets_root
-from cellseg.engine.hooks.best import TrainingStopped
+from cellseg.engine.hooks.schedule import TrainingStopped
 from cellseg.files import write_whole
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -26,6 +26,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 RUN_FILE = "run.json"
+METRICS_FILE = "figures.json"
+"""Metrics of `cellseg train --eval-only`, in OUTPUT_DIR."""
+
 _GIT_TIMEOUT_S = 10
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,9 @@ class RunRecord(HookBase):
     """Writes `run.json`: {"runs": [...]}, one entry for each start of a training.
 
     An entry is written when training starts, with status "running", and completed when it ends:
-    "finished", or "stopped early" or "failed" with the reason. Resumed runs add to the list, new
-    ones begin it. To be used in the main process, behind the hooks that evaluate.
+    "finished", "stopped early" or "failed", with the reason, which a training that ended at its
+    last planned iteration has none of. Resumed runs add to the list, new ones begin it. To be used
+    in the main process, behind the hooks that evaluate.
 
     Args:
         cfg: the config of the run.
@@ -85,11 +89,12 @@ class RunRecord(HookBase):
         self._write_record()
 
     def _describe_end(self) -> dict[str, str]:
-        if self.trainer.iter >= self.trainer.max_iter:
-            return {"status": "finished"}
         error = sys.exc_info()[1]  # what is on its way through the trainer's `finally`
-        if isinstance(error, TrainingStopped):
-            return {"status": "stopped early", "reason": str(error)}
+        reason = {"reason": str(error)} if isinstance(error, TrainingStopped) else {}
+        if self.trainer.iter >= self.trainer.max_iter:
+            return {"status": "finished", **reason}
+        if reason:
+            return {"status": "stopped early", **reason}
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
 
     def _read_earlier(self) -> list[Any]:

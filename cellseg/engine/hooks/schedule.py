@@ -1,4 +1,4 @@
-"""When hooks act, and what they leave untouched."""
+"""When hooks act, how they end a training, and what they leave untouched."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ class AfterEvaluation(HookBase):
     def after_train(self) -> None:
         if self.trainer.iter + 1 >= self.trainer.max_iter:  # it did not fail
             self.act()
+
+
+class TrainingStopped(BaseException):
+    """Ends the loop of a trainer early; `CellTrainer.train` catches it.
+
+    Not an `Exception`: Detectron2 logs those as failures. Hooks' `after_train` runs all the same.
+    """
 
 
 @contextmanager
