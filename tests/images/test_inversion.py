@@ -81,7 +81,7 @@ def test_colours_and_empty_images_are_left_alone(image: np.ndarray) -> None:
 
 
 def test_real_nuclei_and_their_negatives_are_told_apart(real_datasets: Path) -> None:
-    files = sorted((real_datasets / "dsb2018/fluo/val/images").glob("*.png"))
+    files = sorted((real_datasets / "dsb2018/fluo/val/images").glob("*.png"))[::8]
     assert files
     automatic, plain = (
         ImageInput(normalize="percentile", invert="auto"),
