@@ -61,6 +61,10 @@ _ASCENDING_THREE = Rule(
         and (len(value) == 0 or (len(value) == 3 and value[0] <= value[1] <= value[2]))
     ),
 )
+_INVERT = Rule(
+    "True, False or 'auto'",
+    lambda value: FLAG.accepts(value) or (isinstance(value, str) and value == "auto"),
+)
 _DIAMETER = Rule(
     "'' (images as they are), 'auto', or a number above 0",
     lambda value: (
@@ -107,6 +111,9 @@ _TABLE = (
         says="Lower and upper percentile of `percentile`, of each channel of each image."),
     Key("INPUT.RANGE", [], or_empty(ascending(number(), _INTENSITIES, strictly=True)),
         says="The two intensities that become 0 and 255 in `range`, such as [0, 4095]."),
+    Key("INPUT.INVERT", False, _INVERT,
+        says="Make dark bright, for models of bright cells on dark ground: True for every image, "
+        "`auto` for grey ones whose median lies in the brightest quarter of their range."),
     Key("INPUT.CHANNELS", [],
         list_of(_CHANNEL, most=3, words=_CHANNELS),
         says="Channels of the file, by number from 0 or by name, that become R, G and B: one is "

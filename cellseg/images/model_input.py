@@ -17,10 +17,13 @@ from cellseg.images.normalisation import (
     check_finite,
     check_normalization,
     find_limits,
+    invert_limits,
+    is_bright_image,
+    mirror_percentiles,
 )
 from cellseg.images.planes import PlaneImage
 from cellseg.images.reading import read_image
-from cellseg.images.window_limits import plane_limits
+from cellseg.images.window_limits import is_bright_plane, plane_limits
 from numpy.typing import NDArray
 
 IMAGE_FORMATS = ("BGR", "RGB")
@@ -40,6 +43,8 @@ class ImageInput:
             CELLSEG.INPUT.CHANNELS.
         page: which page of a stack, -1 where there is one only; CELLSEG.INPUT.PAGE.
         projection: what is done along Z before, "max" or "none"; CELLSEG.INPUT.PROJECTION.
+        invert: whether dark becomes bright: True, False, or "auto" for grey images whose median
+            lies in the brightest quarter of their range; CELLSEG.INPUT.INVERT.
 
     Raises:
         ConfigError: a value that cannot be used; it names the key and what is allowed.
@@ -52,6 +57,7 @@ class ImageInput:
     channels: Sequence[int | str] = ()
     page: int = -1
     projection: str = "none"
+    invert: bool | str = False
 
     def __post_init__(self) -> None:
         for name in ("percentiles", "value_range", "channels"):
@@ -62,13 +68,14 @@ class ImageInput:
         check_value("INPUT.CHANNELS", self.channels)
         check_value("INPUT.PAGE", self.page)
         check_value("INPUT.PROJECTION", self.projection)
+        check_value("INPUT.INVERT", self.invert)
 
     @classmethod
     def from_config(cls, cfg: Any) -> ImageInput:
         """From INPUT.FORMAT and the keys below CELLSEG.INPUT.
 
-        A config made by hand may lack RANGE, CHANNELS, PAGE and PROJECTION; they have their
-        defaults then.
+        A config made by hand may lack RANGE, CHANNELS, PAGE, PROJECTION and INVERT; they have
+        their defaults then.
         """
         own = cfg.CELLSEG.INPUT
         return cls(
@@ -79,6 +86,7 @@ class ImageInput:
             channels=getattr(own, "CHANNELS", ()),
             page=getattr(own, "PAGE", -1),
             projection=getattr(own, "PROJECTION", "none"),
+            invert=getattr(own, "INVERT", False),
         )
 
     def read(self, path: str | Path) -> NDArray[Any]:
@@ -94,12 +102,30 @@ class ImageInput:
 
         Returns:
             (low, high) per channel, exactly those of `normalize_image` of the whole plane; empty
-            where intensities stay as they are.
+            where intensities stay as they are; (high, low) where the plane is to be inverted.
 
         Raises:
             ImageReadError: what `plane.read` raises, such as for values that are not finite.
         """
-        return plane_limits(plane, self.normalize, self.percentiles, self.value_range, window_px)
+        is_inverted = self.invert is True or (
+            self.invert == "auto" and is_bright_plane(plane, self.percentiles, window_px)
+        )
+        percentiles = mirror_percentiles(self.percentiles) if is_inverted else self.percentiles
+        limits = plane_limits(plane, self.normalize, percentiles, self.value_range, window_px)
+        if not is_inverted:
+            return limits
+        sample = plane.read(slice(0, 1), slice(0, 1))
+        return invert_limits(limits, 1 if sample.ndim == 2 else sample.shape[-1])
+
+    def _limits_of_image(self, image: NDArray[Any]) -> Limits:
+        """`limits_of` an image in memory."""
+        is_inverted = self.invert is True or (
+            self.invert == "auto" and is_bright_image(image, self.percentiles)
+        )
+        percentiles = mirror_percentiles(self.percentiles) if is_inverted else self.percentiles
+        limits = find_limits(image, self.normalize, percentiles, self.value_range)
+        channels = 1 if image.ndim == 2 else image.shape[-1]
+        return invert_limits(limits, channels) if is_inverted else limits
 
     def prepare(self, image: NDArray[Any], limits: Limits | None = None) -> NDArray[Any]:
         """`normalize_image`, then `to_model_input`, of an image as `read` returns it.
@@ -124,7 +150,7 @@ class ImageInput:
             )
         check_finite(image)
         if limits is None:
-            limits = find_limits(image, self.normalize, self.percentiles, self.value_range)
+            limits = self._limits_of_image(image)
         return to_model_input(apply_limits(image, limits), self.image_format)
 
     def read_model_input(self, path: str | Path) -> NDArray[Any]:

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 DEFAULT_PERCENTILES = (1.0, 99.8)
 
+BRIGHT_FROM = 0.75
+"""Of an image's range. The medians of 535 images of fluorescence lie at 0 to 0.13 of it, those of
+two of empty noise at 0.5 and 0.57; of phase contrast (42 images) at 0.25 to 0.42."""
+
 Floats = NDArray[np.float64]
 Limits = tuple[tuple[float, float], ...]
 
@@ -100,7 +104,7 @@ def apply_limits(image: NDArray[Any], limits: Limits) -> NDArray[Any]:
 
     Args:
         image: [H, W] or [H, W, C] of any integer or float type, all finite.
-        limits: of `find_limits`.
+        limits: of `find_limits`; of a channel that is inverted, the higher one comes first.
 
     Returns:
         As `normalize_image`.
@@ -119,6 +123,64 @@ def apply_limits(image: NDArray[Any], limits: Limits) -> NDArray[Any]:
     for number, (low, high) in enumerate(limits):
         stretched[..., number] = _stretch_plane(planes[..., number], low, high)
     return stretched.reshape(image.shape)
+
+
+def invert_limits(limits: Limits, channels: int) -> Limits:
+    """The limits that make 255 of what became 0, and 0 of what became 255.
+
+    Args:
+        limits: of `find_limits`; empty where values stay as they are, 0 to 255.
+        channels: how many the image has.
+
+    Example:
+        >>> apply_limits(np.uint16([[10, 20, 50]]), invert_limits(((10, 50),), 1)).tolist()
+        [[255.0, 191.25, 0.0]]
+    """
+    return tuple((high, low) for low, high in limits or ((0.0, 255.0),) * channels)
+
+
+def mirror_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
+    """Those of an image that are the given ones of its negative.
+
+    >>> mirror_percentiles((1, 99))
+    (1, 99)
+    """
+    return 100 - percentiles[1], 100 - percentiles[0]
+
+
+def outer_percentiles(percentiles: Sequence[float]) -> tuple[float, float, float]:
+    """Lowest, middle and highest percentile by which an image's ground is seen to be bright.
+
+    The outer two lie equally far out, so that an image and its negative are judged alike.
+    """
+    share = min(percentiles[0], 100 - percentiles[1])
+    return share, 50.0, 100 - share
+
+
+def is_grey(image: NDArray[Any]) -> bool:
+    """Whether an image has one channel, or equal ones, as grey images stored in RGB have."""
+    return image.ndim == 2 or bool((image == image[..., :1]).all())
+
+
+def is_bright(low: float, median: float, high: float) -> bool:
+    """Whether most of an image lies in the brightest quarter of its range: dark cells on bright.
+
+    Example:
+        >>> is_bright(0, 90, 100), is_bright(0, 50, 100), is_bright(7, 7, 7)
+        (True, False, False)
+    """
+    return median - low > BRIGHT_FROM * (high - low)
+
+
+def is_bright_image(image: NDArray[Any], percentiles: Sequence[float]) -> bool:
+    """Whether an image, [H, W] or [H, W, C], is grey and bright; see `is_bright`.
+
+    Args:
+        image: of any integer or float type, all finite.
+        percentiles: CELLSEG.INPUT.PERCENTILES.
+    """
+    grey = image if image.ndim == 2 else image[..., 0]
+    return is_grey(image) and is_bright(*channel_percentiles(grey, outer_percentiles(percentiles)))
 
 
 def check_normalization(mode: str, limits: Sequence[float], value_range: Sequence[float]) -> None:
@@ -209,7 +271,7 @@ def _stretch_plane(plane: NDArray[Any], low: float, high: float) -> NDArray[np.f
 def _scale_values(values: Floats, low: float, high: float) -> NDArray[np.float32]:
     """Works in `values`, which are lost."""
     values -= low
-    values /= high - low if high > low else 1
+    values /= high - low if high != low else 1
     np.clip(values, 0, 1, out=values)
     values *= 255
     return values.astype(np.float32)

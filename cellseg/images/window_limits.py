@@ -12,6 +12,9 @@ from cellseg.images.normalisation import (
     as_limits,
     fixed_limits,
     interpolate_ranks,
+    is_bright,
+    is_grey,
+    outer_percentiles,
     percentile_ranks,
 )
 from cellseg.images.planes import PlaneImage, windows_of
@@ -60,6 +63,32 @@ def plane_limits(
     search = RankSearch(sample.dtype, channels, [0, *ranks.tolist(), size - 1])
     values = search.run(read_windows)
     return tuple(_limits_of_values(size, percentiles, found) for found in values)
+
+
+def is_bright_plane(plane: PlaneImage, percentiles: Sequence[float], window_px: int) -> bool:
+    """`is_bright` of a whole plane, read window by window; a plane of colours is not.
+
+    Args:
+        plane: read by its chosen channels; three equal ones are grey.
+        percentiles: CELLSEG.INPUT.PERCENTILES.
+        window_px: about how many pixels are held at a time.
+    """
+    sample = plane.read(slice(0, 1), slice(0, 1))
+    channels = 1 if sample.ndim == 2 else sample.shape[-1]
+    windows = (plane.read(*each) for each in windows_of(plane.image_hw, plane.chunk_hw, window_px))
+    if not all(map(is_grey, windows)):
+        return False
+
+    def read_windows() -> Iterator[NDArray[Any]]:
+        for rows, columns in windows_of(plane.image_hw, plane.chunk_hw, window_px):
+            yield plane.read(rows, columns).reshape(-1, channels)[:, :1]
+
+    size = plane.image_hw[0] * plane.image_hw[1]
+    percents = outer_percentiles(percentiles)
+    (values,) = RankSearch(sample.dtype, 1, percentile_ranks(size, percents).tolist()).run(
+        read_windows
+    )
+    return is_bright(*interpolate_ranks(size, percents, values))
 
 
 def _limits_of_values(
