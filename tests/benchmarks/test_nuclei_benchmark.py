@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -143,3 +144,34 @@ def test_augmentation_moves_image_and_labels_alike(load) -> None:
         assert np.abs(np.polyval(slope, turned) - image).max() < 0.3
         seen.add((turned.shape, int(turned[0, 0])))
     assert len(seen) == 8
+
+
+STAND_IN = """#!{python}
+import json, sys
+from pathlib import Path
+import numpy as np
+import tifffile
+words = sys.argv[1:]
+assert words[0].endswith("stardist_nuclei.py") and words[1:5] == ["--threads", "3", "predict", "M"]
+output = Path(words[words.index("--output") + 1])
+images = Path(words[words.index("--list") + 1]).read_text().splitlines()
+for number, image in enumerate(images, 1):
+    if image.endswith("broken.png"):
+        sys.exit("cannot be read")
+    tifffile.imwrite(output / f"{{Path(image).stem}}.tif", np.full((2, 3), number, np.uint16))
+times = [{{"image": image, "seconds": 2.0, "cpu_seconds": 3.0}} for image in images]
+(output / "times.json").write_text(json.dumps(times))
+"""
+
+
+def test_stardist_predicts_in_a_python_of_its_own(load, tmp_path: Path) -> None:
+    nuclei = load("nuclei")
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.format(python=sys.executable))
+    python.chmod(0o755)
+    way = nuclei.way_of_stardist(str(python), "M", 3)
+    found = way(nuclei.Images("bbbc039_val", [Path("b.png"), Path("a.png")], []))
+    assert [int(labels[0, 0]) for labels in found.labels] == [1, 2]
+    assert (found.seconds, found.cpu_seconds) == (2.0, 3.0)
+    with pytest.raises(SystemExit, match="cannot be read"):
+        way(nuclei.Images("bbbc039_val", [Path("broken.png")], []))
