@@ -60,8 +60,14 @@ IOU_LOSSES = (
     *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "10.0"),  # to the size of the one it replaces
 )
 SMALL_ANCHORS = ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8],[16],[32],[64],[128]]")
+BATCH_NORM = ("MODEL.RESNETS.NORM", "BN", "MODEL.FPN.NORM", "BN")
+NARROW_MASKS = ("MODEL.ROI_MASK_HEAD.NUM_CONV", "2", "MODEL.ROI_MASK_HEAD.CONV_DIM", "64")
+NARROW = ("MODEL.FPN.OUT_CHANNELS", "64", "MODEL.ROI_BOX_HEAD.FC_DIM", "256", *NARROW_MASKS)
 VARIANTS = {
     "base": Variant("the config"),
+    "batch_norm": Variant("batch norm in backbone and pyramid", BATCH_NORM),
+    "narrow_masks": Variant("mask head of two layers, 64 wide", NARROW_MASKS),
+    "narrow": Variant("the same, pyramid 64, box head 256 wide", NARROW),
     "anchors": Variant(
         "Detectron2's anchors (32 to 512 px) in place of 16 to 256",
         ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32],[64],[128],[256],[512]]"),
