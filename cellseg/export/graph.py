@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _NO_LIMIT = 2.0  # a share that no detection reaches
+logger = logging.getLogger(__name__)
+
 OUTPUTS = ("labels", "boxes", "scores", "classes", "masks")
 
 
@@ -162,6 +165,13 @@ def _boxes_in_image(boxes: Tensor, resized: Tensor, image: Tensor) -> Tensor:
 
 
 def _check_fits_into_a_graph(cfg: Any, thresholds: DetectionThresholds) -> None:
+    for key, what in (("TEST.DIAMETER", "cells of its own size"), ("INPUT.INVERT", "bright cells")):
+        section, name = key.split(".")
+        if cfg.CELLSEG[section][name]:
+            logger.warning(
+                "CELLSEG.%s is %r; the exported model looks at images as they are and expects %s",
+                *(key, cfg.CELLSEG[section][name], what),
+            )
     if cfg.TEST.AUG.ENABLED:
         raise ConfigError(
             "TEST.AUG.ENABLED is True; an exported model looks at an image once: set it to False"

@@ -16,6 +16,7 @@ from cellseg import load_config
 from cellseg.cells.synthetic import make_cells
 from cellseg.errors import ConfigError, ExportError
 from cellseg.export.cellseg_onnx import find_cells, normalize
+from cellseg.export.graph import CellGraph
 from cellseg.export.onnx_file import SCRIPT, export_onnx, open_session
 from cellseg.images import normalize_image
 from cellseg.inference.predictor import CellPredictor
@@ -196,6 +197,18 @@ def test_settings_that_do_not_fit(
     cfg.merge_from_list([key, value])
     with pytest.raises(error, match=message):
         export_onnx(cfg, tmp_path / "model.onnx")
+
+
+def test_what_is_left_to_who_runs_the_model_is_said(
+    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg.CELLSEG.TEST.KNOWN_DIAMETERS, cfg.CELLSEG.TEST.DIAMETER = [10.0, 20.0, 30.0], "auto"
+    cfg.CELLSEG.INPUT.INVERT = "auto"
+    CellGraph(CellPredictor(save_untrained(cfg, tmp_path / "weights.pth")))
+    assert (
+        "CELLSEG.TEST.DIAMETER is 'auto'; the exported model looks at" in caplog.text
+    )
+    assert "CELLSEG.INPUT.INVERT is 'auto'; the exported" in caplog.text
 
 
 def test_a_missing_package_is_said(
