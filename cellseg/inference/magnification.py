@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 AUTO = "auto"
 
-SMALL = 0.5**0.5
+SMALL = 0.5
 """Cells whose diameter is a smaller share of the known median are small: a look at the image made
 larger is tried. They may be known ones, or larger ones in an image made smaller, of which the model
 finds half."""

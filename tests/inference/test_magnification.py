@@ -342,11 +342,11 @@ def test_too_large_when_enlarged_is_looked_at_in_tiles(
     assert disc_model.predictor.looks.count(2.0) > 1  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("half_found", "scale"), [(True, 26 / 14), (False, None)])
+@pytest.mark.parametrize(("half_found", "scale"), [(True, 26 / 11), (False, None)])
 def test_small_cells_are_looked_at_larger_if_that_shows_more(
     disc_model: CellModel, monkeypatch: pytest.MonkeyPatch, half_found: bool, scale: float | None
 ) -> None:
-    """Discs of 14 px: a model that finds half of them as they are, and one that finds them all."""
+    """Discs of 11 px: a model that finds half of them as they are, and one that finds them all."""
     find = find_discs
 
     def find_few(pixels: np.ndarray, scale: float) -> CellInstances:
@@ -354,7 +354,7 @@ def test_small_cells_are_looked_at_larger_if_that_shows_more(
         return cells[::2] if half_found and scale <= 1 else cells
 
     monkeypatch.setitem(globals(), "find_discs", find_few)
-    image = disc_image(14, (400, 500), 40)
+    image = disc_image(11, (400, 500), 40)
     every = len(find(image, 1.0))
     (found,) = disc_model.predict_images([image])
     assert len(found.cells) == every > 60
