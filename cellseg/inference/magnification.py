@@ -23,6 +23,9 @@ MORE_EVIDENCE = 1.05
 """That look is believed if it has more evidence by this factor. Cells that are known as they are
 gain nothing by being larger."""
 
+LARGEST_SHARE = 0.5
+"""Of the shorter side of what is looked at. At 1/16 a whole field may be taken for one cell."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -86,10 +89,12 @@ class FirstLook(NamedTuple):
 
     @classmethod
     def of(cls, scale: float, found: Sequence[CellInstances]) -> FirstLook:
-        """Of the cells of several parts."""
-        diameters = [cells.diameters_px for cells in found]
-        scores = [cells.scores for cells in found]
-        return cls(scale, np.concatenate(diameters), np.concatenate(scores))
+        """Of the cells of several parts; those as large as half of their part do not count."""
+        diameters = np.concatenate([cells.diameters_px for cells in found])
+        scores = np.concatenate([cells.scores for cells in found])
+        largest = [LARGEST_SHARE * min(cells.image_hw) for cells in found for _ in range(len(cells))]
+        counts = diameters < np.array(largest)
+        return cls(scale, diameters[counts], scores[counts])
 
     def keep(self, known: Sequence[float]) -> FirstLook:
         """The cells that have, as the network saw them, a diameter that is known."""

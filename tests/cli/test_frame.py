@@ -16,9 +16,9 @@ from cellseg.errors import DatasetError
 from cellseg.io import FORMATS
 from commands import REPOSITORY, run_program
 
-COMMANDS = ["bundle", "convert", "evaluate", "export-model", "find-lr", "info", "inspect", "link"]
-COMMANDS += ["predict", "preview", "report", "train", "tune"]
-WITHOUT_DOOR = ["bundle", "export-model", "info", "link", "preview"]
+COMMANDS = ["bundle", "convert", "demo", "evaluate", "export-model", "find-lr", "info", "inspect"]
+COMMANDS += ["link", "predict", "preview", "report", "train", "tune"]
+WITHOUT_DOOR = ["bundle", "demo", "export-model", "info", "link", "preview"]
 WITHOUT_TORCH = ["convert", "evaluate", "inspect", "link"]
 
 

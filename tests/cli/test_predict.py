@@ -162,11 +162,6 @@ def test_a_model_is_named_by_the_folder_of_its_run(
     assert 0 < tifffile.imread(out / "field_1_labels.tif").max() <= 5
 
 
-def test_no_model_is_one_clear_error(main: Callable, images: Path, tmp_path: Path) -> None:
-    status = main([str(images), "-o", str(tmp_path / "out")])
-    assert status.startswith("ConfigError: no model is named; expected --model")
-
-
 def test_sub_folders_tables_and_sizes(
     main: Callable, images: Path, run_dir: Path, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     source = REPOSITORY / "cellseg"
     there = [path for path in source.rglob("*") if path.is_file()]
     wanted = {path.relative_to(source) for path in there if path.suffix not in (".pyc", ".md")}
+    wanted.add(Path("samples/README.md"))
     yaml_files = [*REPOSITORY.glob("configs/**/*.yaml"), *REPOSITORY.glob("datasets/*.yaml")]
     wanted |= {Path("shipped") / path.relative_to(REPOSITORY) for path in yaml_files}
     bundle = ("model.yaml", "config.yaml", "weights.safetensors")

@@ -118,3 +118,8 @@ def test_what_the_specification_refuses_is_said(
     with pytest.raises(ExportError, match="license"):
         bioimageio.export_bioimageio(exported[0], tmp_path / "model.zip", texts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_model_is_one_clear_error(tmp_path: Path) -> None:
+    status = Command("export-model").main(["--output", tmp_path / "model.onnx"])
+    assert str(status).startswith("ConfigError: no model is named; expected --model")

@@ -160,10 +160,10 @@ from cellseg.inference.predictor import CellPredictor
 
 detect = CellPredictor._detect
 
-def die_of_white(self, batch, scale=None):
+def die_of_white(self, batch, *given, **options):
     if min(image.min() for image in batch) == 255:
         os._exit(1)  # as a process that takes too much memory
-    return detect(self, batch, scale)
+    return detect(self, batch, *given, **options)
 
 CellPredictor._detect = die_of_white
 """

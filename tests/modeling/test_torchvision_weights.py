@@ -21,7 +21,7 @@ from cellseg.modeling.torchvision_weights import (
     torchvision_mismatches,
     torchvision_to_detectron2,
 )
-from cellseg.modeling.weights import check_weights_file
+from cellseg.modeling.weights import find_weights_file
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
@@ -262,6 +262,6 @@ def test_registering_twice_is_harmless() -> None:
 def test_options_behind_a_path_are_no_part_of_the_file_name(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(b"")
-    check_weights_file(f"{file}?matching_heuristics=True")
+    find_weights_file(f"{file}?matching_heuristics=True")
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
-        check_weights_file(f"{tmp_path}/other.pth?matching_heuristics=True")
+        find_weights_file(f"{tmp_path}/other.pth?matching_heuristics=True")
