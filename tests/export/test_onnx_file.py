@@ -205,9 +205,7 @@ def test_what_is_left_to_who_runs_the_model_is_said(
     cfg.CELLSEG.TEST.KNOWN_DIAMETERS, cfg.CELLSEG.TEST.DIAMETER = [10.0, 20.0, 30.0], "auto"
     cfg.CELLSEG.INPUT.INVERT = "auto"
     CellGraph(CellPredictor(save_untrained(cfg, tmp_path / "weights.pth")))
-    assert (
-        "CELLSEG.TEST.DIAMETER is 'auto'; the exported model looks at" in caplog.text
-    )
+    assert "CELLSEG.TEST.DIAMETER is 'auto'; the exported model looks at" in caplog.text
     assert "CELLSEG.INPUT.INVERT is 'auto'; the exported" in caplog.text
 
 
