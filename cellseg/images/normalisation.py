@@ -133,7 +133,8 @@ def invert_limits(limits: Limits, channels: int) -> Limits:
         channels: how many the image has.
 
     Example:
-        >>> apply_limits(np.uint16([[10, 20, 50]]), invert_limits(((10, 50),), 1)).astype(int).tolist()
+        >>> inverted = invert_limits(((10, 50),), 1)
+        >>> apply_limits(np.uint16([[10, 20, 50]]), inverted).astype(int).tolist()
         [[255, 191, 0]]
     """
     return tuple((high, low) for low, high in limits or ((0.0, 255.0),) * channels)

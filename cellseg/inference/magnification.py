@@ -92,8 +92,9 @@ class FirstLook(NamedTuple):
         """Of the cells of several parts; those as large as half of their part do not count."""
         diameters = np.concatenate([cells.diameters_px for cells in found])
         scores = np.concatenate([cells.scores for cells in found])
-        largest = [LARGEST_SHARE * min(cells.image_hw) for cells in found for _ in range(len(cells))]
-        counts = diameters < np.array(largest)
+        halves = [LARGEST_SHARE * min(cells.image_hw) for cells in found]
+        largest = np.repeat(halves, [len(cells) for cells in found])
+        counts = diameters < largest
         return cls(scale, diameters[counts], scores[counts])
 
     def keep(self, known: Sequence[float]) -> FirstLook:
