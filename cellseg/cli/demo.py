@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     predict.add_arguments(parser)
     status = predict.run(parser.parse(words))
     pictures = [Path(args.output, f"{image.stem}{OVERLAY_SUFFIX}").resolve() for image in images]
-    for picture in pictures:
+    for picture in filter(Path.is_file, pictures):
         logger.info("Picture: %s", picture)
         if args.show:
             webbrowser.open(picture.as_uri())

@@ -216,8 +216,7 @@ def _diameters_of(cfg: CfgNode, dataset_name: str) -> list[NDArray[np.float64]]:
     found = []
     for key in truth.images:
         cells = truth.cells(key).counted
-        diameters = np.sqrt(4 * cells.areas_px / np.pi)
-        found.append(diameters * training_scale(cfg, cells.image_hw))
+        found.append(cells.diameters_px * training_scale(cfg, cells.image_hw))
     return found
 
 
