@@ -23,6 +23,7 @@ from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
     ROIHeads,
+    StandardROIHeads,
     select_foreground_proposals,
 )
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
@@ -499,6 +500,42 @@ class TestWholeHeads:
         cfg.MODEL.KEYPOINT_ON = True
         with pytest.raises(NotImplementedError, match="full Detectron2"):
             build_roi_heads(cfg, shapes)
+
+
+class TestOlderSubclasses:
+    """Heads written before the constructors took parts define `_init_*_head` on the instance."""
+
+    def test_a_mask_head_built_by_the_instance_is_the_only_one(self) -> None:
+        class Older(StandardROIHeads):
+            def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+                super().__init__(cfg, input_shape)
+                self._init_mask_head(cfg, input_shape)
+
+            def _init_mask_head(  # type: ignore[override]
+                self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
+            ) -> None:
+                self.mask_on = True
+                self.mask_head = nn.Conv2d(8, 3, 1)
+
+        heads = Older(heads_cfg(), SHAPES)
+
+        assert [type(part).__name__ for part in heads.children()] == [
+            "ROIPooler",
+            "FastRCNNConvFCHead",
+            "FastRCNNOutputLayers",
+            "Conv2d",
+        ]
+
+    def test_a_box_head_built_by_the_instance(self) -> None:
+        class Older(StandardROIHeads):
+            def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+                parts = StandardROIHeads._init_box_head(cfg, input_shape)
+                super().__init__(cfg, input_shape, **{**parts, "box_in_features": ["p3"]})
+
+            def _init_box_head(self, *_: Any) -> None:  # type: ignore[override]
+                raise AssertionError("not to be called on the class")
+
+        assert Older(heads_cfg(), SHAPES).box_in_features == ["p3"]
 
 
 class TestCascade:

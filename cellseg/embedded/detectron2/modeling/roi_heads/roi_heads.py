@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,8 +89,10 @@ class StandardROIHeads(ROIHeads):
         reject_keypoints(cfg)
         arguments = super().from_config(cfg)
         arguments["train_on_pred_boxes"] = cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES
-        arguments.update(cls._init_box_head(cfg, input_shape))
-        arguments.update(cls._init_mask_head(cfg, input_shape))
+        for part in (cls._init_box_head, cls._init_mask_head):
+            # Older subclasses define these as methods of the instance and call them themselves.
+            if inspect.ismethod(part):
+                arguments.update(part(cfg, input_shape))
         return arguments
 
     @classmethod
