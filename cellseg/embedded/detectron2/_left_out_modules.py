@@ -69,7 +69,6 @@ _TRACKING = {
 _OTHERS = {
     "export": "Caffe2Model Caffe2Tracer TracingAdapter add_export_config dump_torchscript_IR "
     "scripting_with_instances",
-    "layers.deform_conv": "DeformConv ModulatedDeformConv",
     "layers.roi_align_rotated": "ROIAlignRotated",
     "layers.rotated_boxes": "pairwise_iou_rotated",
     "modeling.mmdet_wrapper": "MMDetBackbone MMDetDetector",
