@@ -140,7 +140,7 @@ def test_modules_with_left_out_names(module: str, name: str) -> None:
     "statement",
     [
         "import detectron2.no_such_module",
-        "import detectron2.data.datasets.builtin",
+        "import detectron2.data.datasets.lvis_v1_categories",
         "from detectron2.structures import a_name_of_nothing",
         "from detectron2.structures.rotated_boxes import a_name_of_nothing",
     ],

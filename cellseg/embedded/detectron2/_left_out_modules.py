@@ -1,7 +1,7 @@
 """Modules of Detectron2 that the embedded engine has not, with their public classes and functions.
 
-Modules of constants and modules that work by being imported, such as
-`detectron2.data.datasets.builtin`, are not here: an import of them is a use, and fails.
+Modules of constants, such as `detectron2.data.datasets.lvis_v1_categories`, are not here: an
+import of them is a use, and fails.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ _BACKBONES = {
 _DATASETS = {
     "cityscapes": "load_cityscapes_instances load_cityscapes_semantic",
     "cityscapes_panoptic": "load_cityscapes_panoptic register_all_cityscapes_panoptic",
-    "coco_panoptic": "load_coco_panoptic_json register_coco_panoptic "
-    "register_coco_panoptic_separated",
     "lvis": "get_lvis_instances_meta load_lvis_json register_lvis_instances",
     "pascal_voc": "load_voc_instances register_pascal_voc",
 }
 
 _EVALUATION = {
     "cityscapes_evaluation": "CityscapesInstanceEvaluator CityscapesSemSegEvaluator",
-    "fast_eval_api": "COCOeval_opt",
     "lvis_evaluation": "LVISEvaluator",
     "panoptic_evaluation": "COCOPanopticEvaluator",
     "pascal_voc_evaluation": "PascalVOCDetectionEvaluator",
