@@ -86,8 +86,8 @@ def folder(tmp_path: Path):
     for name in ("a", "b"):
         write(tmp_path / f"images/{name}.jpg")
         write(tmp_path / f"segments/{name}.png")
-    write(tmp_path / "stuff/b.png")
-    write(tmp_path / "stuff/c.png")
+    for name in ("b", "c", "d"):
+        write(tmp_path / f"stuff/{name}.png")
     yield tmp_path
     for name in NAMES:
         DatasetCatalog.pop(name, None)
@@ -104,6 +104,13 @@ def test_images_and_classes_are_paired_by_name(folder: Path) -> None:
     assert [Path(pair["file_name"]).name for pair in pairs] == ["a.jpg", "b.jpg"]
     with pytest.raises(AssertionError, match="images"):
         load_sem_seg(str(folder / "images"), str(folder / "images"))
+
+
+@pytest.mark.embedded_only
+def test_as_many_files_of_other_names_are_no_pairs(folder: Path) -> None:
+    (folder / "stuff/d.png").unlink()
+    (pair,) = load_sem_seg(str(folder / "stuff"), str(folder / "images"))
+    assert Path(pair["sem_seg_file_name"]).name == "b.png"
 
 
 def test_panoptic_annotations(folder: Path) -> None:

@@ -25,7 +25,7 @@ ROTATED = missing.left_out("detectron2.structures.RotatedBoxes")
     "statement",
     [
         "import detectron2.export.torchscript",
-        "from detectron2.export import TracingAdapter",
+        "from detectron2.export import Caffe2Tracer",
         "from detectron2 import projects",
         "from detectron2.projects import point_rend",
         "from detectron2.projects.point_rend import PointRendMaskHead",

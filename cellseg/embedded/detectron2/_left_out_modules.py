@@ -31,7 +31,6 @@ _EVALUATION = {
 
 _EXPORT = {
     "api": "Caffe2Model Caffe2Tracer",
-    "flatten": "TracingAdapter flatten_to_tuple",
     "torchscript": "dump_torchscript_IR scripting_with_instances patch_instances",
     "torchscript_patch": "freeze_training_mode patch_builtin_len patch_instances",
 }
@@ -64,8 +63,6 @@ _TRACKING = {
 }
 
 _OTHERS = {
-    "export": "Caffe2Model Caffe2Tracer TracingAdapter add_export_config dump_torchscript_IR "
-    "scripting_with_instances",
     "layers.deform_conv": "DeformConv ModulatedDeformConv",
     "layers.roi_align_rotated": "ROIAlignRotated",
     "layers.rotated_boxes": "pairwise_iou_rotated",
