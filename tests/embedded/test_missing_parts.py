@@ -26,9 +26,8 @@ ROTATED = missing.left_out("detectron2.structures.RotatedBoxes")
     [
         "import detectron2.export.torchscript",
         "from detectron2.export import Caffe2Tracer",
-        "from detectron2 import projects",
-        "from detectron2.projects import point_rend",
-        "from detectron2.projects.point_rend import PointRendMaskHead",
+        "from detectron2.projects import deeplab",
+        "from detectron2.projects.deeplab import DeepLabV3Head",
         "from detectron2.tracking import BaseTracker",
         "from detectron2.structures import RotatedBoxes",
         "from detectron2.structures.rotated_boxes import pairwise_iou",

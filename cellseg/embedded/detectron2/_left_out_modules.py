@@ -38,20 +38,13 @@ _EXPORT = {
 _META_ARCH = {
     "dense_detector": "DenseDetector",
     "fcos": "FCOS FCOSHead",
-    "panoptic_fpn": "PanopticFPN",
     "retinanet": "RetinaNet RetinaNetHead",
-    "semantic_seg": "SEM_SEG_HEADS_REGISTRY SemSegFPNHead SemanticSegmentor build_sem_seg_head",
 }
 
 _PROJECTS = {
     "deeplab": "DeepLabV3Head DeepLabV3PlusHead add_deeplab_config build_lr_scheduler "
     "build_resnet_deeplab_backbone",
     "panoptic_deeplab": "PanopticDeepLab add_panoptic_deeplab_config",
-    "point_rend": "ColorAugSSDTransform ImplicitPointRendMaskHead PointRendMaskHead "
-    "PointRendSemSegHead add_pointrend_config",
-    "point_rend.mask_head": "ImplicitPointRendMaskHead PointRendMaskHead",
-    "point_rend.point_features": "generate_regular_grid_point_coords get_point_coords_wrt_image "
-    "get_uncertain_point_coords_with_randomness point_sample",
 }
 
 _TRACKING = {
@@ -70,7 +63,6 @@ _OTHERS = {
     "modeling.proposal_generator.rrpn": "RRPN find_top_rrpn_proposals",
     "modeling.roi_heads.rotated_fast_rcnn": "RROIHeads RotatedFastRCNNOutputLayers "
     "fast_rcnn_inference_rotated",
-    "projects": "",
     "structures.keypoints": "Keypoints heatmaps_to_keypoints",
     "structures.rotated_boxes": "RotatedBoxes pairwise_iou",
     "tracking": "BBoxIOUTracker BaseHungarianTracker BaseTracker "
