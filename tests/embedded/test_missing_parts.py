@@ -25,10 +25,9 @@ ROTATED = missing.left_out("detectron2.structures.RotatedBoxes")
     "statement",
     [
         "import detectron2.export.torchscript",
-        "from detectron2.export import TracingAdapter",
-        "from detectron2 import projects",
-        "from detectron2.projects import point_rend",
-        "from detectron2.projects.point_rend import PointRendMaskHead",
+        "from detectron2.export import Caffe2Tracer",
+        "from detectron2.projects import deeplab",
+        "from detectron2.projects.deeplab import DeepLabV3Head",
         "from detectron2.tracking import BaseTracker",
         "from detectron2.structures import RotatedBoxes",
         "from detectron2.structures.rotated_boxes import pairwise_iou",
@@ -139,7 +138,7 @@ def test_modules_with_left_out_names(module: str, name: str) -> None:
     "statement",
     [
         "import detectron2.no_such_module",
-        "import detectron2.data.datasets.builtin",
+        "import detectron2.data.datasets.lvis_v1_categories",
         "from detectron2.structures import a_name_of_nothing",
         "from detectron2.structures.rotated_boxes import a_name_of_nothing",
     ],
