@@ -26,7 +26,7 @@ ROTATED = missing.left_out("detectron2.structures.RotatedBoxes")
     [
         "import detectron2.export.torchscript",
         "from detectron2.export import Caffe2Tracer",
-        "from detectron2.projects import deeplab",
+        "from detectron2.projects import panoptic_deeplab",
         "from detectron2.projects.deeplab import DeepLabV3Head",
         "from detectron2.tracking import BaseTracker",
         "from detectron2.structures import RotatedBoxes",
