@@ -209,7 +209,8 @@ def test_an_empty_tensor_hangs_on_the_graph() -> None:
     empty = _NewEmptyTensorOp.apply(x, (0, 7))
     assert empty.shape == (0, 7)
     empty.sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [[0.0] * 3] * 2
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0.0] * 3] * 2
 
 
 def test_cat_does_not_copy_a_single_tensor() -> None:

@@ -538,6 +538,30 @@ class TestOlderSubclasses:
         assert Older(heads_cfg(), SHAPES).box_in_features == ["p3"]
 
 
+class WithPoints(StandardROIHeads):
+    def _forward_keypoint(self, features: dict[str, torch.Tensor], instances: Any) -> Any:
+        if self.training:
+            return {"loss_points": features["p2"].sum()}
+        for one in instances:
+            one.points = torch.zeros(len(one))
+        return instances
+
+
+def test_a_subclass_may_predict_points_behind_masks() -> None:
+    heads, (_, maps) = WithPoints(heads_cfg(), SHAPES), build("StandardROIHeads")
+    found = [proposals([3.0, 3, 20, 20]) for _ in range(2)]
+    with EventStorage():
+        _, losses = heads(images(), maps, found, [truth(TRUE_BOXES, [0, 2])] * 2)
+    assert losses["loss_points"] == maps["p2"].sum()
+    heads.eval()
+    with torch.no_grad():
+        given = [Instances(HW, pred_boxes=Boxes(torch.tensor(TRUE_BOXES))) for _ in range(2)]
+        for one in given:
+            one.pred_classes = torch.tensor([0, 2])
+        first, _ = heads.forward_with_given_boxes(maps, given)
+    assert {"pred_masks", "points"} <= set(first.get_fields())
+
+
 class TestCascade:
     def test_stages_and_names(self) -> None:
         heads, _ = build("CascadeROIHeads")
