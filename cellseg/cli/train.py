@@ -75,7 +75,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
     model = CellTrainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     found = resume and checkpointer.has_checkpoint()
-    load_weights(model, checkpointer.get_checkpoint_file() if found else cfg.MODEL.WEIGHTS)
+    weights = checkpointer.get_checkpoint_file() if found else cfg.MODEL.WEIGHTS
+    load_weights(model, weights, cfg=cfg)
     results = CellTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results |= CellTrainer.test_with_TTA(cfg, model)

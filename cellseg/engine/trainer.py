@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
+from cellseg.config.trained import ENTRY
+from cellseg.engine.checkpoints import AtomicWrites, CarriedConfig, remove_partial_files
 from cellseg.engine.determinism import make_deterministic
 from cellseg.engine.freezing import build_freezing
 from cellseg.engine.hooks import TrainingStopped, cell_hooks
@@ -22,6 +23,7 @@ from cellseg.evaluation.pictures import PictureEvaluator
 from cellseg.evaluation.registry import build_extra_evaluators
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
+from cellseg.inference.limits import LimitWatch
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.weights import start_from
 from cellseg.training_data.mapper import CellDatasetMapper
@@ -51,6 +53,7 @@ class CellTrainer(DefaultTrainer):
             make_deterministic(cfg.SEED)
         super().__init__(cfg)
         self._trainer = build_step(self.cfg, self._trainer)
+        self.checkpointer.add_checkpointable(ENTRY, CarriedConfig(self.cfg))
         self.register_hooks([build_freezing(self.cfg, self.model)])
 
     @classmethod
@@ -123,7 +126,8 @@ class CellTrainer(DefaultTrainer):
                 "with `cellseg evaluate`",
                 cfg.CELLSEG.TEST.DIAMETER,
             )
-        results = super().test(cfg, model, evaluators)
+        with LimitWatch(cfg).watching(model, outputs=True):
+            results = super().test(cfg, model, evaluators)
         if cfg.CELLSEG.TEST.REPORT and comm.is_main_process():
             from cellseg.report.build import write_report  # only who wants it waits for it
 
@@ -146,7 +150,9 @@ class CellTrainer(DefaultTrainer):
             cls.build_evaluator(cfg, name, os.path.join(cfg.OUTPUT_DIR, "inference_TTA", name))
             for name in cfg.DATASETS.TEST
         ]
-        results = super().test(cfg, AugmentedRCNN(cfg, model), evaluators)
+        augmented = AugmentedRCNN(cfg, model)
+        with LimitWatch(cfg).watching(augmented, outputs=True):
+            results = super().test(cfg, augmented, evaluators)
         return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
     def build_writers(self) -> list[EventWriter]:
@@ -172,7 +178,7 @@ class CellTrainer(DefaultTrainer):
         """
         found = resume and self.checkpointer.has_checkpoint()
         if not found:
-            start_from(self.model, self.cfg.MODEL.WEIGHTS)
+            start_from(self.model, self.cfg)
         else:
             super().resume_or_load(resume=True)
             logger.info(
