@@ -176,3 +176,21 @@ def _find(tree: Any, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def list_changes(trained: TrainedConfig, cfg: Any) -> list[str]:
+    """Every key that has another value than in the training that wrote a checkpoint."""
+    now, then = (dict(_flatten(tree)) for tree in (portable_config(cfg), trained.config))
+    return [
+        f"{key} is {now[key]!r}, was {then[key]!r}"
+        for key in sorted(now.keys() & then.keys())
+        if _plain(now[key]) != _plain(then[key])
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cellseg.engine.determinism import make_deterministic
 from cellseg.engine.freezing import build_freezing
 from cellseg.engine.hooks import TrainingStopped, cell_hooks
 from cellseg.engine.optimizer import build_optimizer
+from cellseg.engine.resuming import check_resumable, find_last_checkpoint, fit_trainer_state
 from cellseg.engine.steps import build_step
 from cellseg.errors import CellsegError
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
@@ -174,20 +176,22 @@ class CellTrainer(DefaultTrainer):
         """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which.
 
         Raises:
-            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file or bundle.
+            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file or bundle; or the last
+                checkpoint is gone, damaged or of another model: see `check_resumable`.
         """
-        found = resume and self.checkpointer.has_checkpoint()
-        if not found:
-            start_from(self.model, self.cfg)
+        found = find_last_checkpoint(self.cfg.OUTPUT_DIR) if resume else None
+        if found is None:
+            start_from(self.checkpointer.model, self.cfg)
         else:
+            check_resumable(found, self.checkpointer.model, self.cfg)
             super().resume_or_load(resume=True)
             logger.info(
                 "Resuming from %s at iteration %d of %d",
-                self.checkpointer.get_checkpoint_file(),
+                found,
                 self.start_iter,
                 self.max_iter,
             )
-        if resume and not found:
+        if resume and found is None:
             logger.warning(
                 "--resume, but %s holds no checkpoint: starting from MODEL.WEIGHTS=%r",
                 self.cfg.OUTPUT_DIR,
@@ -200,6 +204,11 @@ class CellTrainer(DefaultTrainer):
                 self.start_iter,
                 self.max_iter,
             )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a checkpoint's state; see `fit_trainer_state`."""
+        base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
+        super().load_state_dict(fit_trainer_state(state_dict, self.optimizer, base_lrs))
 
     def train(self) -> dict[str, dict[str, float]]:  # type: ignore[override]
         """Train to SOLVER.MAX_ITER, or as long as MAX_MINUTES or PATIENCE of CELLSEG let it.
