@@ -23,6 +23,7 @@ from cellseg.cells.selection import (
 )
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput, Limits, PlaneImage
+from cellseg.images.in_memory import to_image_array
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
 from cellseg.inference.limits import LimitWatch
@@ -100,21 +101,24 @@ class CellPredictor:
         self._limits = LimitWatch(self.cfg)
         self._lock = threading.Lock()
 
-    def __call__(self, image: NDArray[np.generic]) -> CellInstances:
+    def __call__(self, image: Any) -> CellInstances:
         """Find the cells of an image.
 
         Args:
             image: [H, W] or [H, W, C] as `read_image` gives it: the channels that
                 CELLSEG.INPUT.CHANNELS chooses, or grey or RGB, in the file's own dtype and
-                intensities.
+                intensities; also what `to_image_array` makes one of, and the path of a file.
 
         Returns:
             Cells in the frame of `image`, by descending score; may be empty.
 
         Raises:
-            ImageReadError: an image of another shape or dtype.
+            ImageReadError: an image of another shape, or a file that cannot be read.
+            InputTypeError: no image.
         """
-        return self.predict_batch([image])[0]
+        if isinstance(image, (str, Path)):
+            return self.predict_file(image)
+        return self.predict_batch([to_image_array(image)])[0]
 
     def predict_batch(
         self, images: Sequence[NDArray[np.generic]], scale: float | None = None
@@ -132,7 +136,7 @@ class CellPredictor:
         Raises:
             ImageReadError: an image of another shape or dtype.
         """
-        prepared = [self._input.prepare(image) for image in images]
+        prepared = [self._input.prepare(to_image_array(image)) for image in images]
         found = self._detect(prepared, scale, is_smooth=True)
         return [select_cells(cells, self.thresholds) for cells in found]
 
