@@ -24,7 +24,11 @@ TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _ASSOCIATED_OR_NOT_ALPHA = (1, 2)  # of TIFF's ExtraSamples
 # Pictures that come with an image, by the names that they have in OME-TIFF.
-_COMPANIONS = ("label", "macro", "thumbnail", "overview", "label image", "macro image")
+_COMPANIONS = tuple(
+    f"{name}{end}"
+    for name in ("label", "macro", "thumbnail", "overview", "preview")
+    for end in ("", " image")
+)
 
 
 @contextmanager

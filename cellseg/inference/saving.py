@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -229,7 +230,7 @@ class ResultWriter:
             ]
             _write_or_remove(folder / FAILED_NAME, failures)
             others = [
-                {"file": str(path), "image": "", "outputs": "", "note": reason}
+                {"file": os.path.abspath(path), "image": "", "outputs": "", "note": reason}
                 for path, reason in passed_over
             ]
             _write_or_remove(folder / INPUTS_NAME, [*self.results.all_images(), *others])

@@ -71,7 +71,7 @@ def test_by_number_and_by_name(tmp_path: Path, write, name: str, called: str) ->
 
 def test_scenes_of_different_sizes_have_no_size_in_common(tmp_path: Path) -> None:
     path = write_ome_tiff(tmp_path / "a.ome.tif", SCENES[0], SCENES[1, :5])
-    with pytest.raises(ImageReadError, match=r"found 2 of shapes \[\[9, 12\], \[5, 12\]\]"):
+    with pytest.raises(ImageReadError, match=r"of shapes \[\[9, 12\], \[5, 12\]\]"):
         read_image_hw(path)
     assert read_image(path, scene=1).shape == (5, 12)
 
