@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from cellseg.errors import ImageReadError
 from cellseg.images import open_planes, read_image, read_image_hw, read_label_image
+from cellseg.images.tiff_blocks import _naming_packages
 from PIL import Image
 
 RNG = np.random.default_rng(3)
@@ -137,3 +138,11 @@ def test_a_mask_of_transparency_is_no_second_image(tmp_path: Path) -> None:
         tiff.write(RGB, photometric="rgb", metadata=None)
         tiff.write(GREY > 100, photometric="mask", subfiletype=4, metadata=None)
     assert np.array_equal(read_image(path), RGB)
+
+
+def test_zstandard_says_which_package() -> None:
+    """Without imagecodecs tifffile misses `compression`, which Python has from 3.14 on."""
+    missing = ModuleNotFoundError("No module named 'compression'")
+    says = pytest.raises(ImageReadError, match=r"ZSTD.* requires the 'imagecodecs' package: pip")
+    with says, _naming_packages(tifffile.COMPRESSION.ZSTD):
+        raise missing
