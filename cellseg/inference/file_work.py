@@ -201,7 +201,7 @@ class Reader:
     def _read_planes(self, file: InputFile, state: FileState, planes: Sequence[PlaneImage]) -> None:
         failed_in_a_row = 0
         for number, plane in enumerate(planes):
-            image_id = f"{file.name}{plane.suffix}"
+            image_id = file.image_id(plane.suffix)
             if self._stop.is_set():
                 return
             if image_id in state.images:

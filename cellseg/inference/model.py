@@ -78,7 +78,8 @@ class CellModel:
 
     Attributes:
         predictor: the network with its thresholds.
-        scenes: numbers or names of the scenes of files to look at; all of them by default.
+        scenes: numbers or names of the scenes of files to look at; by default that of
+            CELLSEG.INPUT.SCENE, or all of them.
         at_pixel_size_um: size of a pixel, in micrometres, that slides and other pyramids are
             looked at with; None for their finest level.
         spool_folder: where the cells of an image that is looked at in tiles are kept; the system's
@@ -140,12 +141,10 @@ class CellModel:
 
     def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
         """The planes of a file, of the scenes and at the pixel size that were chosen."""
-        return open_planes(
-            path,
-            **self.predictor.input_choices,
-            scenes=self.scenes,
-            pixel_size_um=self.at_pixel_size_um,
-        )
+        choices = self.predictor.input_choices
+        if self.scenes:
+            choices["scenes"] = self.scenes
+        return open_planes(path, **choices, pixel_size_um=self.at_pixel_size_um)
 
     @property
     def magnification(self) -> Magnification:

@@ -241,13 +241,9 @@ class CellPredictor:
 
     @property
     def input_choices(self) -> dict[str, Any]:
-        """Channels, page and projection that the config chooses, as `open_planes` takes them."""
-        chosen = self._input
-        return {
-            "channels": chosen.channels,
-            "page": chosen.page,
-            "projection": chosen.projection,
-        }
+        """Scene, channels, page and projection that the config chooses, for `open_planes`."""
+        scene = self._input.scene
+        return {"scenes": () if scene == "" else (scene,), **self._input.choices}
 
     def read_image(self, path: str | Path) -> NDArray[Any]:
         """The page and channels of a file that the config chooses, with the file's own values.
