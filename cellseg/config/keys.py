@@ -273,7 +273,8 @@ _TABLE = (
         says="How many training images are drawn to OUTPUT_DIR/samples as the network gets them, "
         "before training starts."),
     Key("TEST.SCORE_THRESHOLD", 0.5, per_class(_SHARE), checked_by=_THRESHOLDS,
-        says="A detection whose score does not reach this is no cell."),
+        says="A detection whose score does not reach this is no cell; "
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST counts where it is higher and above 0.05."),
     Key("TEST.MASK_THRESHOLD", 0.5, per_class(number(above=0, high=1)), checked_by=_THRESHOLDS,
         says="A pixel belongs to a cell where the soft mask reaches this, when predicting."),
     Key("TEST.LARGEST_COMPONENT", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,

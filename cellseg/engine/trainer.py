@@ -27,10 +27,16 @@ from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.limits import LimitWatch
 from cellseg.modeling.compilation import compile_convolutions
+from cellseg.modeling.dataset_classes import check_classes
+from cellseg.modeling.device import check_device
 from cellseg.modeling.weights import start_from
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer, HookBase, default_writers
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluators, verify_results
@@ -51,6 +57,9 @@ class CellTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_device(cfg)
+        for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+            check_classes(cfg, name, read=True)
         if cfg.CELLSEG.DETERMINISTIC:
             make_deterministic(cfg.SEED)
         super().__init__(cfg)
@@ -60,7 +69,15 @@ class CellTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """The model of the config, compiled if CELLSEG.COMPILE says so."""
+        """The model of the config, compiled if CELLSEG.COMPILE says so.
+
+        Its floor of scores is no higher than the threshold of cells, as when predicting.
+        """
+        lowest = DetectionThresholds.from_config(cfg).lowest_score
+        if lowest < cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = lowest
         model = super().build_model(cfg)
         if cfg.CELLSEG.COMPILE:
             compile_convolutions(model)
@@ -121,6 +138,9 @@ class CellTrainer(DefaultTrainer):
         A report that cannot be written is a warning: the metrics are there without it. Images are
         looked at as they are, whatever CELLSEG.TEST.DIAMETER says.
         """
+        for name in cfg.DATASETS.TEST:
+            known = MetadataCatalog.get(name).get("thing_classes")
+            check_classes(cfg, name, read=not known)
         if cfg.CELLSEG.TEST.DIAMETER != "":
             logger.warning(
                 "CELLSEG.TEST.DIAMETER is %r, which is for predicting: this evaluation looks at "

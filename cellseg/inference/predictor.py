@@ -37,6 +37,7 @@ from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
+from torch import nn
 
 
 class CellPredictor:
@@ -90,9 +91,13 @@ class CellPredictor:
         # A threshold below the model's own has to reach the model to have an effect.
         heads = self.cfg.MODEL.ROI_HEADS
         heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, thresholds.lowest_score)
-        self.model = build_model(self.cfg)
-        load_weights(self.model, self.cfg.MODEL.WEIGHTS, cfg=self.cfg)
-        self.model.eval()
+        model = build_model(self.cfg)
+        load_weights(model, self.cfg.MODEL.WEIGHTS, cfg=self.cfg)
+        self._take(model)
+
+    def _take(self, model: nn.Module) -> None:
+        """Predict with a model that has its weights."""
+        self.model = model.eval()
         prepare_for_prediction(self.model, self.cfg.CELLSEG.TEST.PRECISION)
         self._input = ImageInput.from_config(self.cfg)
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
@@ -100,6 +105,17 @@ class CellPredictor:
         (self._resize,) = scale_resizing(self.cfg, [self._resize])
         self._limits = LimitWatch(self.cfg)
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process that is spawned needs: config, thresholds and weights."""
+        weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        return {"cfg": self.cfg, "thresholds": self.thresholds, "weights": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.cfg, self.thresholds = state["cfg"], state["thresholds"]
+        model = build_model(self.cfg)
+        model.load_state_dict(state["weights"])
+        self._take(model)
 
     def __call__(self, image: Any) -> CellInstances:
         """Find the cells of an image.

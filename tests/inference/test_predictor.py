@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from cellseg.cells.selection import select_cells
-from cellseg.errors import CheckpointError, ConfigError, ImageReadError
+from cellseg.cells.selection import DetectionThresholds, select_cells
+from cellseg.errors import CheckpointError, ConfigError, ImageReadError, InputTypeError
 from cellseg.inference.predictor import CellPredictor
+from cellseg.modeling import MaskRCNN
 from detectron2.config import CfgNode
 from PIL import Image
 
@@ -165,3 +167,42 @@ def test_a_missing_device_is_refused(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ConfigError, match=r"MODEL\.DEVICE is 'cuda', which is not there"):
         CellPredictor(cfg)
+
+
+def test_a_score_threshold_of_detectron2_is_one_for_predict_and_evaluation(
+    cfg: CfgNode, image: np.ndarray
+) -> None:
+    scores = np.sort(CellPredictor(cfg)(image).scores)
+    middle = float(scores[len(scores) // 2])
+    assert middle > 0.05
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = middle
+    assert DetectionThresholds.from_config(cfg).lowest_score == pytest.approx(middle)
+    found = CellPredictor(cfg)(image).scores
+    assert 0 < len(found) < len(scores)
+    assert found.min() >= np.float32(middle)
+    # what the caller asks for by name wins
+    assert len(CellPredictor(cfg, score_threshold=0.0)(image)) == len(scores)
+
+
+def test_a_predictor_can_be_pickled(cfg: CfgNode, image: np.ndarray) -> None:
+    predictor = CellPredictor(cfg)
+    again = pickle.loads(pickle.dumps(predictor))
+    expected, found = predictor(image), again(image)
+    assert len(expected) > 0
+    assert np.array_equal(found.scores, expected.scores)
+    assert np.array_equal(found.to_bitmaps(), expected.to_bitmaps())
+    pickle.loads(pickle.dumps(MaskRCNN(cfg)))
+
+
+def test_tensors_lists_and_paths_are_images(
+    cfg: CfgNode, image: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = CellPredictor(cfg)
+    expected = predictor(image).scores
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for given in (tensor, Image.fromarray(image), path, str(path)):
+        assert np.array_equal(predictor(given).scores, expected)
+    with pytest.raises(InputTypeError, match="a list of 2 images"):
+        predictor([image, image])
