@@ -108,7 +108,8 @@ def draw_tile(image: ImageMeasures, findings: Sequence[Finding]) -> Picture:
     """One image with outlines and up to three lines of text, RGB uint8 [352, 300, 3]."""
     tile = np.full((TILE_PX + _CAPTION_PX, TILE_PX, 3), _PAPER, np.uint8)
     try:
-        pixels = read_image(path_of_image(image.record))
+        page = image.record.place.page
+        pixels = read_image(path_of_image(image.record), page=-1 if page is None else page)
     except (CellsegError, OSError):
         picture, is_part = _draw_unreadable(), False
     else:

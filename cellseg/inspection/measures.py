@@ -14,6 +14,7 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, IntArray
 from cellseg.cells.overlaps import find_overlaps
+from cellseg.cells.pieces import count_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError
 from cellseg.images import read_image
@@ -150,7 +151,8 @@ def measure_image(
     """
     image, read_error = None, ""
     try:
-        image = read_image(path_of_image(record))
+        page = -1 if record.place.page is None else record.place.page
+        image = read_image(path_of_image(record), page=page)
     except (DatasetError, ImageReadError) as error:
         read_error = str(error)
     except OSError as error:
@@ -234,7 +236,7 @@ def _pieces_and_holes(crop: Crop) -> tuple[int, int, int]:
     if not crop.size:
         return 0, 0, 0
     solid = crop.astype(np.uint8)
-    pieces = cv2.connectedComponents(solid, connectivity=8)[0] - 1
+    pieces = count_pieces(crop)
     around = np.pad(1 - solid, 1, constant_values=1)
     parts, _, stats, _ = cv2.connectedComponentsWithStats(around, connectivity=4)
     # Part 0 is the cell; one of the others is the frame, whose box is the whole picture.
