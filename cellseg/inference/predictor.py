@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +23,10 @@ from cellseg.cells.selection import (
 )
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput, Limits, PlaneImage
+from cellseg.images.in_memory import to_image_array
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
+from cellseg.inference.limits import LimitWatch
 from cellseg.modeling.candidates import masks_of_candidates_only
 from cellseg.modeling.device import check_device
 from cellseg.modeling.prediction_speed import prepare_for_prediction
@@ -36,8 +37,6 @@ from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
 
 
 class CellPredictor:
@@ -92,31 +91,34 @@ class CellPredictor:
         heads = self.cfg.MODEL.ROI_HEADS
         heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, thresholds.lowest_score)
         self.model = build_model(self.cfg)
-        load_weights(self.model, self.cfg.MODEL.WEIGHTS)
+        load_weights(self.model, self.cfg.MODEL.WEIGHTS, cfg=self.cfg)
         self.model.eval()
         prepare_for_prediction(self.model, self.cfg.CELLSEG.TEST.PRECISION)
         self._input = ImageInput.from_config(self.cfg)
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
         (self._resize,) = scale_resizing(self.cfg, [self._resize])
-        self._has_told_of_limit = False
+        self._limits = LimitWatch(self.cfg)
         self._lock = threading.Lock()
 
-    def __call__(self, image: NDArray[np.generic]) -> CellInstances:
+    def __call__(self, image: Any) -> CellInstances:
         """Find the cells of an image.
 
         Args:
             image: [H, W] or [H, W, C] as `read_image` gives it: the channels that
                 CELLSEG.INPUT.CHANNELS chooses, or grey or RGB, in the file's own dtype and
-                intensities.
+                intensities; also what `to_image_array` makes one of, and the path of a file.
 
         Returns:
             Cells in the frame of `image`, by descending score; may be empty.
 
         Raises:
-            ImageReadError: an image of another shape or dtype.
+            ImageReadError: an image of another shape, or a file that cannot be read.
+            InputTypeError: no image.
         """
-        return self.predict_batch([image])[0]
+        if isinstance(image, (str, Path)):
+            return self.predict_file(image)
+        return self.predict_batch([to_image_array(image)])[0]
 
     def predict_batch(
         self, images: Sequence[NDArray[np.generic]], scale: float | None = None
@@ -134,7 +136,7 @@ class CellPredictor:
         Raises:
             ImageReadError: an image of another shape or dtype.
         """
-        prepared = [self._input.prepare(image) for image in images]
+        prepared = [self._input.prepare(to_image_array(image)) for image in images]
         found = self._detect(prepared, scale, is_smooth=True)
         return [select_cells(cells, self.thresholds) for cells in found]
 
@@ -208,7 +210,7 @@ class CellPredictor:
 
     def _to_cells(self, found: Instances, image_hw: tuple[int, int]) -> CellInstances:
         scores, classes = found.scores.float().cpu().numpy(), found.pred_classes.cpu().numpy()
-        self._tell_of_limit(scores)
+        self._see_limit(scores)
         elected = vote_class(scores, classes, self.thresholds)
         if elected is not None:  # before masks are cut at the threshold of their class
             classes = np.full_like(classes, elected)
@@ -217,31 +219,25 @@ class CellPredictor:
         found.pred_classes = torch.from_numpy(classes)[passed].to(found.scores.device)
         return detections_to_cells(found, image_hw=image_hw, mask_threshold=self.thresholds.mask)
 
-    def _tell_of_limit(self, scores: NDArray[np.float32]) -> None:
-        """Warn, once, where the limit of detections may have cost cells.
+    def _see_limit(self, scores: NDArray[np.float32]) -> None:
+        """Look whether the limit of detections may have cost cells.
 
         Without test-time augmentation there are mostly candidates among the detections, whose
         scores may have fallen since; with it there are those below the threshold too.
         """
-        limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
         views = self.cfg.TEST.AUG.ENABLED
-        count = int((scores >= self.thresholds.lowest_score).sum()) if views else len(scores)
-        if 0 < limit <= count and not self._has_told_of_limit:
-            self._has_told_of_limit = True
-            logger.warning(
-                "An image has %d detections, as many as TEST.DETECTIONS_PER_IMAGE allows: cells "
-                "with lower scores may be missing, in other images too. Set it higher",
-                count,
-            )
+        likely = scores >= self.thresholds.lowest_score
+        self._limits.see_detections(int(likely.sum()) if views else len(scores))
 
     @contextmanager
     def _detecting(self) -> Iterator[Any]:
         """What detects, for as long as it does."""
-        if self.cfg.TEST.AUG.ENABLED:  # a low score in one view may be part of a high mean
-            yield AugmentedRCNN(self.cfg, self.model)
-            return
-        with masks_of_candidates_only(self.model, self.thresholds):
-            yield self.model
+        with self._limits.watching(self.model):
+            if self.cfg.TEST.AUG.ENABLED:  # a low score in one view may be part of a high mean
+                yield AugmentedRCNN(self.cfg, self.model)
+                return
+            with masks_of_candidates_only(self.model, self.thresholds):
+                yield self.model
 
     @property
     def input_choices(self) -> dict[str, Any]:

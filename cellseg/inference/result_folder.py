@@ -27,6 +27,9 @@ from typing import Any
 from cellseg.files import marked_partials, remove_partials, write_whole
 from cellseg.inference.inputs import STATE_FOLDER, InputFile
 
+_LONGEST_NAME = 140
+"""Bytes of a file's name; systems take 255, encrypted folders 143."""
+
 Json = dict[str, Any]
 
 
@@ -132,11 +135,11 @@ class ResultFolder:
         return FileState.read(self._state_path(file))
 
     def _state_path(self, file: InputFile) -> Path:
-        return self.state_folder / "images" / f"{file.name}.jsonl"
+        return self.state_folder / "images" / _shorten(f"{file.name}.jsonl")
 
     def cells_path(self, image_id: str) -> Path:
         """Where the cells of an image are kept."""
-        return self.state_folder / "cells" / f"{image_id}.jsonl"
+        return self.state_folder / "cells" / _shorten(f"{image_id}.jsonl")
 
     def start(self, file: InputFile, *, resume: bool) -> FileState:
         """The state to go on with: that on disk if `resume` and it still holds, else a new one.
@@ -213,6 +216,18 @@ class ResultFolder:
         with (self.state_folder / "lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def _shorten(path: str) -> str:
+    """A relative path whose last part the system takes, so that of every image something is kept.
+
+    An image may have so long a name that its results cannot have it with an ending; that is then
+    noted here.
+    """
+    folder, slash, name = path.rpartition("/")
+    if len(name.encode()) <= _LONGEST_NAME:
+        return path
+    return f"{folder}{slash}{name[: _LONGEST_NAME // 4]}-{hash_text([name])}{Path(name).suffix}"
 
 
 def hash_text(parts: Sequence[str]) -> str:

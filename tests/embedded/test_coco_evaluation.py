@@ -14,9 +14,15 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
-from detectron2.evaluation.coco_evaluation import COCOevalMaxDets, instances_to_coco_json
+from detectron2.evaluation.coco_evaluation import (
+    COCOevalMaxDets,
+    _evaluate_predictions_on_coco,
+    instances_to_coco_json,
+)
+from detectron2.evaluation.fast_eval_api import COCOeval_opt
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
+from pycocotools.coco import COCO
 
 HW = (100, 100)
 FIGURES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
@@ -307,3 +313,65 @@ def test_instances_in_coco_format():
     assert instances_to_coco_json(predictions([], [])["instances"], 1) == []
     (boxes_only,) = instances_to_coco_json(predictions([(0, 0, 1, 1)], [1.0])["instances"], 1)
     assert "segmentation" not in boxes_only
+
+
+def coco_of(truths: list[dict], tmp_path: Path) -> COCO:
+    """pycocotools' view of records that were made by `ground_truth`."""
+    content: dict = {"images": [], "annotations": [], "categories": [{"id": 0, "name": "cell"}]}
+    for record in truths:
+        content["images"].append({k: record[k] for k in ("file_name", "height", "width")})
+        content["images"][-1]["id"] = record["image_id"]
+        for annotation in record["annotations"]:
+            x0, y0, x1, y1 = annotation["bbox"]
+            rle = annotation["segmentation"]
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": record["image_id"],
+                    "category_id": annotation["category_id"],
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                    "segmentation": {**rle, "counts": rle["counts"].decode()},
+                }
+            )
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    return COCO(str(tmp_path / "truth.json"))
+
+
+def test_figures_of_results_as_other_evaluators_ask_for_them(tmp_path):
+    true = coco_of([ground_truth(1, TRUE), ground_truth(2, TRUE)], tmp_path)
+    found = predictions(TRUE, [0.9, 0.8], masks=True)["instances"]
+    results = instances_to_coco_json(found, 1)
+    before = json.dumps(results)
+    for task in ("bbox", "segm"):
+        scores = _evaluate_predictions_on_coco(true, results, task)
+        # half of all cells at full precision: 51 of the 101 points of recall
+        assert scores.stats[0] == pytest.approx(51 / 101)
+        first = _evaluate_predictions_on_coco(true, results, task, img_ids=[1])
+        assert first.stats[0] == pytest.approx(1.0)
+    assert json.dumps(results) == before
+    few = _evaluate_predictions_on_coco(
+        true, results, "segm", cocoeval_fn=COCOeval_opt, img_ids=[1], max_dets_per_image=[1, 1, 1]
+    )
+    assert few.stats[0] == pytest.approx(51 / 101)
+    for strange in ({"max_dets_per_image": [1, 10]}, {"coco_results": []}):
+        with pytest.raises((ValueError, AssertionError)):
+            _evaluate_predictions_on_coco(
+                **{"coco_gt": true, "coco_results": results, "iou_type": "segm"} | strange
+            )
+
+
+def test_keypoints_with_tolerances_of_ones_own(tmp_path):
+    points = [10, 10, 2, 20, 20, 2]
+    image = {"id": 1, "file_name": "a.png", "height": 50, "width": 50}
+    common = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "keypoints": points}
+    true = {**common, "id": 1, "area": 2500, "iscrowd": 0, "num_keypoints": 2}
+    content = {"images": [image], "annotations": [true], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    api = COCO(str(tmp_path / "truth.json"))
+    results = [{**common, "score": 0.5}]
+    scores = _evaluate_predictions_on_coco(api, results, "keypoints", [0.1, 0.1])
+    assert scores.stats[0] == pytest.approx(1.0)
+    with pytest.raises((ValueError, AssertionError), match="17"):
+        _evaluate_predictions_on_coco(api, results, "keypoints")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.collect_env import collect_env_info
-from detectron2.utils.env import TORCH_VERSION, seed_all_rng
+from detectron2.utils.env import TORCH_VERSION, fixup_module_metadata, seed_all_rng
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.serialize import PicklableWrapper
@@ -47,6 +47,23 @@ def test_a_random_seed_is_logged(
 
 def test_torch_version() -> None:
     assert f"{TORCH_VERSION[0]}.{TORCH_VERSION[1]}" in torch.__version__
+
+
+def test_a_package_becomes_the_home_of_its_names_in_documentation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def make() -> Any:
+        return type("Thing", (), {"__module__": "my_package.things"})
+
+    shown, hidden, strange = make(), make(), type("Other", (), {"__module__": "elsewhere"})
+    names = {"Thing": shown, "_Thing": hidden, "Other": strange, "NUMBER": 3}
+    fixup_module_metadata("my_package", names)
+    assert shown.__module__ == "my_package.things"  # nothing happens otherwise
+    monkeypatch.setattr("detectron2.utils.env.DOC_BUILDING", True)
+    fixup_module_metadata("my_package", names, ["_Thing"])
+    fixup_module_metadata("my_package", names)
+    modules = [each.__module__ for each in (shown, hidden, strange)]
+    assert modules == ["my_package", "my_package.things", "elsewhere"]
 
 
 @pytest.mark.embedded_only

@@ -17,6 +17,7 @@ from detectron2.solver import (
     get_default_optimizer_params,
 )
 from detectron2.solver.build import maybe_add_gradient_clipping, reduce_param_groups
+from detectron2.solver.lr_scheduler import _get_warmup_factor_at_iter
 from fvcore.common.param_scheduler import (
     CosineParamScheduler,
     LinearParamScheduler,
@@ -323,3 +324,28 @@ def test_old_schedulers_by_hand():
         WarmupMultiStepLR(one_parameter()[1], [4, 3])
     with pytest.raises(ValueError, match="quadratic"):
         WarmupCosineLR(one_parameter()[1], 4, warmup_method="quadratic")
+
+
+@pytest.mark.parametrize(
+    ("method", "iteration", "expected"),
+    [("linear", 0, 0.2), ("linear", 3, 0.8), ("constant", 3, 0.2), ("none", 4, 1.0)],
+)
+def test_warmup_factor(method, iteration, expected):
+    assert _get_warmup_factor_at_iter(method, iteration, 4, 0.2) == pytest.approx(expected)
+    assert _get_warmup_factor_at_iter(method, 4, 4, 0.2) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [(WarmupMultiStepLR, ((2, 3),)), (WarmupCosineLR, (6,))]
+)
+def test_the_state_of_an_old_scheduler_is_plain_values_and_resumes(kind, arguments, tmp_path):
+    first = kind(one_parameter()[1], *arguments, warmup_factor=0.5, warmup_iters=2)
+    rates = curve(first, 5)
+    resumed = kind(one_parameter()[1], *arguments, warmup_factor=0.1, warmup_iters=9)
+    again = kind(one_parameter()[1], *arguments, warmup_factor=0.5, warmup_iters=2)
+    curve(again, 1)
+    torch.save(again.state_dict(), tmp_path / "state.pth")
+    state = torch.load(tmp_path / "state.pth", weights_only=True)  # refuses classes of any package
+    assert {"warmup_factor", "warmup_iters", "warmup_method"} <= state.keys()
+    resumed.load_state_dict(state)
+    assert curve(resumed, 4) == pytest.approx(rates[1:])

@@ -10,7 +10,13 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 from detectron2.utils.colormap import colormap, random_color, random_colors
-from detectron2.utils.visualizer import ColorMode, GenericMask, VisImage, Visualizer
+from detectron2.utils.visualizer import (
+    ColorMode,
+    GenericMask,
+    VisImage,
+    Visualizer,
+    _create_text_labels,
+)
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
@@ -32,6 +38,11 @@ def square(x0: int, y0: int, x1: int, y1: int, hw: tuple[int, int] = (100, 100))
 def test_nothing_drawn_is_the_image():
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     assert np.array_equal(Visualizer(image).get_output().get_image(), image)
+
+
+def test_a_tensor_is_taken_for_an_image():
+    image = torch.randint(0, 256, (11, 7, 3), dtype=torch.uint8)
+    assert np.array_equal(Visualizer(image).get_output().get_image(), image.numpy())
 
 
 def test_values_beyond_the_range_are_clipped():
@@ -274,6 +285,20 @@ def test_predictions_are_labelled_with_what_is_known(metadata, without, expected
     drawn = visualizer.draw_instance_predictions(predicted(**dict.fromkeys(without, True)))
     assert texts(visualizer) == expected
     assert drawn.get_image().any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (([1, 0], [0.95, 0.5], ["a", "b"]), ["b 95%", "a 50%"]),
+        (([1], None, None, [True]), ["1|crowd"]),
+        ((None, [0.5], ["a"]), ["50%"]),
+        ((None, None, ["a"]), None),
+        (([], [], ["a"], []), []),
+    ],
+)
+def test_text_labels(arguments, expected):
+    assert _create_text_labels(*arguments) == expected
 
 
 def test_predictions_without_metadata_are_labelled_by_number():

@@ -99,7 +99,7 @@ def test_the_limit_of_detections_is_told_of_once(
 ) -> None:
     cfg.TEST.DETECTIONS_PER_IMAGE = 5
     predictor = CellPredictor(cfg)
-    with caplog.at_level("WARNING", "cellseg.inference.predictor"):
+    with caplog.at_level("WARNING", "cellseg.inference.limits"):
         assert len(predictor(image)) <= 5
         predictor(image)
     (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
@@ -116,7 +116,7 @@ def test_a_limit_that_costs_no_cell_is_not_told_of(
     scores = CellPredictor(cfg)(image).scores
     caplog.clear()
     above = (float(scores[-1]) + float(scores[0])) / 2
-    with caplog.at_level("WARNING", "cellseg.inference.predictor"):
+    with caplog.at_level("WARNING", "cellseg.inference.limits"):
         assert 0 < len(CellPredictor(cfg, score_threshold=above)(image)) < 5
     assert not caplog.records
 

@@ -11,6 +11,7 @@ from typing import Any
 from config_scenarios import config_defaults, model_zoo_configs
 from evaluation_scenarios import coco_figures
 from model_scenarios import cascade_mask_rcnn, mask_rcnn, mask_rcnn_group_norm, parameters
+from project_scenarios import point_rend, semantic_heads
 from training_scenarios import five_steps, optimizer, random_order
 from variant_scenarios import augmented_at_test_time, variants
 
@@ -24,6 +25,8 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
         cascade_mask_rcnn,
         mask_rcnn_group_norm,
         variants,
+        point_rend,
+        semantic_heads,
         augmented_at_test_time,
         optimizer,
         random_order,

@@ -103,14 +103,14 @@ def _variant(options: Options) -> dict[str, Any]:
     set_parameters(model, predictor_gain=0.1)
     batch = model_inputs()
     return {
-        "cells in both images": _step(model, batch),
-        "cells in one image": _step(model, [batch[0], _without_cells(batch[1])]),
-        "no cells": _step(model, [_without_cells(sample) for sample in batch]),
-        "detections": _found(model.eval(), batch),
+        "cells in both images": training_step(model, batch),
+        "cells in one image": training_step(model, [batch[0], without_cells(batch[1])]),
+        "no cells": training_step(model, [without_cells(sample) for sample in batch]),
+        "detections": detections_of(model.eval(), batch),
     }
 
 
-def _without_cells(sample: dict[str, Any]) -> dict[str, Any]:
+def without_cells(sample: dict[str, Any]) -> dict[str, Any]:
     image_hw = sample["instances"].image_size
     none = Instances(image_hw, gt_boxes=Boxes(torch.zeros(0, 4)))
     none.gt_classes = torch.zeros(0, dtype=torch.int64)
@@ -118,7 +118,7 @@ def _without_cells(sample: dict[str, Any]) -> dict[str, Any]:
     return {**sample, "instances": none}
 
 
-def _step(model: Any, batch: list[dict[str, Any]]) -> dict[str, Any]:
+def training_step(model: Any, batch: list[dict[str, Any]]) -> dict[str, Any]:
     model.train()
     model.zero_grad()
     torch.manual_seed(4)
@@ -143,7 +143,7 @@ def _norms(model: torch.nn.Module) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _found(model: Any, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def detections_of(model: Any, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for cells in (output["instances"] for output in model(batch)):
         fields = {
@@ -165,4 +165,4 @@ def augmented_at_test_time() -> list[dict[str, Any]]:
     set_parameters(model, predictor_gain=0.1)
     batch = [{"image": sample["image"]} for sample in model_inputs()]
     batch = [s | {"height": s["image"].shape[1], "width": s["image"].shape[2]} for s in batch]
-    return _found(GeneralizedRCNNWithTTA(cfg, model), batch)
+    return detections_of(GeneralizedRCNNWithTTA(cfg, model), batch)

@@ -1,7 +1,7 @@
 """Modules of Detectron2 that the embedded engine has not, with their public classes and functions.
 
-Modules of constants and modules that work by being imported, such as
-`detectron2.data.datasets.builtin`, are not here: an import of them is a use, and fails.
+Modules of constants, such as `detectron2.data.datasets.lvis_v1_categories`, are not here: an
+import of them is a use, and fails.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ _BACKBONES = {
 _DATASETS = {
     "cityscapes": "load_cityscapes_instances load_cityscapes_semantic",
     "cityscapes_panoptic": "load_cityscapes_panoptic register_all_cityscapes_panoptic",
-    "coco_panoptic": "load_coco_panoptic_json register_coco_panoptic "
-    "register_coco_panoptic_separated",
     "lvis": "get_lvis_instances_meta load_lvis_json register_lvis_instances",
     "pascal_voc": "load_voc_instances register_pascal_voc",
 }
 
 _EVALUATION = {
     "cityscapes_evaluation": "CityscapesInstanceEvaluator CityscapesSemSegEvaluator",
-    "fast_eval_api": "COCOeval_opt",
     "lvis_evaluation": "LVISEvaluator",
     "panoptic_evaluation": "COCOPanopticEvaluator",
     "pascal_voc_evaluation": "PascalVOCDetectionEvaluator",
@@ -34,7 +31,6 @@ _EVALUATION = {
 
 _EXPORT = {
     "api": "Caffe2Model Caffe2Tracer",
-    "flatten": "TracingAdapter flatten_to_tuple",
     "torchscript": "dump_torchscript_IR scripting_with_instances patch_instances",
     "torchscript_patch": "freeze_training_mode patch_builtin_len patch_instances",
 }
@@ -42,20 +38,11 @@ _EXPORT = {
 _META_ARCH = {
     "dense_detector": "DenseDetector",
     "fcos": "FCOS FCOSHead",
-    "panoptic_fpn": "PanopticFPN",
     "retinanet": "RetinaNet RetinaNetHead",
-    "semantic_seg": "SEM_SEG_HEADS_REGISTRY SemSegFPNHead SemanticSegmentor build_sem_seg_head",
 }
 
 _PROJECTS = {
-    "deeplab": "DeepLabV3Head DeepLabV3PlusHead add_deeplab_config build_lr_scheduler "
-    "build_resnet_deeplab_backbone",
     "panoptic_deeplab": "PanopticDeepLab add_panoptic_deeplab_config",
-    "point_rend": "ColorAugSSDTransform ImplicitPointRendMaskHead PointRendMaskHead "
-    "PointRendSemSegHead add_pointrend_config",
-    "point_rend.mask_head": "ImplicitPointRendMaskHead PointRendMaskHead",
-    "point_rend.point_features": "generate_regular_grid_point_coords get_point_coords_wrt_image "
-    "get_uncertain_point_coords_with_randomness point_sample",
 }
 
 _TRACKING = {
@@ -67,16 +54,12 @@ _TRACKING = {
 }
 
 _OTHERS = {
-    "export": "Caffe2Model Caffe2Tracer TracingAdapter add_export_config dump_torchscript_IR "
-    "scripting_with_instances",
-    "layers.deform_conv": "DeformConv ModulatedDeformConv",
     "layers.roi_align_rotated": "ROIAlignRotated",
     "layers.rotated_boxes": "pairwise_iou_rotated",
     "modeling.mmdet_wrapper": "MMDetBackbone MMDetDetector",
     "modeling.proposal_generator.rrpn": "RRPN find_top_rrpn_proposals",
     "modeling.roi_heads.rotated_fast_rcnn": "RROIHeads RotatedFastRCNNOutputLayers "
     "fast_rcnn_inference_rotated",
-    "projects": "",
     "structures.keypoints": "Keypoints heatmaps_to_keypoints",
     "structures.rotated_boxes": "RotatedBoxes pairwise_iou",
     "tracking": "BBoxIOUTracker BaseHungarianTracker BaseTracker "

@@ -19,6 +19,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
+from detectron2.evaluation._coco_figures import (
+    COCOevalMaxDets,
+    _evaluate_predictions_on_coco,
+    mean_of_valid,
+)
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -194,17 +199,16 @@ class COCOEvaluator(DatasetEvaluator):
     def _score(
         self, results: Sequence[Mapping[str, Any]], task: str, img_ids: Sequence[Any] | None
     ) -> COCOeval:
-        if task == "segm":  # pycocotools would take the size of an object from its box
-            results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
+        limits = self._max_dets_per_image
         with redirect_stdout(io.StringIO()):
-            scores = COCOevalMaxDets(self._coco_api, self._coco_api.loadRes(results), task)
-            scores.params.maxDets = self._max_dets_per_image
-            if img_ids is not None:
-                scores.params.imgIds = img_ids
-            scores.evaluate()
-            scores.accumulate()
-        scores.summarize()
-        return scores
+            return _evaluate_predictions_on_coco(
+                self._coco_api,
+                results,
+                task,
+                cocoeval_fn=COCOevalMaxDets,
+                img_ids=img_ids,
+                max_dets_per_image=limits,
+            )
 
     def _derive_coco_results(
         self,
@@ -225,7 +229,7 @@ class COCOEvaluator(DatasetEvaluator):
         # Axes: IoU threshold, recall, class, range of areas (all first), maximum of detections.
         precision = coco_eval.eval["precision"][:, :, :, 0, -1]
         per_class = {
-            name: _percent(_mean_of_valid(precision[:, :, index]))
+            name: _percent(mean_of_valid(precision[:, :, index]))
             for index, name in enumerate(class_names)
         }
         self._logger.info("AP of %s per class:\n%s", iou_type, _table_of_classes(per_class))
@@ -235,11 +239,6 @@ class COCOEvaluator(DatasetEvaluator):
 def _percent(value: float) -> float:
     """0..1 -> 0..100; COCO's -1 for "nothing to compute" -> NaN."""
     return float(value * 100) if value >= 0 else math.nan
-
-
-def _mean_of_valid(values: np.ndarray) -> float:
-    valid = values[values > -1]
-    return np.mean(valid) if valid.size else -1.0
 
 
 def _table_of_classes(per_class: Mapping[str, float]) -> str:
@@ -281,44 +280,3 @@ def _encode(mask: torch.Tensor) -> dict[str, Any]:
     """Compressed RLE with text, which JSON can hold, in place of bytes."""
     rle = mask_util.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
     return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-
-
-class COCOevalMaxDets(COCOeval):
-    """COCO's evaluation whose summary follows `params.maxDets` instead of always 1, 10, 100.
-
-    `stats` has the usual twelve figures, in 0 to 1, -1 where there is nothing to compute:
-    AP over all thresholds, at 0.5, at 0.75, of small, medium, large objects, all at the last of
-    three limits; recall at each of the limits, and of the three sizes at the last.
-    """
-
-    def summarize(self) -> None:
-        """Compute `stats` and log a line for each.
-
-        Raises:
-            RuntimeError: `accumulate` has not run.
-        """
-        if not self.eval:
-            raise RuntimeError("Call accumulate() before summarize()")
-        few, more, limit = self.params.maxDets[:3]
-        sizes = ("small", "medium", "large")
-        rows = [("precision", threshold, "all", limit) for threshold in (None, 0.5, 0.75)]
-        rows += [("precision", None, size, limit) for size in sizes]
-        rows += [("recall", None, "all", count) for count in (few, more, limit)]
-        rows += [("recall", None, size, limit) for size in sizes]
-        self.stats = np.array([self._average(*row) for row in rows])
-        lines = [
-            f"{kind:<9} | IoU {'0.50:0.95' if iou is None else iou:<9} | area {area:>6} | "
-            f"maxDets {count:>4} | {value:.3f}"
-            for (kind, iou, area, count), value in zip(rows, self.stats)
-        ]
-        logging.getLogger(__name__).info("COCO, %s:\n%s", self.params.iouType, "\n".join(lines))
-
-    def _average(self, kind: str, iou: float | None, area: str, max_dets: int) -> float:
-        """Mean of "precision" or "recall" over classes, thresholds and points of recall."""
-        params, values = self.params, self.eval[kind]  # last axes: areas, limits
-        areas = [label == area for label in params.areaRngLbl]
-        limits = [count == max_dets for count in params.maxDets]
-        values = values[..., areas, :][..., limits]
-        if iou is not None:
-            values = values[params.iouThrs == iou]
-        return float(_mean_of_valid(values))

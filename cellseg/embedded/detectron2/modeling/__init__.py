@@ -16,7 +16,16 @@ from .backbone import (
     build_resnet_backbone,
     make_stage,
 )
-from .meta_arch import META_ARCH_REGISTRY, GeneralizedRCNN, ProposalNetwork, build_model
+from .meta_arch import (
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    GeneralizedRCNN,
+    PanopticFPN,
+    ProposalNetwork,
+    SemanticSegmentor,
+    build_model,
+    build_sem_seg_head,
+)
 from .postprocessing import detector_postprocess
 from .proposal_generator import (
     PROPOSAL_GENERATOR_REGISTRY,
@@ -51,16 +60,19 @@ __all__ = [
     "ROI_KEYPOINT_HEAD_REGISTRY",
     "ROI_MASK_HEAD_REGISTRY",
     "RPN_HEAD_REGISTRY",
+    "SEM_SEG_HEADS_REGISTRY",
     "Backbone",
     "BaseMaskRCNNHead",
     "DatasetMapperTTA",
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
     "GeneralizedRCNNWithTTA",
+    "PanopticFPN",
     "ProposalNetwork",
     "ROIHeads",
     "ResNet",
     "ResNetBlockBase",
+    "SemanticSegmentor",
     "ShapeSpec",
     "StandardROIHeads",
     "build_anchor_generator",
@@ -73,6 +85,7 @@ __all__ = [
     "build_resnet_backbone",
     "build_roi_heads",
     "build_rpn_head",
+    "build_sem_seg_head",
     "detector_postprocess",
     "make_stage",
 ]
@@ -85,13 +98,9 @@ __getattr__ = left_out_names(
     "MMDetBackbone",
     "MMDetDetector",
     "MViT",
-    "PanopticFPN",
     "RetinaNet",
-    "SEM_SEG_HEADS_REGISTRY",
-    "SemanticSegmentor",
     "SimpleFeaturePyramid",
     "SwinTransformer",
     "ViT",
-    "build_sem_seg_head",
     "get_vit_lr_decay_rate",
 )

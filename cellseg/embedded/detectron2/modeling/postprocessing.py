@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.structures import Instances, ROIMasks
+from torch.nn import functional as F
 
-__all__ = ["detector_postprocess"]
+__all__ = ["detector_postprocess", "sem_seg_postprocess"]
 
 
 def detector_postprocess(
@@ -40,3 +42,22 @@ def detector_postprocess(
         size = (output_height, output_width)
         scaled.pred_masks = masks.to_bitmasks(scaled.pred_boxes, *size, mask_threshold).tensor
     return scaled
+
+
+def sem_seg_postprocess(
+    result: torch.Tensor, img_size: tuple[int, int], output_height: int, output_width: int
+) -> torch.Tensor:
+    """Rescale what a semantic head says of each pixel to an output size.
+
+    Args:
+        result: [C, H, W], a score per class and pixel of the padded input.
+        img_size: (height, width) of the image within the padding, whose upper left it is.
+        output_height, output_width: pixels of the image to describe.
+
+    Returns:
+        [C, output_height, output_width], interpolated linearly.
+    """
+    height, width = img_size
+    size = (output_height, output_width)
+    image = result[None, :, :height, :width]
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)[0]

@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fvcore.common.param_scheduler import (
@@ -106,32 +106,50 @@ class LRMultiplier(LRScheduler):
         return {key: self.__dict__[key] for key in ("base_lrs", "last_epoch")}
 
 
-class _Warmup(NamedTuple):
-    """How the first iterations differ: a factor, for how many of them, and its way up to 1."""
+def _get_warmup_factor_at_iter(
+    method: str, iter: int, warmup_iters: int, warmup_factor: float
+) -> float:
+    """Factor on the learning rate while training warms up, 1 afterwards.
 
-    factor: float
-    iters: int
-    method: str
+    Args:
+        method: "linear" climbs from `warmup_factor` to 1, "constant" stays at it.
+        iter: the current iteration, from 0.
+        warmup_iters: number of iterations that warm up.
+        warmup_factor: the factor at iteration 0.
 
-    def __call__(self, iteration: int) -> float:
-        if iteration >= self.iters:
-            return 1.0
-        climbed = iteration / self.iters if self.method == "linear" else 0.0
-        return self.factor + (1.0 - self.factor) * climbed
+    Raises:
+        ValueError: another method, while the warm-up lasts.
+    """
+    if iter >= warmup_iters:
+        return 1.0
+    if method not in ("linear", "constant"):
+        raise ValueError(f"Unknown warm-up method {method!r}: choose 'linear' or 'constant'")
+    climbed = iter / warmup_iters if method == "linear" else 0.0
+    return warmup_factor + (1.0 - warmup_factor) * climbed
 
 
-class _WarmupLR(LRScheduler):
-    """Warm-up factor times a decay that subclasses define, both counted in iterations."""
+class WarmupLR(LRScheduler):
+    """Warm-up factor times a decay that subclasses define, both counted in iterations.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, warmup: _Warmup, last_epoch: int) -> None:
-        if warmup.method not in ("linear", "constant"):
-            raise ValueError(f"Unknown warm-up method {warmup.method!r}")
-        self._warmup = warmup
+    Its attributes are plain values: `state_dict` saves them all, and `torch.load` reads no others.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        warmup_factor: float,
+        warmup_iters: int,
+        warmup_method: str,
+        last_epoch: int,
+    ) -> None:
+        self.warmup_factor, self.warmup_iters = warmup_factor, warmup_iters
+        self.warmup_method = warmup_method
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
         """Learning rate per parameter group at the current iteration."""
-        factor = self._warmup(self.last_epoch) * self._decay()
+        warmup = self.warmup_method, self.last_epoch, self.warmup_iters, self.warmup_factor
+        factor = _get_warmup_factor_at_iter(*warmup) * self._decay()
         return [initial * factor for initial in self.base_lrs]
 
     @abstractmethod
@@ -139,7 +157,7 @@ class _WarmupLR(LRScheduler):
         """Factor at the current iteration, without warm-up."""
 
 
-class WarmupMultiStepLR(_WarmupLR):
+class WarmupMultiStepLR(WarmupLR):
     """Times `gamma` at every milestone. Kept for old code: prefer `LRMultiplier`.
 
     Raises:
@@ -158,15 +176,14 @@ class WarmupMultiStepLR(_WarmupLR):
     ) -> None:
         if sorted(milestones) != list(milestones):
             raise ValueError(f"milestones must ascend, got {list(milestones)}")
-        self.milestones, self.gamma = milestones, gamma
-        warmup = _Warmup(warmup_factor, warmup_iters, warmup_method)
-        super().__init__(optimizer, warmup, last_epoch)
+        self.milestones, self.gamma = [*milestones], gamma
+        super().__init__(optimizer, warmup_factor, warmup_iters, warmup_method, last_epoch)
 
     def _decay(self) -> float:
         return float(self.gamma ** bisect_right(self.milestones, self.last_epoch))
 
 
-class WarmupCosineLR(_WarmupLR):
+class WarmupCosineLR(WarmupLR):
     """Half a cosine from one to zero at `max_iters`. Kept for old code: prefer `LRMultiplier`."""
 
     def __init__(
@@ -179,8 +196,7 @@ class WarmupCosineLR(_WarmupLR):
         last_epoch: int = -1,
     ) -> None:
         self.max_iters = max_iters
-        warmup = _Warmup(warmup_factor, warmup_iters, warmup_method)
-        super().__init__(optimizer, warmup, last_epoch)
+        super().__init__(optimizer, warmup_factor, warmup_iters, warmup_method, last_epoch)
 
     def _decay(self) -> float:
         progress = self.last_epoch / self.max_iters

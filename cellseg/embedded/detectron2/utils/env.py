@@ -7,15 +7,26 @@ import importlib.util
 import logging
 import os
 import random
+from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["TORCH_VERSION", "seed_all_rng", "setup_environment"]
+__all__ = [
+    "DOC_BUILDING",
+    "TORCH_VERSION",
+    "fixup_module_metadata",
+    "seed_all_rng",
+    "setup_environment",
+]
 
 TORCH_VERSION: tuple[int, ...] = tuple(map(int, torch.__version__.split(".")[:2]))
 """(major, minor) of PyTorch."""
+
+DOC_BUILDING = bool(os.environ.get("_DOC_BUILDING"))
+"""Whether pages of documentation are being made from the code."""
 
 _setup_done = False
 
@@ -50,6 +61,28 @@ def setup_environment() -> None:
     if source and not _setup_done:
         _setup_done = True
         _import_file_or_module(source).setup_environment()
+
+
+def fixup_module_metadata(
+    module_name: str, namespace: dict[str, Any], keys: Iterable[str] | None = None
+) -> None:
+    """While documentation is being made, let a package's classes and functions call it their home.
+
+    Without it a page would name the module that each is written in. At any other time nothing
+    happens.
+
+    Args:
+        module_name: of the package, its `__name__`.
+        namespace: the package's `globals()`.
+        keys: the names concerned; all of `namespace` by default. Those with a leading underscore,
+            and what comes from elsewhere, stay as they are.
+    """
+    if not DOC_BUILDING:
+        return
+    for name in [*(namespace if keys is None else keys)]:
+        home = getattr(namespace[name], "__module__", None) or ""
+        if not name.startswith("_") and home.startswith((module_name, "fvcore.")):
+            namespace[name].__module__ = module_name
 
 
 def _import_file_or_module(source: str) -> ModuleType:

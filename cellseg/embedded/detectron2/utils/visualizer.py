@@ -40,7 +40,7 @@ class Visualizer(Painter):
     Every method that draws returns the `VisImage` with all that was drawn so far.
 
     Args:
-        img_rgb: (H, W, 3), red first, 0 to 255.
+        img_rgb: (H, W, 3), red first, 0 to 255; an array, or a tensor on the CPU.
         metadata: of the dataset: `thing_classes` and `thing_colors`, if it has them.
         scale: of the result.
         instance_mode: how instances are coloured.
@@ -49,13 +49,13 @@ class Visualizer(Painter):
 
     def __init__(
         self,
-        img_rgb: np.ndarray,
+        img_rgb: np.ndarray | torch.Tensor,
         metadata: Any = None,
         scale: float = 1.0,
         instance_mode: ColorMode = ColorMode.IMAGE,
         font_size_scale: float = 1.0,
     ) -> None:
-        self.img = np.clip(img_rgb, 0, 255).astype(np.uint8)
+        self.img = np.clip(np.asarray(img_rgb), 0, 255).astype(np.uint8)
         super().__init__(VisImage(self.img, scale), font_size_scale)
         self.metadata = MetadataCatalog.get("__nonexist__") if metadata is None else metadata
         self._instance_mode = instance_mode
@@ -80,7 +80,7 @@ class Visualizer(Painter):
         return self.overlay_instances(
             boxes=fields.get("pred_boxes"),
             masks=masks,
-            labels=self._labels(classes, fields.get("scores")),
+            labels=_create_text_labels(classes, fields.get("scores"), self._class_names),
             assigned_colors=colors,
             alpha=0.3 if self._instance_mode is ColorMode.IMAGE_BW else 0.8 if colors else 0.5,
         )
@@ -98,14 +98,13 @@ class Visualizer(Painter):
         if not annotations:
             return self.output
         classes = [a["category_id"] for a in annotations]
-        labels = self._labels(classes, None) or []
-        crowd = ["|crowd" if a.get("iscrowd") else "" for a in annotations]
+        crowd = [bool(a.get("iscrowd")) for a in annotations]
         return self.overlay_instances(
             boxes=[
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations
             ],
             masks=[a["segmentation"] for a in annotations if "segmentation" in a] or None,
-            labels=[label + mark for label, mark in zip(labels, crowd)],
+            labels=_create_text_labels(classes, None, self._class_names, crowd),
             assigned_colors=self._class_colors(classes, jittering=True),
         )
 
@@ -178,16 +177,9 @@ class Visualizer(Painter):
             horizontal_alignment="center" if centered else "left",
         )
 
-    def _labels(self, classes: Sequence[int] | None, scores: Any) -> list[str] | None:
-        """ "cell 95%", or what of it is known; None if nothing is."""
-        if classes is None and scores is None:
-            return None
-        known = self.metadata.get("thing_classes", None)
-        names = [known[k] if known else str(k) for k in classes or []]
-        percents = [f"{float(score):.0%}" for score in ([] if scores is None else scores)]
-        if names and percents:
-            return [" ".join(pair) for pair in zip(names, percents)]
-        return names or percents
+    @property
+    def _class_names(self) -> Sequence[str] | None:
+        return self.metadata.get("thing_classes", None)
 
     def _class_colors(self, classes: Sequence[int] | None, jittering: bool) -> list[Color] | None:
         known = self.metadata.get("thing_colors", None)
@@ -222,5 +214,28 @@ class Visualizer(Painter):
         return [m if isinstance(m, GenericMask) else GenericMask(m, *size) for m in masks]
 
 
-def _corners(annotation: Mapping[str, Any]) -> Any:
-    return BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+def _create_text_labels(
+    classes: Sequence[int] | None,
+    scores: Any,
+    class_names: Sequence[str] | None,
+    is_crowd: Sequence[bool] | None = None,
+) -> list[str] | None:
+    """Labels such as "cell 95%|crowd", of what is known; None where that is nothing.
+
+    Args:
+        classes: number of the class of each object.
+        scores: 0 to 1.
+        class_names: name of each class; numbers stand for them where there are none.
+        is_crowd: whether the object is a group of objects.
+    """
+    columns = []
+    if classes is not None:
+        columns.append([class_names[k] if class_names else str(k) for k in classes])
+    if scores is not None:
+        columns.append([f"{float(score):.0%}" for score in scores])
+    if not columns:
+        return None
+    labels = [" ".join(parts) for parts in zip(*columns)]
+    if is_crowd is None:
+        return labels
+    return [label + "|crowd" * bool(crowd) for label, crowd in zip(labels, is_crowd)]

@@ -19,11 +19,13 @@ from iopath.common.file_io import file_lock
 
 from .._require import require
 from ..catalog import DatasetCatalog, MetadataCatalog
+from .sem_seg_folders import load_sem_seg
 
 __all__ = [
     "convert_to_coco_dict",
     "convert_to_coco_json",
     "load_coco_json",
+    "load_sem_seg",
     "register_coco_instances",
 ]
 
