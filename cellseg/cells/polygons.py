@@ -38,6 +38,7 @@ Ring = NDArray[Any]
 _UPPER_LEFT, _UPPER_RIGHT, _LOWER_LEFT, _LOWER_RIGHT = 1, 2, 4, 8
 _CROSSINGS = (_UPPER_LEFT + _LOWER_RIGHT, _UPPER_RIGHT + _LOWER_LEFT)
 _STRAIGHT = (0, 3, 5, 10, 12, 15)  # no pixel, a half, or all
+_IMAGEJ_SHIFT = 1e-8  # px, by which ImageJ moves edges to the right
 _IS_CORNER = ~np.isin(np.arange(16), _STRAIGHT)
 
 
@@ -229,7 +230,7 @@ def _pixel_beside(ring: IntArray) -> tuple[int, int]:
 
 
 def rings_to_crop(
-    rings: Sequence[ArrayLike], image_hw: tuple[int, int]
+    rings: Sequence[ArrayLike], image_hw: tuple[int, int], *, as_imagej: bool = False
 ) -> tuple[Crop, tuple[int, int]]:
     """The pixels whose centres lie inside an odd number of rings.
 
@@ -241,6 +242,9 @@ def rings_to_crop(
         rings: closed rings of (x, y), [K, 2] each, integers or floats; the first point may be
             repeated at the end. Outer rings and holes come in any order and direction.
         image_hw: (height, width) of the image, pixels; what lies outside is cut off.
+        as_imagej: a centre on an edge belongs to the side to its left or above it, as in ImageJ
+            since 1.52u (its class PolygonFiller says so, and moves edges by 1e-8 for it). On
+            outlines of whole numbers with steps of 45 degrees every centre is on an edge.
 
     Returns:
         The tight crop, bool [h, w], and (row, column) of its first pixel; a 0 x 0 crop at (0, 0)
@@ -253,6 +257,11 @@ def rings_to_crop(
         >>> crop, offset_rc = rings_to_crop([[(0.4, 0.4), (2.4, 0.4), (0.4, 2.4)]], (5, 5))
         >>> crop.astype(int).tolist(), offset_rc
         ([[1, 1], [1, 0]], (0, 0))
+        >>> triangle = [(0, 0), (2, 0), (0, 2)]
+        >>> rings_to_crop([triangle], (5, 5))[0].astype(int).tolist()
+        [[1]]
+        >>> rings_to_crop([triangle], (5, 5), as_imagej=True)[0].astype(int).tolist()
+        [[1, 1], [1, 0]]
     """
     arrays = [_check_ring(ring) for ring in rings]
     points = np.concatenate([np.zeros((0, 2)), *arrays])
@@ -261,7 +270,8 @@ def rings_to_crop(
     limits = np.array([image_hw[1], image_hw[0]], np.float64)
     low = np.clip(np.floor(points.min(axis=0)), 0, limits).astype(np.int64)
     high = np.clip(np.ceil(points.max(axis=0)), 0, limits).astype(np.int64)
-    filled = _fill(arrays, (int(low[1]), int(high[1])), (int(low[0]), int(high[0])))
+    window = (int(low[1]), int(high[1])), (int(low[0]), int(high[0]))
+    filled = _fill(arrays, *window, as_imagej=as_imagej)
     crop, (row, col) = crop_bitmap(filled)
     return crop, (row + int(low[1]), col + int(low[0])) if crop.size else (0, 0)
 
@@ -282,7 +292,11 @@ def _check_ring(ring: ArrayLike) -> Ring:
 
 
 def _fill(
-    rings: Sequence[Ring], row_range: tuple[int, int], col_range: tuple[int, int]
+    rings: Sequence[Ring],
+    row_range: tuple[int, int],
+    col_range: tuple[int, int],
+    *,
+    as_imagej: bool = False,
 ) -> NDArray[np.bool_]:
     """The pixels of a window whose centres lie inside an odd number of rings.
 
@@ -300,14 +314,16 @@ def _fill(
         rings: checked rings of (x, y).
         row_range: first row of the window and the row behind its last.
         col_range: first column of the window and the column behind its last.
+        as_imagej: which side has the centres on an edge; see `rings_to_crop`.
     """
     top, left = row_range[0], col_range[0]
     height, width = row_range[1] - top, col_range[1] - left
     begins = np.concatenate(rings).astype(np.float64)
     ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).astype(np.float64)
-    # An edge is crossed by the rows whose centres lie in [lower y, upper y).
+    # An edge is crossed by the rows whose centres lie in [lower y, upper y); ImageJ: (..., ...].
     spans = np.sort(np.stack([begins[:, 1], ends[:, 1]]) - (top + 0.5), axis=0)
-    first, last = np.clip(np.ceil(spans), 0, height).astype(np.int64)
+    begin_rows = np.floor(spans) + 1 if as_imagej else np.ceil(spans)
+    first, last = np.clip(begin_rows, 0, height).astype(np.int64)
     counts = last - first
     edges = np.repeat(np.arange(len(counts)), counts)
     rows = np.arange(edges.size) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]
@@ -316,7 +332,9 @@ def _fill(
     begins, ends = np.where(is_upward, ends, begins), np.where(is_upward, begins, ends)
     (x, y), (to_x, to_y) = begins[edges].T, ends[edges].T
     cross_x = x + (rows + (top + 0.5) - y) * ((to_x - x) / (to_y - y))
-    cols = np.clip(np.ceil(cross_x - (left + 0.5)), 0, width).astype(np.int64)
+    places = cross_x - (left + 0.5)
+    begin_cols = np.floor(places + _IMAGEJ_SHIFT) + 1 if as_imagej else np.ceil(places)
+    cols = np.clip(begin_cols, 0, width).astype(np.int64)
     # Every crossing toggles the rest of its row; each row has an even number of them, so that the
     # sum starts anew in the next.
     toggles = np.bincount(rows * (width + 1) + cols, minlength=height * (width + 1))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cellseg.cells.instances import CellInstances
 
@@ -22,6 +23,8 @@ class PlaceInFile:
             coarser level of a slide was looked at.
         scale: what the sides of the image were multiplied by to look for its cells, where their
             diameter decided it; None where it was looked at as it is.
+        page: its number among the planes of the file, from 0, where a data set has the planes of a
+            stack as images of their own; None where the file is the image.
     """
 
     position: tuple[tuple[str, int], ...] = ()
@@ -29,6 +32,16 @@ class PlaceInFile:
     pixel_size_um: tuple[float, float] | None = None
     downsample: float = 1.0
     scale: float | None = None
+    page: int | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PlaceInFile:
+        """The place of which `dataclasses.asdict` was written as JSON."""
+        place = dict(content)
+        place["position"] = tuple((axis, number) for axis, number in place["position"])
+        if place["pixel_size_um"] is not None:
+            place["pixel_size_um"] = tuple(place["pixel_size_um"])
+        return cls(**place)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,11 @@ def add_arguments(parser: CommandParser) -> None:
         "--classes", nargs="+", metavar="NAME", help="default: as in the files, else cell"
     )
     parser.add_argument("--option", help="options of the format that is read", **option)
+    parser.add_argument(
+        "--connected-components",
+        action="store_true",
+        help="every piece is a cell: for binary masks, which have one number for all cells",
+    )
     parser.add_argument("--to", dest="target", required=True, choices=writable)
     parser.add_argument("--output", required=True, metavar="ROOT", help="made if needed")
     parser.add_argument("--output-split", metavar="NAME", help="default: that of the input")
@@ -88,7 +93,13 @@ def declaration_of(place: SplitPlace, conversion: Conversion) -> str:
 
 def run(args: argparse.Namespace) -> int:
     source, target = find_places(args)
-    conversion = convert_split(source, target, args.classes, strict=args.strict)
+    conversion = convert_split(
+        source,
+        target,
+        args.classes,
+        strict=args.strict,
+        connected_components=args.connected_components,
+    )
     for loss in conversion.losses:
         print(f"Lost: {loss}", file=sys.stderr)
     if not conversion.with_images:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.runs import Runs
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _PER_CELL = ("num_runs", "boxes_xyxy", "scores", "classes", "is_crowd")
 
@@ -46,6 +47,7 @@ def write_annotations(
         "version": FORMAT_VERSION,
         "note": note,
         "ids": [record.image_id for record in records],
+        "places": [asdict(record.place) for record in records],
         "paths": [_path_below(record.image_path, root) for record in records if record.image_path],
     }
     num_runs = [np.bincount(one.runs.cells, minlength=len(one)) for one in cells]
@@ -91,9 +93,9 @@ def read_annotations(path: Path, root: Path) -> tuple[dict[str, Any], list[Image
     if header["version"] != FORMAT_VERSION:
         raise ValueError(f"version {header['version']}, expected {FORMAT_VERSION}")
     return header["note"], [
-        ImageRecord(image_id, cells, root / name)
-        for image_id, name, cells in zip(
-            header["ids"], header["paths"], _split_cells(columns), strict=True
+        ImageRecord(image_id, cells, root / name, PlaceInFile.from_json(place))
+        for image_id, name, place, cells in zip(
+            header["ids"], header["paths"], header["places"], _split_cells(columns), strict=True
         )
     ]
 

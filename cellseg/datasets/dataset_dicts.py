@@ -22,7 +22,8 @@ def record_to_dict(record: ImageRecord, classes: Sequence[str]) -> dict[str, Any
 
     Returns:
         `file_name`, `height`, `width`, `image_id` and `annotations`, each with `bbox` (XYXY_ABS),
-        `bbox_mode`, `category_id`, `segmentation` and `iscrowd`.
+        `bbox_mode`, `category_id`, `segmentation` and `iscrowd`; and `page`, the number of the
+        plane from 0, where the image is one of a stack.
 
     Raises:
         DatasetError: a cell's class is not among `classes`, or the image is not known.
@@ -42,8 +43,10 @@ def record_to_dict(record: ImageRecord, classes: Sequence[str]) -> dict[str, Any
         cells.to_rles(),
         cells.is_crowd.astype(int).tolist(),
     )
+    of_page = {} if record.place.page is None else {"page": record.place.page}
     return {
         "file_name": str(path_of_image(record)),
+        **of_page,
         "height": record.image_hw[0],
         "width": record.image_hw[1],
         "image_id": record.image_id,

@@ -6,18 +6,21 @@
       splits: [train, val]            # folders; or {train: folder_1, val: folder_2}
       classes: [nucleus]              # [cell] by default
       cache: true                     # keep parsed annotations; the default
+      connected_components: false     # true: every piece is a cell (binary masks)
 
 Splits of one folder, by a hash or by lists of ids, are in `cellseg.datasets.splits`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cellseg.cells.pieces import check_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.datasets.cache import Reading, cached_records
 from cellseg.datasets.split_plans import (
@@ -35,6 +38,8 @@ from cellseg.io.base import FileFormat, Option
 from cellseg.names import suggest_name
 from cellseg.shipped import shipped_folder
 from cellseg.yaml_text import parse_yaml
+
+logger = logging.getLogger(__name__)
 
 DECLARATIONS_HINT = "datasets/README.md describes every key."
 
@@ -56,6 +61,7 @@ _KEYS_OF_FILES = {
     ),
     "group_by": Option(GROUP_BY_EXPECTED, is_grouping),
     "cache": Option("true or false", lambda value: isinstance(value, bool)),
+    "connected_components": Option("true or false", lambda value: isinstance(value, bool)),
 }
 
 
@@ -75,6 +81,7 @@ class Declaration:
         split_name: what stands behind the dataset's name in `name`.
         plan: how splits are taken from one folder; None where `split` is a folder of its own.
         use_cache: whether parsed annotations are kept.
+        connected_components: whether every piece of a cell is a cell of its own.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Declaration:
     split_name: str = ""
     plan: SplitPlan | None = None
     use_cache: bool = True
+    connected_components: bool = False
 
 
 def builtin_declarations() -> list[Path]:
@@ -197,6 +205,7 @@ def _split_declarations(file: Path, name: str, content: dict[str, Any]) -> Itera
             split_name=split_name,
             plan=plan if is_derived(split) else None,
             use_cache=content.get("cache", True),
+            connected_components=content.get("connected_components", False),
         )
 
 
@@ -216,6 +225,8 @@ def read_declared_records(
     root = Path(datasets_folder).absolute() / declaration.root
     try:
         records = _read_source(declaration, root)
+        if text := check_pieces(record.cells for record in records):
+            logger.warning("%s (%s): %s", declaration.name, declaration.path, text)
         if declaration.plan is None:
             return records
         return select_split(
@@ -235,6 +246,7 @@ def _read_source(declaration: Declaration, root: Path) -> list[ImageRecord]:
             root,
             declaration.split,
             classes=declaration.classes,
+            connected_components=declaration.connected_components,
             **declaration.options,
         )
 
@@ -245,7 +257,7 @@ def _read_source(declaration: Declaration, root: Path) -> list[ImageRecord]:
         root,
         declaration.split,
         declaration.classes,
-        declaration.options,
+        {**declaration.options, "connected_components": declaration.connected_components},
         format_.code or format_.read,
     )
     return cached_records(reading, read)

@@ -35,7 +35,8 @@ class PictureEvaluator(DatasetEvaluator):
             every evaluation and on any number of ranks.
         score_threshold: detections below it are not drawn.
         selection: which detections are drawn, in place of `score_threshold`.
-        read: file to image, such as `ImageInput.read`, for files of several pages or channels.
+        read: file to image, such as `ImageInput.read`, for files of several pages or channels; of
+                a plane of a stack it is given `page` as well.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class PictureEvaluator(DatasetEvaluator):
         max_images: int = 8,
         score_threshold: float = 0.5,
         selection: DetectionThresholds | None = None,
-        read: Callable[[str], NDArray[Any]] = read_image,
+        read: Callable[..., NDArray[Any]] = read_image,
     ) -> None:
         self._truth = GroundTruth.load(dataset_name)
         self._folder = Path(output_dir) / PICTURES_FOLDER
@@ -62,7 +63,8 @@ class PictureEvaluator(DatasetEvaluator):
                 cells = detections_to_cells(output["instances"], self._selection.lowest_score)
                 compared = compare(self._truth.cells(key), cells).keep(self._selection).counted
                 sides = (compared.true.cells, compared.pred.cells)
-                picture = draw_comparison(self._read(image["file_name"]), *sides)
+                of_page = {"page": image["page"]} if "page" in image else {}
+                picture = draw_comparison(self._read(image["file_name"], **of_page), *sides)
                 write_picture(self._folder / f"{_file_stem(key)}.png", picture)
 
     def evaluate(self) -> dict[str, Any]:

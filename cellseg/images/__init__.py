@@ -16,6 +16,7 @@ from cellseg.images.formats import (
     why_no_image,
     why_unreadable,
 )
+from cellseg.images.labels import SeveralPlanesError, array_to_labels, read_label_image
 from cellseg.images.model_input import ImageInput, to_model_input
 from cellseg.images.normalisation import (
     DEFAULT_PERCENTILES,
@@ -24,7 +25,7 @@ from cellseg.images.normalisation import (
     normalize_image,
 )
 from cellseg.images.planes import PlaneImage, open_planes, place_of, windows_of
-from cellseg.images.reading import read_image, read_image_hw, read_label_image
+from cellseg.images.reading import read_image, read_image_hw
 from cellseg.images.stacks import ImageStack
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "ImageStack",
     "Limits",
     "PlaneImage",
+    "SeveralPlanesError",
+    "array_to_labels",
     "channel_percentiles",
     "is_readable_name",
     "normalize_image",

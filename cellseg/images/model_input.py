@@ -94,8 +94,16 @@ class ImageInput:
             scene=getattr(own, "SCENE", ""),
         )
 
-    def read(self, path: str | Path) -> NDArray[Any]:
-        """The chosen page and channels with the file's own values; see `read_image`."""
+    def read(self, path: str | Path, page: int | None = None) -> NDArray[Any]:
+        """The chosen page and channels with the file's own values; see `read_image`.
+
+        Args:
+            path: the file.
+            page: of a stack whose planes are images of a data set, the number of the plane; by
+                default the page of this input.
+        """
+        if page is not None:
+            return read_image(path, channels=self.channels, page=page, scene=self.scene)
         return read_image(path, scene=self.scene, **self.choices)
 
     @property
@@ -163,9 +171,9 @@ class ImageInput:
             limits = self._limits_of_image(image)
         return to_model_input(apply_limits(image, limits), self.image_format)
 
-    def read_model_input(self, path: str | Path) -> NDArray[Any]:
+    def read_model_input(self, path: str | Path, page: int | None = None) -> NDArray[Any]:
         """`read`, then `prepare`: the file as the model takes it, [H, W, 3]."""
-        return self.prepare(self.read(path))
+        return self.prepare(self.read(path, page))
 
 
 def to_model_input(image: NDArray[Any], image_format: str = "BGR") -> NDArray[Any]:

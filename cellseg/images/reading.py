@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -74,22 +73,6 @@ def read_image(
     """
     with open_image(path, scene=scene) as stack:
         return check_pixels(select_image(stack, channels, page, projection))
-
-
-def read_label_image(path: str | Path) -> NDArray[Any]:
-    """Read a PNG or TIFF file of labels: integers [H, W]; of a palette image, the indices.
-
-    Raises:
-        ImageReadError: as `read_image`, or the file has several channels or no integers.
-    """
-    with open_image(path, palette_mode="P") as stack:
-        planes = math.prod(stack.shape) // math.prod(stack.image_hw)
-        if planes > 1 + stack.has_alpha:
-            raise ImageReadError(f"a label image has one page of one channel; {stack.found}")
-        labels = check_pixels(select_image(stack))
-        if labels.dtype.kind not in "iu":
-            raise ImageReadError(f"a label image has integers; found {labels.dtype}")
-        return labels
 
 
 def read_image_hw(path: str | Path) -> tuple[int, int]:

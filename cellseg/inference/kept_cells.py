@@ -85,15 +85,11 @@ def read_kept(path: Path) -> KeptRecord:
     """The record of a file that `keep_cells` wrote."""
     with path.open(encoding="utf-8") as stream:
         head: Json = json.loads(stream.readline())
-    place = head["place"]
-    place["position"] = tuple((axis, number) for axis, number in place["position"])
-    if place["pixel_size_um"] is not None:
-        place["pixel_size_um"] = tuple(place["pixel_size_um"])
     return KeptRecord(
         path,
         head["image_id"],
         (head["image_hw"][0], head["image_hw"][1]),
         head["num_cells"],
         None if head["image_path"] is None else Path(head["image_path"]),
-        PlaceInFile(**place),
+        PlaceInFile.from_json(head["place"]),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.labels import IntArray
+from cellseg.cells.pieces import describe_pieces
 from cellseg.inspection.duplicates import EXACT, LIKE, TURNED, VIEW, Duplicate
 from cellseg.inspection.measures import ImageMeasures
 from cellseg.inspection.sources import Split
@@ -266,7 +267,7 @@ def _check_duplicates(
 
 
 def _check_splits(splits: Sequence[Split], images: Sequence[ImageMeasures]) -> Iterator[Finding]:
-    """Classes without a cell, and splits of different kinds of images."""
+    """Classes without a cell, masks of many cells, and splits of different kinds of images."""
     for split in splits:
         own = [image for image in images if image.split == split.name]
         counts = Counter(name for image in own for name in image.cells.class_name.tolist())
@@ -274,6 +275,9 @@ def _check_splits(splits: Sequence[Split], images: Sequence[ImageMeasures]) -> I
         if own and absent:
             text = f"no cell of class {', '.join(absent)}"
             yield Finding(WARNING, "class_without_cells", split.name, "", text)
+        pieces = [number for image in own for number in image.cells.pieces.tolist()]
+        if text := describe_pieces(pieces):
+            yield Finding(WARNING, "binary_masks", split.name, "", text)
         types = Counter(image.intensities.dtype for image in own if image.intensities)
         if len(types) > 1:
             listed = ", ".join(f"{count} of {name}" for name, count in types.most_common())

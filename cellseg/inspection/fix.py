@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import yaml
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import Crop, crop_bitmap
+from cellseg.cells.labels import Crop
+from cellseg.cells.pieces import find_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.files import write_whole
@@ -157,7 +157,7 @@ def fix_record(image: ImageMeasures, fixes: Fixes) -> tuple[ImageRecord, list[Ch
             if (added := np.count_nonzero(filled) - np.count_nonzero(crop)) > 0:
                 note(number, "hole filled", f"{added} px")
             crop = filled
-        parts = _find_pieces(crop, (row, col)) if fixes.split_pieces else [(crop, (row, col))]
+        parts = find_pieces(crop, (row, col)) if fixes.split_pieces else [(crop, (row, col))]
         if len(parts) > 1:
             note(number, "cell split", f"{len(parts)} pieces")
         for part, place in parts:
@@ -196,13 +196,6 @@ def _fill_holes(crop: Crop, offset_rc: tuple[int, int], claimed: Crop) -> Crop:
     taken = claimed[row : row + height, col : col + width] & ~crop
     filled: Crop = ndimage.binary_fill_holes(crop) & ~taken
     return filled
-
-
-def _find_pieces(crop: Crop, offset_rc: tuple[int, int]) -> list[tuple[Crop, tuple[int, int]]]:
-    """Tight crops of the pieces of a cell and their places in the image."""
-    count, labels = cv2.connectedComponents(crop.astype(np.uint8), connectivity=8)
-    found = [crop_bitmap(labels == label) for label in range(1, count)]
-    return [(part, (row + offset_rc[0], col + offset_rc[1])) for part, (row, col) in found]
 
 
 def _write_splits(

@@ -14,6 +14,7 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, IntArray
 from cellseg.cells.overlaps import find_overlaps
+from cellseg.cells.pieces import count_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageChoiceError, ImageReadError
 from cellseg.images import ImageInput, open_planes
@@ -152,7 +153,7 @@ def read_to_look_at(record: ImageRecord, image_input: ImageInput) -> tuple[NDArr
     """
     path = path_of_image(record)
     try:
-        return image_input.read(path), ""
+        return image_input.read(path, record.place.page), ""
     except ImageChoiceError as error:
         scenes = () if image_input.scene == "" else (image_input.scene,)
         with open_planes(path, scenes=scenes) as planes:
@@ -263,7 +264,7 @@ def _pieces_and_holes(crop: Crop) -> tuple[int, int, int]:
     if not crop.size:
         return 0, 0, 0
     solid = crop.astype(np.uint8)
-    pieces = cv2.connectedComponents(solid, connectivity=8)[0] - 1
+    pieces = count_pieces(crop)
     around = np.pad(1 - solid, 1, constant_values=1)
     parts, _, stats, _ = cv2.connectedComponentsWithStats(around, connectivity=4)
     # Part 0 is the cell; one of the others is the frame, whose box is the whole picture.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.datasets.dataset_dicts import dict_to_cells
 from cellseg.datasets.declarations import Declaration, builtin_declarations, read_declarations
 from cellseg.datasets.registration import register_declarations
@@ -138,4 +138,5 @@ def dict_to_record(
     for number in cells.classes.tolist():
         classes[number]
     path = Path(entry["file_name"])
-    return ImageRecord(str(entry.get("image_id", path.stem)), cells, path), bad
+    place = PlaceInFile(page=entry.get("page"))
+    return ImageRecord(str(entry.get("image_id", path.stem)), cells, path, place), bad

@@ -254,7 +254,7 @@ def measure_pixels(
     step = max(1, len(images) // _MAX_IMAGES_FOR_MEAN)
     sums, squares, count = np.zeros(3), np.zeros(3), 0
     for image in images[::step]:
-        taken = image_input.read_model_input(path_of_image(image.record))
+        taken = image_input.read_model_input(path_of_image(image.record), image.record.place.page)
         pixels = taken.reshape(-1, 3).astype(np.float64)
         sums += pixels.sum(axis=0)
         squares += (pixels**2).sum(axis=0)

@@ -29,42 +29,55 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cellseg.cells.pieces import split_into_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.io import (
+    cellpose,
     coco_json,
     coco_results,
+    cvat,
     geojson,
     imagej_rois,
     instance_masks,
     label_images,
+    label_studio,
+    labelme,
     ome_zarr,
     outline_lines,
     run_length_csv,
     run_length_tables,
     synthetic,
+    via,
+    yolo_seg,
 )
 from cellseg.io.base import FileFormat, Option, WriteRecord
 from cellseg.names import suggest_name
 
 FORMATS: dict[str, FileFormat] = {
-    "cellpose": label_images.CELLPOSE,
+    "cellpose": cellpose.FORMAT,
     "coco_json": coco_json.FORMAT,
     "coco_results": coco_results.FORMAT,
+    "cvat": cvat.FORMAT,
     "dsb2018_table": run_length_tables.DSB2018_TABLE,
     "geojson": geojson.FORMAT,
     "imagej_rois": imagej_rois.FORMAT,
     "instance_masks": instance_masks.FORMAT,
     "label_images": label_images.FORMAT,
+    "label_studio": label_studio.FORMAT,
+    "labelme": labelme.FORMAT,
     "ome_zarr": ome_zarr.FORMAT,
     "outlines": outline_lines.FORMAT,
     "run_length_csv": run_length_csv.FORMAT,
     "sartorius_table": run_length_tables.SARTORIUS_TABLE,
     "stardist": label_images.STARDIST,
     "synthetic": synthetic.FORMAT,
+    "via": via.FORMAT,
+    "yolo_seg": yolo_seg.FORMAT,
 }
 
 __all__ = [
@@ -94,6 +107,7 @@ def read_records(
     split: Any,
     *,
     classes: Sequence[str] = ("cell",),
+    connected_components: bool = False,
     **options: Any,
 ) -> list[ImageRecord]:
     """Read one split of a dataset.
@@ -105,6 +119,8 @@ def read_records(
             dict with `images` and `seed`.
         classes: class names; a cell's class is the place of its own among them. Cells of a dataset
             with one class need no further information.
+        connected_components: every piece of a cell is a cell of its own, for binary masks that
+            have one number for all cells.
         options: the format's own.
 
     Returns:
@@ -113,7 +129,10 @@ def read_records(
     Raises:
         DatasetError: nothing there, or all offending files in one message.
     """
-    return find_format(format_name).read(Path(root), split, tuple(classes), options)
+    records = find_format(format_name).read(Path(root), split, tuple(classes), options)
+    if not connected_components:
+        return records
+    return [replace(record, cells=split_into_pieces(record.cells)) for record in records]
 
 
 def open_predictions(

@@ -25,6 +25,7 @@ from cellseg.images.listing import (
     list_folder,
 )
 from cellseg.io.checks import check_file_name
+from cellseg.io.planes import write_plane
 from cellseg.names import suggest_name, unique_names
 
 TREES_HINT = "datasets/README.md shows the folders that each format expects."
@@ -129,9 +130,13 @@ class Problems(list[str]):
 
 
 def read_all(
-    items: Sequence[T], read_one: Callable[[T], ImageRecord | Problems], folder: Path
+    items: Sequence[T],
+    read_one: Callable[[T], ImageRecord | list[ImageRecord] | Problems],
+    folder: Path,
 ) -> list[ImageRecord]:
     """Read all items with a few threads (decoding lets go of the interpreter lock).
+
+    An item gives a record, those of the planes of a stack, or what is wrong with it.
 
     Raises:
         DatasetError: the problems of all items in one message.
@@ -140,7 +145,10 @@ def read_all(
         results = list(pool.map(read_one, items))
     problems = [line for result in results if isinstance(result, Problems) for line in result]
     raise_problems(folder, problems)
-    return [result for result in results if isinstance(result, ImageRecord)]
+    records: list[ImageRecord] = []
+    for result in results:
+        records += [result] if isinstance(result, ImageRecord) else result  # type: ignore[arg-type]
+    return records
 
 
 def raise_problems(folder: Path, problems: Sequence[str]) -> None:
@@ -211,8 +219,11 @@ def copy_images(records: Sequence[ImageRecord], folder: Path) -> None:
 
 
 def copy_image(record: ImageRecord, target: Path) -> None:
-    """Copy one image's bytes; its rights are those of a new file."""
+    """Copy one image's bytes; its rights are those of a new file. A plane of a stack is written."""
     try:
+        if record.place.page is not None:
+            write_plane(path_of_image(record), record.place.page, target)
+            return
         shutil.copyfile(path_of_image(record), target)
     except OSError as error:
         raise DatasetError(
@@ -233,6 +244,8 @@ def path_of_image(record: ImageRecord) -> Path:
 def image_file_name(record: ImageRecord) -> str:
     """The id with the ending of the image; a DatasetError if that is no name of one file."""
     check_file_name(record)
+    if record.place.page is not None:
+        return f"{record.image_id}.tif"
     return f"{record.image_id}{path_of_image(record).suffix}"
 
 

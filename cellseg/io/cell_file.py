@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole
 from cellseg.io.base import ALL_BUT_SCORES, Option, PredictionFile, Problems, WriteRecord
@@ -17,6 +17,10 @@ from cellseg.io.checks import check_cells, check_classes, check_file_name
 
 ReadCells = Callable[
     [Path, tuple[int, int], tuple[str, ...], Mapping[str, Any]], CellInstances | Problems
+]
+ReadFrames = Callable[
+    [Path, tuple[int, int], Sequence[PlaceInFile], tuple[str, ...], Mapping[str, Any]],
+    list[CellInstances | None] | Problems,
 ]
 WriteCells = Callable[[ImageRecord, Path, tuple[str, ...], Mapping[str, Any]], None]
 
@@ -32,12 +36,18 @@ class CellFile:
         written_suffix: the ending that is written.
         read: (path, image_hw, classes, options) -> cells, or all that is wrong with the file. It
             may raise DatasetError, ImageReadError and LabelError as well.
-        write: (record, path, classes, options): writes the cells, which have pixels and classes.
+        write: (record, path, classes, options): writes the cells, which have pixels and classes;
+            None where files are read only.
         write_prediction: the same for predictions, where that is something else: `record` is what
             prediction gave, to be gone through by `cells_with_labels`. Without it predictions are
             written by `write`, less the detections without a pixel.
         prediction_suffix: end of the name of a file of predictions, `<out>/<id><suffix>`; by
             default `_<folder><written_suffix>`.
+        read_frames: (path, image_hw, places, classes, options) -> the cells of each plane of a
+            stack, whose places are given, or what is wrong; None for a plane that is no image of
+            the data set. It is asked where `read` raises SeveralPlanesError.
+        missing_is_empty: an image without such a file has no cells; it is an error otherwise, since
+            a forgotten file would look the same.
         find_classes: (path, options) -> names of classes in the file; None where it has none.
         options: keys of a declaration beside the names of the two folders.
         holds: as in `FileFormat`.
@@ -50,9 +60,11 @@ class CellFile:
     suffixes: tuple[str, ...]
     written_suffix: str
     read: ReadCells
-    write: WriteCells
+    write: WriteCells | None = None
     write_prediction: WriteCells | None = None
     prediction_suffix: str = ""
+    read_frames: ReadFrames | None = None
+    missing_is_empty: bool = False
     find_classes: Callable[[Path, Mapping[str, Any]], Iterable[str]] | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
     holds: frozenset[str] = ALL_BUT_SCORES
@@ -126,6 +138,7 @@ def write_predicted(
     cells = record.cells[record.cells.areas_px > 0]
     check_classes(record, cells, classes)
     kept = ImageRecord(record.image_id, cells, record.image_path, record.place)
+    assert cell_file.write is not None
     cell_file.write(kept, path, classes, options or {})
 
 
@@ -141,6 +154,7 @@ def write_checked(
     Raises:
         DatasetError: a cell has no pixel, or a class that is not among `classes`.
     """
+    assert cell_file.write is not None
     check_cells(record, classes)
     with write_whole(path) as partial:
         cell_file.write(record, partial, classes, options or {})

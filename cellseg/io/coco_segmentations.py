@@ -17,6 +17,7 @@ from cellseg.cells.labels import bitmap_to_rle
 from cellseg.cells.run_lengths import Rle, rle_to_runs, rles_to_runs
 from cellseg.cells.runs import Runs, merge_touching
 from cellseg.errors import LabelError
+from cellseg.io.coco_content import describe_annotation
 from pycocotools import mask as coco_mask
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ def segmentations_to_runs(
     A polygon is filled as pycocotools does it.
 
     Args:
-        segmentations: one per cell: polygons (a list of lists x, y, x, y, ...), run lengths
-            (compressed or not) or a bitmap [H, W].
+        segmentations: one per cell: polygons (a list of lists x, y, x, y, ..., or one such list),
+            run lengths (compressed or not) or a bitmap [H, W].
         image_hw: (height, width), pixels.
 
     Returns:
@@ -49,6 +50,7 @@ def segmentations_to_runs(
         >>> problems
         {1: 'segmentation is None; expected polygons or run lengths'}
     """
+    segmentations = [_as_polygons(shape) for shape in segmentations]
     problems = {
         number: problem
         for number, shape in enumerate(segmentations)
@@ -69,6 +71,12 @@ def segmentations_to_runs(
         runs = Runs(*rles_to_runs(list(rles.values()), image_hw))
     numbers = np.array(list(rles), np.int64)
     return merge_touching(Runs(numbers[runs.cells], runs.starts, runs.ends)), problems
+
+
+def _as_polygons(shape: Any) -> Any:
+    """A single polygon x, y, x, y, ..., as VIA writes it, in a list of its own."""
+    is_bare = isinstance(shape, (list, tuple)) and len(shape) > 0
+    return [shape] if is_bare and all(isinstance(one, (int, float)) for one in shape) else shape
 
 
 def _describe_problem(shape: Any, image_hw: tuple[int, int]) -> str:
@@ -142,7 +150,6 @@ def annotations_to_cells(
     Raises:
         LabelError: one line for each annotation that cannot be used.
     """
-    names = [entry.get("id", place) for place, entry in enumerate(annotations)]
     shapes = [entry.get("segmentation") for entry in annotations]
     runs, problems = segmentations_to_runs(shapes, image_hw)
     empty = np.bincount(runs.cells, minlength=len(annotations)) == 0
@@ -152,10 +159,13 @@ def annotations_to_cells(
         elif empty[place] and place not in problems and isinstance(shapes[place], dict):
             problems[place] = "the mask is empty"
     if problems:
-        lines = (f"annotation {names[place]}: {text}" for place, text in sorted(problems.items()))
-        raise LabelError("\n".join(lines))
+        found = sorted(problems.items())
+        raise LabelError(
+            "\n".join(describe_annotation(annotations[place], text) for place, text in found)
+        )
     for place in np.flatnonzero(empty).tolist():
-        logger.warning("annotation %s: polygons without a pixel, left out", names[place])
+        text = "polygons without a pixel, left out"
+        logger.warning(describe_annotation(annotations[place], text))
     cells = CellInstances.from_runs(
         runs,
         len(annotations),

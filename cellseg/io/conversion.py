@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import crops_to_label_image, label_image_to_runs
+from cellseg.cells.pieces import check_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.runs import Runs
 from cellseg.errors import DatasetError, collect_problems
@@ -25,6 +27,8 @@ from cellseg.io.base import (
     FileFormat,
     check_free,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def convert_split(
     classes: Sequence[str] | None = None,
     *,
     strict: bool = False,
+    connected_components: bool = False,
 ) -> Conversion:
     """Read a split, write it in another format, read that and compare.
 
@@ -77,6 +82,7 @@ def convert_split(
         target: what is written; must not be there yet.
         classes: class names; by default those in the files, or `cell` where files have none.
         strict: refuse, before anything is written, if something would be lost.
+        connected_components: as in `read_records`.
 
     Raises:
         DatasetError: the source cannot be read, the target cannot be written, something would be
@@ -91,8 +97,15 @@ def convert_split(
     _check_options(target, "output")
     names = tuple(classes) if classes else _find_classes(source)
     records = read_records(
-        source.format_name, source.root, source.split, classes=names, **source.options
+        source.format_name,
+        source.root,
+        source.split,
+        classes=names,
+        connected_components=connected_components,
+        **source.options,
     )
+    if text := check_pieces(record.cells for record in records):
+        logger.warning("%s, %s: %s", source.root, source.split, text)
     fitted, names, losses = fit_records(records, names, target.format)
     if losses and strict:
         raise DatasetError(

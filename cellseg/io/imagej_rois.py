@@ -6,9 +6,11 @@
 
 Every ROI is a cell: polygon, freehand, traced, ellipse, rectangle, oval, or a composite of them
 (holes, several pieces). Points, lines, texts, rounded rectangles and outlines with a spline fit are
-errors. A pixel belongs to a cell if its centre lies inside the outline; what reaches beyond the
-image is cut. An image without cells has a zip without ROIs; a missing file is an error, since a
-forgotten one would look the same.
+errors. The pixels of a cell are those that ImageJ itself counts: those whose centres lie inside the
+outline, of centres on an edge those to its left (`cells.polygons.rings_to_crop`), and for
+rectangles and ovals between pixels the box of whole numbers. What reaches beyond the image is cut.
+An image without cells has a zip without ROIs; a missing file is an error, since a forgotten one
+would look the same.
 
 The class of a ROI is the first that it has of
 - its property `qupath.object.classification` (which QuPath understands as well) or `class`,
@@ -16,7 +18,9 @@ The class of a ROI is the first that it has of
 - its group: 1 is the first of the declared classes.
 Where one class is declared, ROIs without any of these are of it.
 
-ROIs on several slices of a stack are an error, which names them: an image is one plane.
+Of a stack, each ROI belongs to the plane of its position, and each plane with ROIs is an image,
+`<id>_t07`; planes without any are left out, since nobody may have looked at them. ROIs on planes
+that the image does not have are an error, which names them.
 
 Outlines are written along the pixels' edges, so that they are read back exactly. The score of a
 predicted cell is its property `score`, its name the number of its label and nothing else. A cell
@@ -25,14 +29,18 @@ with holes or of several pieces is one composite ROI.
 
 from __future__ import annotations
 
+import logging
+import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import PlaceInFile
 from cellseg.errors import DatasetError
+from cellseg.images import SeveralPlanesError
 from cellseg.io.base import EVERYTHING, Problems
 from cellseg.io.cell_file import CellFile
 from cellseg.io.outlines import Outline, outlines_to_cells
@@ -46,6 +54,8 @@ from cellseg.io.roi_writing import (
     write_image_cells,
     write_predicted_cells,
 )
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".roi")
 NAME_ENDS = "-_ .:"
@@ -72,21 +82,80 @@ def read_image_cells(
 
     Raises:
         DatasetError: the file cannot be read, or `roifile` is not installed.
+        SeveralPlanesError: the ROIs have positions in a stack; `read_frames` reads them.
     """
-    problems, outlines = Problems(), []
-    slices: dict[tuple[int, ...], str] = {}
-    for name, roi in _read_rois(path):
-        if any(_slice_of(roi)):
-            slices.setdefault(_slice_of(roi), name)
+    outlines, slices, problems = _read_outlines(path, classes)
+    if any(map(any, slices)):
+        raise SeveralPlanesError(f"{path}: ROIs with positions in a stack")
+    return _to_cells(path, image_hw, outlines, classes, problems)
+
+
+def read_frames(
+    path: Path,
+    image_hw: tuple[int, int],
+    places: Sequence[PlaceInFile],
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> list[CellInstances | None] | Problems:
+    """The cells of each plane of a stack by their positions; see `CellFile.read_frames`."""
+    outlines, slices, problems = _read_outlines(path, classes)
+    if len(places) == 1:
+        if len({place for place in slices if any(place)}) > 1:
+            return Problems([f"{path}: {_describe_slices(slices, outlines)}"])
+        cells = _to_cells(path, image_hw, outlines, classes, problems)
+        return cells if isinstance(cells, Problems) else [cells]
+    by_page: dict[int, list[Outline]] = {}
+    for outline, position in zip(outlines, slices):
+        page = _page_of(position, places)
+        if page is None:
+            problems.append(
+                f"{path}: {outline.name}: {_say_position(position)}; the image has "
+                f"{len(places)} planes, and every ROI of a stack needs the position of one: set it "
+                "in ImageJ (Image > Overlay, or the ROI Manager's Properties)"
+            )
+        else:
+            by_page.setdefault(page, []).append(outline)
+    pages = {
+        page: _to_cells(path, image_hw, own, classes, problems) for page, own in by_page.items()
+    }
+    wrong = [cells for cells in pages.values() if isinstance(cells, Problems)]
+    if wrong or problems:
+        return wrong[0] if wrong else problems
+    empty = len(places) - len(pages)
+    if empty:
+        logger.info("%s: %d planes without ROIs are left out", path, empty)
+    return [None if isinstance(one := pages.get(k), Problems) else one for k in range(len(places))]
+
+
+def _read_outlines(
+    path: Path, classes: tuple[str, ...]
+) -> tuple[list[Outline], list[tuple[int, ...]], Problems]:
+    """The outlines of a file, where in a stack each lies, and what is wrong with the others."""
+    outlines, slices, problems = [], [], Problems()
+    for number, (name, roi) in enumerate(_read_rois(path), 1):
         try:
             outlines.append(_to_outline(roi, name, classes))
+            slices.append(_slice_of(roi))
         except DatasetError as error:
-            problems.append(f"{path}: ROI {name}: {error}")
-    if len(slices) > 1:
-        problems.append(f"{path}: {_describe_slices(slices)}")
-    where_from = "its property `class`, the beginning of its name, or its group"
+            problems.append(f"{path}: ROI {name}: {error} (ROI {number} of the file)")
+    return outlines, slices, problems
+
+
+def _to_cells(
+    path: Path,
+    image_hw: tuple[int, int],
+    outlines: Sequence[Outline],
+    classes: tuple[str, ...],
+    problems: Problems,
+) -> CellInstances | Problems:
     return outlines_to_cells(
-        path, image_hw, outlines, classes, where_from=where_from, problems=problems
+        path,
+        image_hw,
+        outlines,
+        classes,
+        where_from="its property `class`, the beginning of its name, or its group",
+        problems=problems,
+        as_imagej=True,
     )
 
 
@@ -96,16 +165,41 @@ def _slice_of(roi: Any) -> tuple[int, ...]:
     return place if any(place) else (roi.position,)
 
 
-def _describe_slices(slices: Mapping[tuple[int, ...], str]) -> str:
-    """What is wrong with ROIs of several slices, with the first ROI of each."""
-    listed = [
-        f"ROI {name} on {'slice' if len(place) == 1 else '(channel, slice, frame)'} "
-        f"{', '.join(map(str, place))}"
-        for place, name in list(slices.items())[:5]
+def _page_of(position: tuple[int, ...], places: Sequence[PlaceInFile]) -> int | None:
+    """Number of the plane at a ROI's position; None where there is none, or no single one.
+
+    Example:
+        >>> places = [PlaceInFile((("T", 0),)), PlaceInFile((("T", 1),))]
+        >>> _page_of((2,), places), _page_of((0, 0, 2), places), _page_of((3,), places)
+        (1, 1, None)
+    """
+    if len(position) == 1:
+        return position[0] - 1 if 0 < position[0] <= len(places) else None
+    asked = {"Z": position[1] - 1, "T": position[2] - 1}
+    found = [
+        page
+        for page, place in enumerate(places)
+        if all(asked.get(axis, -1) in (-1, number) for axis, number in place.position)
     ]
+    if len(found) > 1 and len(places[0].position) == 1:  # a stack whose only axis has another name
+        numbers = {number for number in (*asked.values(),) if number >= 0}
+        found = [number for number in numbers if number < len(places)]
+    return found[0] if len(found) == 1 else None
+
+
+def _say_position(position: tuple[int, ...]) -> str:
+    kind = "slice" if len(position) == 1 else "(channel, slice, frame)"
+    return f"on {kind} {', '.join(map(str, position))}" if any(position) else "on no slice"
+
+
+def _describe_slices(slices: Sequence[tuple[int, ...]], outlines: Sequence[Outline]) -> str:
+    """What is wrong with ROIs of several slices, with the first ROI of each."""
+    placed = [(place, outline.name) for place, outline in zip(slices, outlines) if any(place)]
+    first = dict(reversed(placed))
+    listed = [f"{first[place]} {_say_position(place)}" for place in sorted(first)[:5]]
     return (
-        f"ROIs on {len(slices)} slices of a stack ({'; '.join(listed)}): one file of ROIs belongs "
-        "to one image; save each slice as an image, with a RoiSet of its own"
+        f"ROIs on {len(first)} slices of a stack ({'; '.join(listed)}); the image has one plane: "
+        "name the stack itself as the image, or save each slice with a RoiSet of its own"
     )
 
 
@@ -175,7 +269,9 @@ def _rings(roi: Any) -> list[Any]:
 def _box_ring(roi: Any, is_oval: bool) -> Any:
     """A rectangle, or the oval inside it."""
     if roi.subpixelrect:
-        left, top, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
+        # ImageJ draws them where they are, and counts the pixels of the box of whole numbers.
+        left, top = math.trunc(roi.xd), math.trunc(roi.yd)
+        width, height = max(1, math.ceil(roi.widthd)), max(1, math.ceil(roi.heightd))
     else:
         left, top, width, height = roi.left, roi.top, roi.right - roi.left, roi.bottom - roi.top
     if is_oval:
@@ -235,6 +331,7 @@ ROI_FILE = CellFile(
     read=read_image_cells,
     write=write_image_cells,
     write_prediction=write_predicted_cells,
+    read_frames=read_frames,
     find_classes=find_file_classes,
     holds=EVERYTHING,
     check=_check_installed,

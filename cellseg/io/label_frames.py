@@ -19,9 +19,15 @@ from cellseg.cells.label_bands import CellSource, label_bands
 from cellseg.cells.labels import IntArray, label_dtype, label_image_to_runs
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.tracks import Frame, Tracks
-from cellseg.errors import ImageReadError, LabelError
+from cellseg.errors import LabelError
 from cellseg.files import write_whole
-from cellseg.images import open_planes, place_of, read_label_image, stem_of_image
+from cellseg.images import (
+    array_to_labels,
+    open_planes,
+    place_of,
+    read_label_image,
+    stem_of_image,
+)
 from cellseg.io.label_files import TIFF_LIMIT, ZLIB_LEVEL
 from numpy.typing import NDArray
 
@@ -115,13 +121,7 @@ def _read_planes(
     with open_planes(path) as pages:
         for plane in planes:
             assert plane.page is not None
-            labels = pages[plane.page].read_whole()
-            if labels.ndim != 2 or labels.dtype.kind not in "iu":
-                raise ImageReadError(
-                    f"{path}: a label image has one channel of integers; found {labels.dtype} of "
-                    f"shape {list(labels.shape)}"
-                )
-            yield plane, labels
+            yield plane, array_to_labels(pages[plane.page].read_whole(), path)
 
 
 def draw_with_numbers(record: CellSource, numbers: IntArray, dtype: type) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """One label image per image: 0 is background, every other value one cell.
 
     <root>/<split>/images/<id>.png            png, jpg, tif or bmp
-    <root>/<split>/labels/<id>.tif            png or tif, up to 32 bits
+    <root>/<split>/labels/<id>.tif            png, tif or npy; `cellseg.images.labels` says
+                                              what is read besides whole numbers
     <root>/<split>/classes/<id>.csv           where the dataset has several classes:
                                               columns `label` and `class`
 
@@ -14,19 +15,12 @@ StarDist's folders are the same with label images in `masks` and without classes
     <root>/<split>/images/<id>.tif
     <root>/<split>/masks/<id>.tif
 
-Cellpose keeps label images beside the images, without classes as well:
-
-    <root>/<split>/<id>.tif  or  <id>_img.tif     png, jpg, tif or bmp
-    <root>/<split>/<id>_masks.tif                 png or tif, up to 32 bits
-    <root>/<split>/<id>_flows.tif, <id>_cp_...    what Cellpose itself wrote: left alone,
-    <root>/<split>/<id>_seg.npy, ...              like everything that is no image
-
-`mask_suffix: _cp_masks` reads what Cellpose predicted.
+Where both are stacks of as many planes, each plane is an image with its label image, `<id>_t07`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,31 +28,34 @@ from typing import Any
 
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import label_image_to_runs
-from cellseg.cells.records import ImageRecord
+from cellseg.cells.records import ImageRecord, PlaceInFile
+from cellseg.cells.run_lengths import IntArray
+from cellseg.cells.runs import Runs
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole
-from cellseg.images import LABEL_SUFFIXES, read_label_image, stem_of_image
+from cellseg.images import (
+    LABEL_SUFFIXES,
+    array_to_labels,
+    open_planes,
+    read_label_image,
+    stem_of_image,
+)
 from cellseg.io.base import (
     CLASSES,
     EMPTY_IMAGES,
     HOLES,
-    FileFormat,
-    Option,
     PredictionFile,
     Problems,
-    copy_images,
     find_split_folder,
     list_files,
     match_classes,
-    new_split_folder,
 )
-from cellseg.io.cell_file import CellFile, prediction_of, predictions_of_files, write_checked
+from cellseg.io.cell_file import CellFile
+from cellseg.io.cellpose_seg import SEG_ENDING, read_seg_masks, read_seg_stack
 from cellseg.io.label_files import write_class_table, write_label_file
-from cellseg.io.per_image import Pair, format_of_files, match_pairs, read_pairs, size_problem
+from cellseg.io.per_image import format_of_files, size_problem
 from cellseg.io.tables import read_text_rows
-
-MASKS, IMAGE = "_masks", "_img"
-CELLPOSE_OUTPUTS = ("_cp_masks", "_cp_output", "_cp_outlines", "_flows", MASKS)
+from numpy.typing import NDArray
 
 
 def read_image_cells(
@@ -79,7 +76,8 @@ def read_image_cells(
     Returns:
         The cells, or what is wrong with the files.
     """
-    labels = read_label_image(path)
+    is_seg = path.name.lower().endswith(SEG_ENDING)
+    labels = read_seg_masks(path) if is_seg else read_label_image(path)
     problem = size_problem(path, "label image", labels.shape, image_hw)
     if problem:
         return Problems([problem])
@@ -90,6 +88,48 @@ def read_image_cells(
     if isinstance(numbers, Problems):
         return numbers
     return CellInstances.from_runs(runs, len(ids), image_hw, classes=numbers)
+
+
+def read_frames(
+    path: Path,
+    image_hw: tuple[int, int],
+    places: Sequence[PlaceInFile],
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> list[CellInstances | None] | Problems:
+    """The cells of a stack of label images, plane by plane; see `CellFile.read_frames`."""
+    parts: list[tuple[IntArray, Runs]] = []
+    for labels in _read_planes(path):
+        problem = size_problem(path, "label image", labels.shape, image_hw)
+        if problem:
+            return Problems([problem])
+        parts.append(label_image_to_runs(labels))
+    if len(parts) != len(places):
+        found = f"{len(places)} {'planes' if len(places) > 1 else 'plane'}"
+        return Problems([f"{path}: {len(parts)} label images; the image has {found}"])
+    numbers: dict[int, int] = {}
+    every = sorted({label for ids, _ in parts for label in ids.tolist()})
+    if len(classes) > 1 and every:
+        of_labels = _read_classes(_table_of(path, options), every, classes)
+        if isinstance(of_labels, Problems):
+            return of_labels
+        numbers = dict(zip(every, of_labels))
+    return [
+        CellInstances.from_runs(
+            runs, len(ids), image_hw, classes=[numbers.get(label, 0) for label in ids.tolist()]
+        )
+        for ids, runs in parts
+    ]
+
+
+def _read_planes(path: Path) -> Iterator[NDArray[Any]]:
+    """The label images of a stack, one at a time."""
+    if path.name.lower().endswith(SEG_ENDING):
+        yield from read_seg_stack(path)
+        return
+    with open_planes(path) as planes:
+        for plane in planes:
+            yield array_to_labels(plane.read_whole(), path)
 
 
 def write_image_cells(
@@ -182,7 +222,7 @@ def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[st
     return tuple(sorted(found))
 
 
-def _check_one_class(format_name: str, classes: tuple[str, ...]) -> str:
+def check_one_class(format_name: str, classes: tuple[str, ...]) -> str:
     if len(classes) <= 1:
         return ""
     return (
@@ -199,6 +239,7 @@ LABEL_FILE = CellFile(
     read=read_image_cells,
     write=write_image_cells,
     write_prediction=write_image_cells,
+    read_frames=read_frames,
     holds=frozenset((CLASSES, HOLES, EMPTY_IMAGES)),
 )
 PREDICTION = PredictionFile("_labels.tif", write_prediction_files, class_suffix="_labels.csv")
@@ -206,82 +247,9 @@ STARDIST_FILE = replace(
     LABEL_FILE,
     folder="masks",
     holds=frozenset((HOLES, EMPTY_IMAGES)),
-    check=partial(_check_one_class, "stardist"),
+    check=partial(check_one_class, "stardist"),
 )
-CELLPOSE_FILE = replace(STARDIST_FILE, check=partial(_check_one_class, "cellpose"))
-
-
-def read_cellpose_split(
-    root: Path, split: str, classes: tuple[str, ...], options: Mapping[str, Any]
-) -> list[ImageRecord]:
-    """Records of one split of Cellpose's folder; see `cellseg.io.read_records`."""
-    CELLPOSE_FILE.run_check(root / split, classes)
-    folder = find_split_folder(root, split)
-    pairs = _find_cellpose_pairs(folder, options.get("mask_suffix", MASKS))
-    return read_pairs(pairs, folder, CELLPOSE_FILE, classes, options)
-
-
-def _find_cellpose_pairs(folder: Path, mask_suffix: str) -> list[Pair]:
-    images, masks = [], []
-    for path in list_files(folder):
-        stem = stem_of_image(path)
-        ending = _ending(stem, (mask_suffix, *CELLPOSE_OUTPUTS))
-        if ending == mask_suffix and path.suffix.lower() in LABEL_SUFFIXES:
-            masks.append((stem.removesuffix(ending), path))
-        elif not ending:
-            images.append((stem.removesuffix(IMAGE), path))
-    return match_pairs(
-        folder,
-        sorted(images),
-        masks,
-        no_images=f"{folder}: no images in it",
-        other_name=f"label image {{}}{mask_suffix}.png or .tif",
-        image_name=f"image {{}}.* or {{}}{IMAGE}.*",
-    )
-
-
-def _ending(stem: str, endings: Sequence[str]) -> str:
-    """The longest of the endings that a name has, or nothing."""
-    return max((one for one in endings if stem.endswith(one)), key=len, default="")
-
-
-def write_cellpose_split(
-    records: Sequence[ImageRecord],
-    root: Path,
-    split: str,
-    classes: tuple[str, ...],
-    options: Mapping[str, Any],
-) -> None:
-    """Write one split of Cellpose's folder; see `FileFormat.write`."""
-    mask_suffix = options.get("mask_suffix", MASKS)
-    for record in records:
-        reserved = _ending(record.image_id, (mask_suffix, *CELLPOSE_OUTPUTS, IMAGE))
-        if reserved:
-            raise DatasetError(
-                f"{record.image_path}: the image id {record.image_id!r} ends in {reserved}, which "
-                "has a meaning in Cellpose's folders; rename the image"
-            )
-    with new_split_folder(root, split) as folder:
-        copy_images(records, folder)
-        for record in records:
-            path = folder / f"{record.image_id}{mask_suffix}.tif"
-            write_checked(record, path, CELLPOSE_FILE, classes)
 
 
 FORMAT = replace(format_of_files(LABEL_FILE), find_classes=find_classes, prediction=PREDICTION)
 STARDIST = format_of_files(STARDIST_FILE)
-CELLPOSE = FileFormat(
-    read_cellpose_split,
-    options={
-        "mask_suffix": Option(
-            "the end of the label images' names",
-            lambda value: isinstance(value, str) and value != "",
-        )
-    },
-    write=write_cellpose_split,
-    open_predictions=predictions_of_files(
-        CELLPOSE_FILE, lambda folder, image_id: folder / f"{image_id}{MASKS}.tif"
-    ),
-    prediction=prediction_of(CELLPOSE_FILE),
-    holds=CELLPOSE_FILE.holds,
-)

@@ -115,7 +115,13 @@ def read_image_cells(
         outlines.append(Outline(f"line {number}", [points]))
     where_from = "another format: lines of points have no room for classes"
     return outlines_to_cells(
-        path, image_hw, outlines, classes, where_from=where_from, problems=problems
+        path,
+        image_hw,
+        outlines,
+        classes,
+        where_from=where_from,
+        problems=problems,
+        as_imagej=True,
     )
 
 

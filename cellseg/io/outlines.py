@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import Crop, crop_bitmap
 from cellseg.cells.polygons import rings_to_crop
 from cellseg.errors import LabelError
 from cellseg.io.base import Problems
@@ -25,6 +26,7 @@ class Outline:
         class_name: name of its class in the file; None where it has none.
         is_crowd: a region of uncounted cells.
         score: of a predicted cell; 1 where the file says nothing.
+        mask: instead of rings, its pixels [h, w] and the (row, column) of the first of them.
     """
 
     name: str
@@ -32,6 +34,25 @@ class Outline:
     class_name: str | None = None
     is_crowd: bool = False
     score: float = 1.0
+    mask: tuple[Crop, tuple[int, int]] | None = None
+
+
+def cut_to_image(
+    crop: Crop, offset_rc: tuple[int, int], image_hw: tuple[int, int]
+) -> tuple[Crop, tuple[int, int]]:
+    """The part of a mask inside the image, as a tight crop and the place of its first pixel.
+
+    Example:
+        >>> crop, offset_rc = cut_to_image(np.ones((2, 3), bool), (-1, 2), (9, 4))
+        >>> crop.shape, offset_rc
+        ((1, 2), (0, 2))
+    """
+    row, col = offset_rc
+    inside = crop[
+        max(0, -row) : max(0, image_hw[0] - row), max(0, -col) : max(0, image_hw[1] - col)
+    ]
+    tight, (down, right) = crop_bitmap(inside)
+    return tight, (max(row, 0) + down, max(col, 0) + right) if tight.size else (0, 0)
 
 
 def outlines_to_cells(
@@ -42,6 +63,7 @@ def outlines_to_cells(
     *,
     where_from: str,
     problems: Sequence[str] = (),
+    as_imagej: bool = False,
 ) -> CellInstances | Problems:
     """The cells of an image, or all that is wrong with its outlines.
 
@@ -52,11 +74,16 @@ def outlines_to_cells(
         classes: declared names.
         where_from: where a cell would have the name of its class, for a message.
         problems: what was wrong with other objects of the file.
+        as_imagej: which pixels an outline covers, by ImageJ's rule; see `rings_to_crop`.
     """
     found, crops, offsets = Problems(problems), [], []
     for outline in outlines:
         try:
-            crop, offset_rc = rings_to_crop(outline.rings, image_hw)
+            crop, offset_rc = (
+                cut_to_image(*outline.mask, image_hw)
+                if outline.mask
+                else rings_to_crop(outline.rings, image_hw, as_imagej=as_imagej)
+            )
         except LabelError as error:
             found.append(f"{path}: {outline.name}: {error}")
             continue

@@ -9,14 +9,14 @@ and predictions in the same folders without the images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, LabelError
-from cellseg.images import read_image_hw, stem_of_image
+from cellseg.images import SeveralPlanesError, read_image_hw, stem_of_image
 from cellseg.io.base import (
     FOLDER_NAME,
     FileFormat,
@@ -26,20 +26,19 @@ from cellseg.io.base import (
     list_files,
     match_classes,
     new_split_folder,
-    raise_problems,
     read_all,
     stem_of,
 )
 from cellseg.io.cell_file import CellFile, prediction_of, predictions_of_files, write_checked
+from cellseg.io.file_names import name_key
+from cellseg.io.pairing import Pair, match_pairs
+from cellseg.io.planes import find_planes
 
 __all__ = [
     "CellFile",
-    "Pair",
     "classes_of_cells",
-    "find_duplicates",
     "find_pairs",
     "format_of_files",
-    "match_pairs",
     "read_pairs",
     "size_problem",
 ]
@@ -73,8 +72,8 @@ def format_of_files(cell_file: CellFile) -> FileFormat:
             cell_file.folder_in(folder, options).mkdir(parents=True, exist_ok=True)
 
     def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-        folder = cell_file.folder_in(find_split_folder(root, split), options)
-        files = list_files(find_split_folder(folder.parent, folder.name), cell_file.suffixes)
+        folder = _find_folder(find_split_folder(root, split), cell_file.folder, options)
+        files = list_files(folder, cell_file.suffixes)
         names_in = cell_file.find_classes or (lambda path, options: ())
         return tuple(sorted({name for path in files for name in names_in(path, options)}))
 
@@ -84,22 +83,13 @@ def format_of_files(cell_file: CellFile) -> FileFormat:
     return FileFormat(
         read_split,
         options={"images": FOLDER_NAME, cell_file.folder: FOLDER_NAME, **cell_file.options},
-        write=write_split,
-        open_predictions=predictions_of_files(cell_file, place),
-        prediction=prediction_of(cell_file),
+        write=write_split if cell_file.write else None,
+        open_predictions=predictions_of_files(cell_file, place) if cell_file.write else None,
+        prediction=prediction_of(cell_file) if cell_file.write else None,
         holds=cell_file.holds,
         find_classes=find_classes if cell_file.find_classes else None,
         code=cell_file.read,
     )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image, and the file that says where its cells are."""
-
-    image_id: str
-    image: Path
-    annotation: Path
 
 
 def find_pairs(folder: Path, cell_file: CellFile, options: Mapping[str, Any]) -> list[Pair]:
@@ -108,64 +98,43 @@ def find_pairs(folder: Path, cell_file: CellFile, options: Mapping[str, Any]) ->
     Raises:
         DatasetError: a folder or the images are missing; all files without a partner.
     """
-    images = options.get("images", "images")
-    annotations = options.get(cell_file.folder, cell_file.folder)
-    image_folder = find_split_folder(folder, images)
-    other_folder = find_split_folder(folder, annotations)
+    image_folder = _find_folder(folder, "images", options)
+    other_folder = _find_folder(folder, cell_file.folder, options)
     suffixes = cell_file.suffixes
+    images = [(stem_of_image(path), path) for path in list_files(image_folder)]
+    others = [(stem_of(path, suffixes), path) for path in list_files(other_folder, suffixes)]
+    if cell_file.missing_is_empty and others:
+        known = {name_key(name) for name, _ in others}
+        others += [
+            (image_id, other_folder / f"{image_id}{cell_file.written_suffix}")
+            for image_id, _ in images
+            if name_key(image_id) not in known
+        ]
+    inner = f"{other_folder.relative_to(folder)}/" if other_folder != folder else ""
     return match_pairs(
         folder,
-        [(stem_of_image(path), path) for path in list_files(image_folder)],
-        [(stem_of(path, suffixes), path) for path in list_files(other_folder, suffixes)],
+        images,
+        others,
         no_images=f"{image_folder}: no images in it",
-        other_name=f"{cell_file.kind} {annotations}/{{}}{' or '.join(suffixes[:2])}",
-        image_name=f"image {images}/{{}}.*",
+        other_name=f"{cell_file.kind} {inner}{{}}{' or '.join(suffixes[:2])}",
+        image_name=f"image {image_folder.relative_to(folder)}/{{}}.*",
     )
 
 
-def match_pairs(
-    folder: Path,
-    images: Sequence[tuple[str, Path]],
-    annotations: Sequence[tuple[str, Path]],
-    *,
-    no_images: str,
-    other_name: str,
-    image_name: str,
-) -> list[Pair]:
-    """Pairs of equal id, in the order of the images; see `find_pairs`.
+def _find_folder(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
+    """The folder of images or of annotations; that of the split where nobody made one.
 
-    Args:
-        folder: named in the message.
-        images: ids and files.
-        annotations: ids and files.
-        no_images: message where there is none at all.
-        other_name: what an image without partner lacks, with {} for the id.
-        image_name: what an annotation file without partner lacks, likewise.
+    Raises:
+        DatasetError: the folder that an option names is not there, nor is that of the split.
     """
-    if not images:
-        raise DatasetError(no_images)
-    problems = [*find_duplicates(images), *find_duplicates(annotations)]
-    partners, ids = dict(annotations), {image_id for image_id, _ in images}
-    problems += [
-        f"{path}: no {other_name.replace('{}', image_id)}"
-        for image_id, path in images
-        if image_id not in partners
-    ]
-    problems += [
-        f"{path}: no {image_name.replace('{}', image_id)}"
-        for image_id, path in annotations
-        if image_id not in ids
-    ]
-    raise_problems(folder, problems)
-    return [Pair(image_id, path, partners[image_id]) for image_id, path in images]
+    if name in options or (folder / name).is_dir() or not _lie_together(folder):
+        return find_split_folder(folder, options.get(name, name))
+    return folder
 
 
-def find_duplicates(files: Iterable[tuple[str, Path]]) -> Iterator[str]:
-    """A line for each file whose id is that of one before it."""
-    first: dict[str, Path] = {}
-    for image_id, path in files:
-        if first.setdefault(image_id, path) is not path:
-            yield f"{path}: same id as {first[image_id].name}"
+def _lie_together(folder: Path) -> bool:
+    """Whether images lie in a split's folder itself, with the annotations beside them."""
+    return folder.is_dir() and bool(list_files(folder))
 
 
 def read_pairs(
@@ -181,10 +150,17 @@ def read_pairs(
         DatasetError: what is wrong with any of them, in one message.
     """
 
-    def read_pair(pair: Pair) -> ImageRecord | Problems:
+    def read_pair(pair: Pair) -> ImageRecord | list[ImageRecord] | Problems:
         try:
             image_hw = read_image_hw(pair.image)
-            cells = cell_file.read(pair.annotation, image_hw, classes, options)
+            if cell_file.missing_is_empty and not pair.annotation.exists():
+                return ImageRecord(pair.image_id, CellInstances.empty(image_hw), pair.image)
+            try:
+                cells = cell_file.read(pair.annotation, image_hw, classes, options)
+            except SeveralPlanesError:
+                if cell_file.read_frames is None:
+                    raise
+                return _read_frames(pair, image_hw, cell_file, classes, options)
         except (ImageReadError, DatasetError) as error:
             return Problems([str(error)])
         except LabelError as error:
@@ -194,6 +170,27 @@ def read_pairs(
         return ImageRecord(pair.image_id, cells, pair.image)
 
     return read_all(pairs, read_pair, folder)
+
+
+def _read_frames(
+    pair: Pair,
+    image_hw: tuple[int, int],
+    cell_file: CellFile,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> list[ImageRecord] | Problems:
+    """A record for each plane of a stack that has annotations."""
+    assert cell_file.read_frames is not None
+    planes = find_planes(pair.image)
+    places = [place for _, place in planes]
+    found = cell_file.read_frames(pair.annotation, image_hw, places, classes, options)
+    if isinstance(found, Problems):
+        return found
+    return [
+        ImageRecord(f"{pair.image_id}{suffix}", cells, pair.image, place)
+        for (suffix, place), cells in zip(planes, found, strict=True)
+        if cells is not None
+    ]
 
 
 def classes_of_cells(

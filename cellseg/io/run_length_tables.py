@@ -57,7 +57,7 @@ from cellseg.io.base import (
     read_all,
 )
 from cellseg.io.checks import check_cells
-from cellseg.io.per_image import find_duplicates
+from cellseg.io.pairing import find_duplicates
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
 from cellseg.io.table_rows import Row, read_rows
 

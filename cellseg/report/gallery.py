@@ -54,6 +54,7 @@ class GalleryImage:
         name, path: of the image.
         score: its AP.
         cells: its true and predicted cells, compared.
+        page: number of the plane where it is one of a stack.
     """
 
     number: int
@@ -61,6 +62,7 @@ class GalleryImage:
     path: Path
     score: float
     cells: Comparison
+    page: int | None = None
 
 
 def draw_gallery(
@@ -69,7 +71,7 @@ def draw_gallery(
     numbers: Iterator[int],
     *,
     max_images: int,
-    read: Callable[[Path], NDArray[Any]],
+    read: Callable[..., NDArray[Any]],
 ) -> Markup:
     """The gallery of one dataset.
 
@@ -85,7 +87,7 @@ def draw_gallery(
     cards = []
     for k, number in zip(measures.choose_images(order, max_images), numbers):
         image, cells = result.images[k], kept.images[k].counted
-        card = GalleryImage(number, image.name, image.path, scores[k], cells)
+        card = GalleryImage(number, image.name, image.path, scores[k], cells, image.page)
         cards.append(draw_card(card, result.classes, read))
     return render(
         "gallery", cards=cards, images=len(order), classes=result.classes,
@@ -99,7 +101,7 @@ def shown_kinds(classes: Sequence[str]) -> list[str]:
 
 
 def draw_card(
-    image: GalleryImage, classes: Sequence[str], read: Callable[[Path], NDArray[Any]]
+    image: GalleryImage, classes: Sequence[str], read: Callable[..., NDArray[Any]]
 ) -> Markup:
     """HTML of one image: name, score, errors, the two pictures.
 
@@ -112,7 +114,9 @@ def draw_card(
     """
     problem, bright, picture = "", False, ""
     try:
-        picture, bright = encode_picture(read(image.path))
+        picture, bright = encode_picture(
+            read(image.path) if image.page is None else read(image.path, page=image.page)
+        )
     except ImageReadError as error:
         problem = str(error)
     true, pred, kinds = (

@@ -26,12 +26,14 @@ class ImageResult:
         path: of the image.
         true: its true cells, crowd regions among them.
         detections: all predicted cells, whatever their score.
+        page: number of the plane where the image is one of a stack.
     """
 
     name: str
     path: Path
     true: CellInstances
     detections: CellInstances
+    page: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,9 @@ def read_dataset_result(
         return DatasetResult(dataset_name, truth.classes, (), missing)
     found = truth.read_predictions(predictions, category_ids)
     images = tuple(
-        ImageResult(str(key), Path(image["file_name"]), truth.cells(key), found[key])
+        ImageResult(
+            str(key), Path(image["file_name"]), truth.cells(key), found[key], image.get("page")
+        )
         for key, image in truth.images.items()
     )
     return DatasetResult(dataset_name, truth.classes, images)

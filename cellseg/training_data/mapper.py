@@ -127,7 +127,7 @@ class CellDatasetMapper:
         annotations = dataset_dict.get("annotations")
         entry = {key: each for key, each in dataset_dict.items() if key != "annotations"}
         entry = copy.deepcopy(entry)
-        image = self.image_input.read_model_input(entry["file_name"])
+        image = self.image_input.read_model_input(entry["file_name"], entry.get("page"))
         detection_utils.check_image_size(entry, image)
         try:
             if self.is_train and annotations is not None:

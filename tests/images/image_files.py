@@ -7,7 +7,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 RNG = np.random.default_rng(0)
 GREY_8 = RNG.integers(0, 256, (7, 11)).astype(np.uint8)
@@ -15,14 +14,6 @@ GREY_16 = RNG.integers(0, 65536, (7, 11)).astype(np.uint16)
 RGB_8 = RNG.integers(0, 256, (7, 11, 3)).astype(np.uint8)
 RGB_16 = RNG.integers(0, 65536, (7, 11, 3)).astype(np.uint16)
 FLOAT = RNG.normal(0, 1000, (7, 11)).astype(np.float32)
-
-
-def shared_case(name: str) -> Path:
-    """What a user's report made us look at; skips where it is not beside the checkout."""
-    for folder in Path(__file__).parents[3:]:
-        if (folder / "shared" / "cases" / name).exists():
-            return folder / "shared" / "cases" / name
-    pytest.skip(f"../shared/cases/{name} is not there")
 
 
 def with_alpha(image: np.ndarray) -> np.ndarray:

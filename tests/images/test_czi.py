@@ -11,7 +11,8 @@ import pytest
 from cellseg.errors import ImageReadError
 from cellseg.images import czi as own
 from cellseg.images import open_planes, read_image, read_image_hw
-from image_files import RNG, shared_case
+from image_files import RNG
+from shared_cases import shared_case
 
 czi = pytest.importorskip("pylibCZIrw.czi")
 

@@ -19,8 +19,8 @@ from cellseg.images import (
     stem_of_image,
     why_unreadable,
 )
-from image_files import shared_case
 from PIL import Image
+from shared_cases import shared_case
 
 
 def test_every_ending_once_and_in_lower_case() -> None:

@@ -9,8 +9,8 @@ import pytest
 from cellseg.images.formats import IMAGE_FORMATS, LABEL_SUFFIXES
 from cellseg.images.listing import describe_passed_over, list_folder, name_below
 from cellseg.images.pictures import PICTURE_FORMATS
-from image_files import shared_case
 from PIL import Image
+from shared_cases import shared_case
 
 
 def touch(folder: Path, *names: str) -> None:

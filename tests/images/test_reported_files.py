@@ -9,7 +9,7 @@ from cellseg.inspection.report import inspect_splits
 from cellseg.inspection.sources import Split
 from cellseg.io import read_records
 from cellseg.io.segmentations import pair_up, read_segmentations
-from image_files import shared_case
+from shared_cases import shared_case
 
 
 def test_an_image_that_was_missed_wholly_counts() -> None:

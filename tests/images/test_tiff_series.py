@@ -11,8 +11,9 @@ import tifffile
 from cellseg.errors import ImageReadError
 from cellseg.images import open_planes, read_image, read_image_hw
 from cellseg.images.units import um_per_unit
-from image_files import GREY_8, GREY_16, RGB_8, RNG, shared_case
+from image_files import GREY_8, GREY_16, RGB_8, RNG
 from numpy.typing import NDArray
+from shared_cases import shared_case
 
 BASE = RNG.integers(0, 65536, (2, 128, 203)).astype(np.uint16)
 

@@ -55,7 +55,11 @@ def test_findings_about_cells(
 ) -> None:
     inspection = inspect_one(masks)
     found = [finding for finding in inspection.findings if finding.kind == kind]
-    accompanying = {"same_cell": {"overlap"}, "no_cells": {"class_without_cells"}}.get(kind, set())
+    accompanying = {
+        "same_cell": {"overlap"},
+        "no_cells": {"class_without_cells"},
+        "pieces": {"binary_masks"},  # the only cell is in pieces
+    }.get(kind, set())
     assert {finding.kind for finding in inspection.findings} == {kind} | accompanying
     assert [finding.severity for finding in found] == [severity]
     assert text in found[0].text

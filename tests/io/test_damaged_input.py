@@ -216,14 +216,18 @@ DAMAGES = [
     ),
     # One label image file.
     Damage(
-        "labels are floats", "labels", put_tiff("image.tif", FLOATS), READ, ("integers", "float32")
+        "labels are no whole numbers",
+        "labels",
+        put_tiff("image.tif", FLOATS + np.float32(0.25)),
+        READ,
+        ("image.tif", "whole numbers", "float32 with 0.25"),
     ),
     Damage(
-        "labels are RGB",
+        "labels are a photo",
         "labels",
-        put_png("image.png", np.dstack([LABELS.astype(np.uint8)] * 3)),
+        put_png("image.png", np.arange(900, dtype=np.uint16).view(np.uint8).reshape(20, 30, 3)),
         READ,
-        ("image.png", "a label image has one", "channel", "[20, 30, 3]"),
+        ("image.png", "colours", "save the labels as whole numbers"),
     ),
     # Label images.
     Damage(

@@ -162,7 +162,8 @@ def test_everything_wrong_with_label_images_in_one_message(tmp_path: Path) -> No
     builders.write_label_images(tmp_path, "s", dict.fromkeys(("a", "b", "c", "d", "e"), good))
     split = tmp_path / "s"
     builders.write_png(split / "labels/a.png", good.labels.T)
-    builders.write_png(split / "labels/b.png", np.dstack([good.labels.astype(np.uint8)] * 3))
+    colours = np.dstack([good.labels.astype(np.uint8)] * 3) + np.uint8([9, 8, 7])
+    builders.write_png(split / "labels/b.png", colours)
     (split / "labels/c.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (split / "images/d.png").write_bytes(b"nonsense")
     (split / "labels/e.png").unlink()
@@ -172,7 +173,7 @@ def test_everything_wrong_with_label_images_in_one_message(tmp_path: Path) -> No
     text = str(caught.value)
     assert "problems (5)" in text
     assert "labels/a.png: the label image is 20 x 30 (width x height), the image 30 x 20" in text
-    assert "labels/b.png: a label image has one page of one channel" in text
+    assert "labels/b.png: a picture of 3 colours, none of them black" in text
     assert "labels/c.png: cannot be read as an image" in text
     assert "images/d.png: cannot be read as an image" in text
     assert "labels/e.tif: a label image has no negative values" in text

@@ -260,7 +260,7 @@ def test_rois_that_are_no_cells(write: Callable[..., Path], one: Any, says: str)
         ),
         (
             [{}, {"t_position": 2, "z_position": 1}, {"t_position": 3, "z_position": 1}],
-            r"ROI 2 on \(channel, slice, frame\) 0, 1, 2; ROI 3 on .* 0, 1, 3\): one file",
+            r"ROI 2 on \(channel, slice, frame\) 0, 1, 2; ROI 3 on .* 0, 1, 3\); the image has one",
         ),
     ],
 )

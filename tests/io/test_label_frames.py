@@ -60,8 +60,8 @@ def test_labels_of_cells_that_are_no_label_image() -> None:
 
 
 def test_pages_that_are_no_labels(tmp_path: Path) -> None:
-    stack = write_stack(tmp_path / "a.tif", [np.zeros((2, 2), np.float32)] * 2)
-    with pytest.raises(ImageReadError, match=r"a.tif: .* integers; found float32"):
+    stack = write_stack(tmp_path / "a.tif", [np.full((2, 2), 0.5, np.float32)] * 2)
+    with pytest.raises(ImageReadError, match=r"a.tif: .* whole numbers; found float32 with 0.5"):
         list(LabelFrames(find_label_planes(stack)))
     with pytest.raises(ImageReadError, match=r"nothing.tif"):
         find_label_planes(tmp_path / "nothing.tif")

@@ -197,13 +197,13 @@ def test_damaged_label_images(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         builders.write_png(tmp_path / f"s/images/{name}.png", scene.image)
     builders.write_png(tmp_path / "s/masks/a.png", scene.labels.T)
-    tifffile.imwrite(tmp_path / "s/masks/b.tif", scene.labels.astype(np.float32))
+    tifffile.imwrite(tmp_path / "s/masks/b.tif", scene.labels / np.float32(2))
     (tmp_path / "s/masks/c.png").write_bytes(b"\x89PNG")
     with pytest.raises(DatasetError) as caught:
         read("stardist", tmp_path)
     text = str(caught.value)
     assert "masks/a.png: the label image is 20 x 30 (width x height), the image 30 x 20" in text
-    assert "masks/b.tif: a label image has integers; found float32" in text
+    assert "masks/b.tif: a label image has whole numbers; found float32 with 0.5" in text
     assert "masks/c.png: cannot be read as an image" in text
 
 

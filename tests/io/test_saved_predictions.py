@@ -480,7 +480,7 @@ def cases() -> Path:
 
 
 def test_rois_on_two_slices_are_named(cases: Path) -> None:
-    with pytest.raises(DatasetError, match=r"ROIs on 2 slices .*ROI 0001 on slice 2; ROI 0002 on"):
+    with pytest.raises(DatasetError, match=r"ROI 0002: on slice 3; the image has 2 planes"):
         read_records("imagej_rois", cases / "rois_on_two_slices", "train")
 
 

@@ -44,7 +44,8 @@ def read_labelled_image(cfg: CfgNode, entry: Mapping[str, Any]) -> LabelledImage
         ImageReadError: the image cannot be read.
         LabelError: as `annotations_to_labelled_image`.
     """
-    image = ImageInput.from_config(cfg).read_model_input(entry["file_name"])
+    image_input = ImageInput.from_config(cfg)
+    image = image_input.read_model_input(entry["file_name"], entry.get("page"))
     return annotations_to_labelled_image(image, entry["annotations"])
 
 
