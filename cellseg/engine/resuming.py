@@ -31,6 +31,13 @@ logger = logging.getLogger(__name__)
 State = dict[str, Any]
 
 
+class _Reader(DetectionCheckpointer):
+    """Gives what a file holds, the weights too, and loads nothing."""
+
+    def _load_model(self, checkpoint: Any) -> None:
+        return None
+
+
 def find_last_checkpoint(output_dir: str | Path) -> Path | None:
     """The checkpoint that a training into a folder would resume from; None where there is none.
 
@@ -66,7 +73,7 @@ def check_resumable(path: Path, model: nn.Module, cfg: CfgNode) -> None:
     """
     advice = _START_ANEW.format(path=path)
     try:
-        content = DetectionCheckpointer(nn.Identity())._load_file(str(path))
+        content = _Reader(nn.Identity()).load(str(path), checkpointables=[])
         shapes = {name: tuple(value.shape) for name, value in content["model"].items()}
     except Exception as error:  # whatever unpickling raises
         raise CheckpointError(
