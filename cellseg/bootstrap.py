@@ -1,4 +1,7 @@
-"""Makes `import detectron2` work: the installed one, or else the embedded engine."""
+"""Makes imports work: of `detectron2`, the installed one or else the embedded engine; of OpenCV.
+
+Nothing is imported here but what is needed to find them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,23 @@ import importlib
 import importlib.util
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cellseg.errors import LibraryError
 
 EMBEDDED_ROOT = Path(__file__).resolve().parent / "embedded"
+
+_HEADLESS = (
+    "On a machine without a screen its build without windows does, in place of the other: "
+    "pip uninstall --yes opencv-python && pip install --force-reinstall opencv-python-headless"
+)
 
 
 def ensure_detectron2() -> None:
@@ -18,11 +33,84 @@ def ensure_detectron2() -> None:
 
     It goes to the end of the path, so an installed Detectron2 always wins, and processes that
     are spawned later inherit it. A bare folder called `detectron2` (a namespace package, for
-    instance a clone's parent folder on the path) does not count as an installation.
+    instance a clone's parent folder on the path) does not count as an installation; where it was
+    imported before cellseg, it is forgotten.
     """
-    if _find_detectron2() is None and str(EMBEDDED_ROOT) not in sys.path:
+    if _find_detectron2() is not None:
+        return
+    if str(EMBEDDED_ROOT) not in sys.path:
         sys.path.append(str(EMBEDDED_ROOT))
         importlib.invalidate_caches()
+    if _is_bare_folder(sys.modules.get("detectron2")):
+        for name in [n for n in sys.modules if n.partition(".")[0] == "detectron2"]:
+            del sys.modules[name]
+
+
+def _is_bare_folder(module: ModuleType | None) -> bool:
+    """Whether a module is a namespace package: a folder without a file of its own."""
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.origin is None and spec.submodule_search_locations is not None
+
+
+def explain_opencv() -> None:
+    """From now on say what to do where OpenCV cannot be imported. May be called again."""
+    if not any(isinstance(finder, _OpenCVFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _OpenCVFinder())
+
+
+class _OpenCVFinder(MetaPathFinder):
+    """First entry of `sys.meta_path`: finds `cv2` as the others do, and explains what fails.
+
+    Its plain build needs libraries of a desktop, which containers have not: importing it then fails
+    with the name of a library that nobody knows, wherever the first of many modules asks for it.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        if fullname != "cv2":
+            return None
+        others = (finder for finder in list(sys.meta_path) if finder is not self)
+        try:
+            found = (finder.find_spec(fullname, path, target) for finder in others)
+            spec = next((each for each in found if each is not None), None)
+        except ImportError as error:
+            raise _opencv_error(error) from error
+        if spec is None:
+            raise LibraryError(
+                f"OpenCV (cv2) is not installed: pip install opencv-python. {_HEADLESS}", name="cv2"
+            )
+        if spec.loader is not None:
+            spec.loader = _OpenCVLoader(spec.loader)
+        return spec
+
+
+class _OpenCVLoader(Loader):
+    """The loader that was found, with an error that says what to do."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        try:
+            return self._loader.create_module(spec)
+        except ImportError as error:
+            raise _opencv_error(error) from error
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            self._loader.exec_module(module)
+        except ImportError as error:
+            raise _opencv_error(error) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+def _opencv_error(error: ImportError) -> LibraryError:
+    if isinstance(error, LibraryError):  # its own loader imports `cv2` once more
+        return error
+    return LibraryError(f"OpenCV (cv2) cannot be loaded: {error}. {_HEADLESS}", name="cv2")
 
 
 def _find_detectron2() -> Path | None:
