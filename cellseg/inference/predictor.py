@@ -102,6 +102,13 @@ class CellPredictor:
         self._has_told_of_limit = False
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, in another process for instance, has a lock of its own."""
+        vars(self).update(state, _lock=threading.Lock())
+
     def __call__(self, image: NDArray[np.generic]) -> CellInstances:
         """Find the cells of an image.
 

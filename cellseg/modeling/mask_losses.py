@@ -8,7 +8,8 @@ instance without target pixels is allowed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from cellseg.errors import ConfigError
@@ -96,14 +97,17 @@ def boundary_weights(targets: Tensor, weight: float) -> Tensor:
 
 def weighted_bce(weight: float) -> Loss:
     """`bce` as a weighted mean, with `boundary_weights`."""
+    return partial(_weighted_bce, weight)
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        logits, targets = _at_least_float32(logits, targets)
-        weights = boundary_weights(targets, weight)
-        pixels = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return (weights * pixels).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
 
-    return loss
+# Losses that are made are partial functions, not closures: a model that holds one can be pickled.
+
+
+def _weighted_bce(weight: float, logits: Tensor, targets: Tensor) -> Tensor:
+    logits, targets = _at_least_float32(logits, targets)
+    weights = boundary_weights(targets, weight)
+    pixels = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (weights * pixels).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
 
 
 def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
@@ -129,12 +133,12 @@ def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
         weighted = found["name"] == "bce" and boundary_weight > 0
         term = weighted_bce(boundary_weight) if weighted else MASK_LOSS_REGISTRY.get(found["name"])
         terms.append((float(found["weight"] or 1), term))
+    return partial(_weighted_sum, terms)
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        logits, targets = _at_least_float32(logits, targets)
-        return torch.stack([factor * term(logits, targets) for factor, term in terms]).sum(dim=0)
 
-    return loss
+def _weighted_sum(terms: Sequence[tuple[float, Loss]], logits: Tensor, targets: Tensor) -> Tensor:
+    logits, targets = _at_least_float32(logits, targets)
+    return torch.stack([factor * term(logits, targets) for factor, term in terms]).sum(dim=0)
 
 
 def _explain_loss_name(text: str, name: str) -> str:

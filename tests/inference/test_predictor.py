@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -165,3 +166,11 @@ def test_a_missing_device_is_refused(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ConfigError, match=r"MODEL\.DEVICE is 'cuda', which is not there"):
         CellPredictor(cfg)
+
+
+def test_a_pickled_predictor_finds_the_same(cfg: CfgNode, image: np.ndarray) -> None:
+    predictor = CellPredictor(cfg)
+    expected = predictor(image)
+    again = pickle.loads(pickle.dumps(predictor))(image)
+    assert np.array_equal(again.to_bitmaps(), expected.to_bitmaps())
+    assert np.array_equal(again.scores, expected.scores)
