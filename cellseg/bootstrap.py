@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import platform
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -52,10 +53,14 @@ def _is_bare_folder(module: ModuleType | None) -> bool:
     return spec is not None and spec.origin is None and spec.submodule_search_locations is not None
 
 
-def explain_opencv() -> None:
-    """From now on say what to do where OpenCV cannot be imported. May be called again."""
-    if not any(isinstance(finder, _OpenCVFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _OpenCVFinder())
+def watch_imports() -> None:
+    """From now on explain where OpenCV cannot be imported, and keep fvcore's import quiet.
+
+    fvcore compiles losses with `torch.jit` when it is imported, of which PyTorch warns: nobody but
+    fvcore can change that, and `python -W error` would end there. May be called again.
+    """
+    watchers = (_OpenCVFinder, _FvcoreFinder)
+    sys.meta_path[:0] = [w() for w in watchers if not any(type(f) is w for f in sys.meta_path)]
 
 
 class _OpenCVFinder(MetaPathFinder):
@@ -70,10 +75,8 @@ class _OpenCVFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "cv2":
             return None
-        others = (finder for finder in list(sys.meta_path) if finder is not self)
         try:
-            found = (finder.find_spec(fullname, path, target) for finder in others)
-            spec = next((each for each in found if each is not None), None)
+            spec = _find_elsewhere(self, fullname, path)
         except ImportError as error:
             raise _opencv_error(error) from error
         if spec is None:
@@ -85,11 +88,30 @@ class _OpenCVFinder(MetaPathFinder):
         return spec
 
 
-class _OpenCVLoader(Loader):
-    """The loader that was found, with an error that says what to do."""
+def _find_elsewhere(
+    finder: MetaPathFinder, fullname: str, path: Sequence[str] | None
+) -> ModuleSpec | None:
+    """What the other finders find."""
+    others = [each for each in sys.meta_path if each is not finder]
+    found = (each.find_spec(fullname, path, None) for each in others)
+    return next((spec for spec in found if spec is not None), None)
+
+
+class _WatchedLoader(Loader):
+    """A loader that was found, with something around it."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        return self._loader.create_module(spec)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+class _OpenCVLoader(_WatchedLoader):
+    """An error says what to do."""
 
     def create_module(self, spec: ModuleSpec) -> Any:
         try:
@@ -103,8 +125,26 @@ class _OpenCVLoader(Loader):
         except ImportError as error:
             raise _opencv_error(error) from error
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+
+class _FvcoreFinder(MetaPathFinder):
+    """Finds `fvcore.nn` as the others do, and imports it without its warnings."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        spec = _find_elsewhere(self, fullname, path) if fullname == "fvcore.nn" else None
+        if spec is not None:
+            spec.loader = _QuietLoader(spec.loader)
+        return spec
+
+
+class _QuietLoader(_WatchedLoader):
+    """What is imported warns of nothing."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._loader.exec_module(module)
 
 
 def _opencv_error(error: ImportError) -> LibraryError:

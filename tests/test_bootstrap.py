@@ -148,3 +148,9 @@ def test_a_finder_that_refuses_opencv_is_explained(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "meta_path", [finder, Refusing()])
     with pytest.raises(LibraryError, match=r"libGL.*headless"):
         finder.find_spec("cv2")
+
+
+def test_warnings_may_be_errors(tmp_path: Path) -> None:
+    """As with `python -W error`: fvcore's own are not ours to mend."""
+    code = "import cellseg, warnings; warnings.simplefilter('error'); import cellseg.engine.trainer"
+    assert run_python(f"{code}; print('quiet')", tmp_path) == "quiet"
