@@ -15,10 +15,9 @@ MICROSCOPES = [
     "bioio-nd2>=2.6",
     "bioio-lif>=2.0.1",
     "pylibCZIrw>=5.0",
-    "imagecodecs",
     "zarr>=3.0",
 ]
-SLIDES = ["tiffslide>=3.0", "imagecodecs", "zarr>=3.0"]
+SLIDES = ["tiffslide>=3.0", "zarr>=3.0"]
 DASK = ["dask>=2025.1", "distributed>=2025.1"]
 SHIPPED = {"configs": "**/*.yaml", "datasets": "*.yaml"}
 
@@ -82,6 +81,7 @@ setup(
         "pillow>=11.3",
         "imagehash>=4.3",
         "tifffile>=2023.7.10",
+        "imagecodecs>=2023.7.10",  # LZW, JPEG, Zstandard and other compressions of TIFF; JPEG 2000
         "jinja2>=3.1",
         "matplotlib>=3.10",
         "tensorboard>=2.14",
@@ -130,7 +130,7 @@ setup(
         "track": ["laptrack>=0.17"],
         # Prediction by many machines: `cellseg predict --scheduler`.
         "dask": DASK,
-        # Files of microscope makers, OME-Zarr, TIFF compressions beyond deflate (docs/images.md).
+        # Files of microscope makers, OME-Zarr (docs/images.md).
         "microscopes": MICROSCOPES,
         # Slides: SVS, NDPI, SCN, BIF.
         "slides": SLIDES,

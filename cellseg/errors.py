@@ -5,6 +5,7 @@
     ├── DatasetError      a declaration, a tree on disk, an annotation           (ValueError)
     ├── LabelError        a label image, a mask or a set of cells in memory      (ValueError)
     ├── ImageReadError    one image file                                         (OSError)
+    │   └── ImageChoiceError  several channels, pages or scenes, none of them chosen
     ├── InputValueError   a value given to the model                             (ValueError)
     ├── InputTypeError    a type given to the model                              (TypeError)
     ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
@@ -42,6 +43,10 @@ class LabelError(CellsegError, ValueError):
 
 class ImageReadError(CellsegError, OSError):
     """An image file cannot be read."""
+
+
+class ImageChoiceError(ImageReadError):
+    """A file holds several channels, pages or scenes, and nobody said which one is meant."""
 
 
 class InputValueError(CellsegError, ValueError):

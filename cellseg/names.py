@@ -1,4 +1,4 @@
-"""Names that somebody typed: what they may have meant, and names selected from a registry."""
+"""Names that somebody typed, what they may have meant, and names that never collide."""
 
 from __future__ import annotations
 
@@ -81,3 +81,21 @@ def describe_unknown_names(key: str, names: Sequence[str], registry: Registered)
     for number, name in enumerate(names):
         if name not in known:
             yield describe_unknown_name(f"{key}[{number}]", str(name), registry)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, with `_2`, `_3`, ... behind those that came before.
+
+    Example:
+        >>> unique_names(["a", "a", "a_2"])
+        ['a', 'a_3', 'a_2']
+    """
+    taken, used = set(names), set[str]()
+    unique: list[str] = []
+    for name in names:
+        candidate, number = name, 2
+        while candidate in used or (candidate != name and candidate in taken):
+            candidate, number = f"{name}_{number}", number + 1
+        used.add(candidate)
+        unique.append(candidate)
+    return unique

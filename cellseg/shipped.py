@@ -77,4 +77,5 @@ def bundles_in(folder: Path) -> dict[str, Path]:
     """
     packed = {path.stem: path for path in sorted(folder.glob("*.zip"))}
     folders = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CARD_FILE}"))}
-    return packed | folders
+    found = packed | folders  # hidden ones: `._my-cells.zip` of macOS
+    return {name: path for name, path in found.items() if not name.startswith(".")}

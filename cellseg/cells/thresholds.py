@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -47,6 +47,9 @@ _FIELDS = {
 }
 TEST_KEYS = tuple(field.key for field in _FIELDS.values())
 """Keys below `CELLSEG.TEST` that hold one value, or a list with one per class, in their order."""
+
+ENGINE_SCORE = 0.05
+"""What MODEL.ROI_HEADS.SCORE_THRESH_TEST is where nobody sets it: a floor that gives way."""
 
 VOTES = ("none", "image")
 """What CELLSEG.CELL_TYPE.VOTE may be."""
@@ -110,11 +113,19 @@ class DetectionThresholds:
     def from_config(cls, cfg: CfgNode) -> DetectionThresholds:
         """`CELLSEG.TEST` and the vote; a list needs one value per class of the model.
 
+        MODEL.ROI_HEADS.SCORE_THRESH_TEST, set higher than its default of 0.05, is a score threshold
+        too, as whoever comes from Detectron2 means it: of the two the higher one counts. Up to
+        0.05 it is a floor that gives way to a lower SCORE_THRESHOLD.
+
         Raises:
             ConfigError: names the key, what was found and what was expected.
         """
         values = {name: cfg.CELLSEG.TEST[field.key] for name, field in _FIELDS.items()}
         thresholds = cls(**values, vote=cfg.CELLSEG.CELL_TYPE.VOTE)
+        engine = float(cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+        if engine > max(ENGINE_SCORE, thresholds.lowest_score):
+            highest = np.maximum(thresholds.score, engine)
+            thresholds = replace(thresholds, score=highest.tolist())
         thresholds.check_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         return thresholds
 

@@ -28,6 +28,7 @@ import cellseg
 from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
 from cellseg.plugins import import_plugins
+from cellseg.system_errors import explain_system_error
 
 __all__ = ["command_names", "main", "parse_command", "run_command"]
 
@@ -66,8 +67,9 @@ def run_command(
         prog: what usage and help call it; the script's name by default.
 
     Returns:
-        What the command's `run` returns; 1 after a `CellsegError`, whose text went to the error
-        stream; 130 after Ctrl-C, 141 where the reader of the output has gone.
+        What the command's `run` returns; 1 after a `CellsegError` or an error of the system, such
+        as a full disk, whose text went to the error stream; 130 after Ctrl-C, 141 where the reader
+        of the output has gone.
 
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
@@ -88,6 +90,12 @@ def run_command(
         # Python flushes once more at the end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (OSError, RuntimeError, MemoryError) as error:
+        explained = explain_system_error(error)
+        if not explained:  # a bug, which its traceback helps to mend
+            raise
+        print(f"{type(error).__name__}: {explained}", file=sys.stderr)
+        return 1
 
 
 def parse_command(

@@ -24,6 +24,7 @@ from cellseg.cli._parser import CommandParser
 from cellseg.errors import DatasetError
 from cellseg.io import FORMATS
 from cellseg.io.conversion import Conversion, SplitPlace, convert_split
+from cellseg.yaml_text import parse_yaml
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -58,7 +59,7 @@ def read_options(pairs: list[str]) -> dict[str, Any]:
 
 def read_value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         raise DatasetError(f"{text!r} cannot be read as YAML: {error}") from error
 

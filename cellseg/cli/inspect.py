@@ -2,7 +2,9 @@ r"""Look at a dataset before training: tables, findings, plots, contact sheets.
 
     cellseg inspect synthetic --output output/inspect
     cellseg inspect path/to/my_cells.yaml --output DIR --fix CLEANED --suggest
+    cellseg inspect stained.yaml CELLSEG.INPUT.CHANNELS "['DAPI', 1]"
 
+Images are read as a training with the same config and keys would read them.
 Exit status: 0 nothing wrong, 1 errors were found (or the dataset cannot be used), 2 bad usage.
 """
 
@@ -65,18 +67,27 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--config-file",
         type=Path,
-        default=BASE_CONFIG,
         metavar="F",
-        help="with --suggest: the config that the settings extend (default: the base config)",
+        help="config of the training, which says how images are read, and which the settings of "
+        "--suggest extend (default: the base config)",
     )
+    parser.add_overrides()
+
+
+def read_image_input(args: argparse.Namespace) -> ImageInput:
+    """How the training reads images; torch is loaded only where something says so."""
+    if not args.config_file and not args.opts and not args.suggest:
+        return ImageInput()
+    return ImageInput.from_config(cellseg.load_config(args.config_file or BASE_CONFIG, args.opts))
 
 
 def run(args: argparse.Namespace) -> int:
     groups = find_datasets(args.dataset)
-    has_errors = False
+    has_errors, image_input = False, read_image_input(args)
     for dataset, names in groups.items():
         several = len(groups) > 1
-        inspection = inspect_splits([read_split(name) for name in names], tiny_px=args.tiny)
+        splits = [read_split(name) for name in names]
+        inspection = inspect_splits(splits, tiny_px=args.tiny, image_input=image_input)
         has_errors |= inspection.has_errors
         print(f"{dataset}\n\n{inspection.to_text()}\n")
         act(args, dataset, inspection, dataset if several else "")
@@ -93,9 +104,7 @@ def act(args: argparse.Namespace, dataset: str, inspection: Inspection, folder: 
         changes = write_fixed(inspection, dataset, args.fix / folder, fixes)
         print(f"Cleaned copy, {len(changes)} changes: {args.fix / folder}\n")
     if args.suggest:
-        # Not imported above: whoever only looks at a data set does not wait for torch.
-        image_input = ImageInput.from_config(cellseg.load_config(args.config_file))
-        text = suggest_config(inspection, args.config_file, image_input)
+        text = suggest_config(inspection, args.config_file or BASE_CONFIG)
         print(text)
         if args.output:
             with write_whole(args.output / folder / SUGGESTED_FILE) as partial:

@@ -10,7 +10,8 @@ that is below them), patterns in quotes, OME-Zarr folders, and lists of these (.
 plane of a stack or time-lapse is an image. Results are named as the images, sub-folders are kept,
 and each image's files are written when it is done: <name>_labels.tif, <name>_overlay.png, and what
 --save asks for. For all images together there are coco_results.json, summary.csv with a row for
-each, and failed.csv with the reason of each that failed. docs/predict.md describes it all.
+each, failed.csv with the reason of each that failed, and inputs.csv, which says what file each of
+them is of. docs/predict.md describes it all.
 
 Exit status: 0 all went well, 1 something failed (the rest was done), 2 no input was found.
 """
@@ -29,6 +30,7 @@ from cellseg.cli._cluster import add_cluster_options, open_prediction
 from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser
+from cellseg.images.listing import describe_passed_over
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
 from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
@@ -246,10 +248,11 @@ def run(args: argparse.Namespace) -> int:
         cfg, score_threshold=args.score_threshold, mask_threshold=args.mask_threshold
     )
     results = ResultFolder(args.output, describe_settings(predictor, saving, args))
-    places = find_positions([file.path for file in found.files], args.pattern)
+    files = results.claim_names(found.files)
+    places = find_positions([file.path for file in files], args.pattern)
     writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite)
     model = CellModel(predictor, args.scene, args.at_pixel_size_um, results.state_folder)
-    part = take_part(found.files, *args.part)
+    part = take_part(files, *args.part)
     predict = open_prediction(args)
     try:
         outcome = predict(
@@ -262,10 +265,10 @@ def run(args: argparse.Namespace) -> int:
             pixel_size_um=args.pixel_size_um,
         )
     finally:
-        writer.write_all(found.files)
+        writer.write_all(files, found.passed_over)
     log_outcome(outcome, args.output)
     if args.link:
-        link_predictions(writer, found.files, rules, args)
+        link_predictions(writer, files, rules, args)
     return 1 if outcome.failed or found.missing else 0
 
 
@@ -274,7 +277,7 @@ def log_inputs(found: FoundInputs) -> None:
     for name in found.missing:
         logger.error("%s: no image found", name)
     if found.passed_over:
-        logger.info("Not read: %s", found.describe_passed_over())
+        logger.warning("%s", describe_passed_over(found.passed_over))
 
 
 def link_predictions(

@@ -22,13 +22,14 @@ from cellseg.cli._parser import CommandParser
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
 from cellseg.engine.hooks.run_record import METRICS_FILE
+from cellseg.engine.resuming import check_resumable, find_last_checkpoint
 from cellseg.files import write_whole
 from cellseg.modeling.weights import load_weights
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -64,18 +65,29 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_model_config(args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cellseg")
     log_engine_and_device(logger, cfg)
+    if args.resume and not args.eval_only:
+        check_before_resuming(cfg)
     cfg.freeze()
     # Of the files Detectron2 would print the first; the whole config is printed in any case.
     default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": ""}))
     return cfg
 
 
+def check_before_resuming(cfg: CfgNode) -> None:
+    """Refuse what cannot be resumed while the folder is still as it was, config.yaml included."""
+    found = find_last_checkpoint(cfg.OUTPUT_DIR)
+    if found is not None:
+        on_cpu = cfg.clone()
+        on_cpu.MODEL.DEVICE = "cpu"
+        check_resumable(found, build_model(on_cpu), cfg)
+
+
 def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
     """Metrics of MODEL.WEIGHTS or, with `resume`, of the last checkpoint of OUTPUT_DIR."""
     model = CellTrainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    found = resume and checkpointer.has_checkpoint()
-    load_weights(model, checkpointer.get_checkpoint_file() if found else cfg.MODEL.WEIGHTS)
+    found = find_last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    weights = cfg.MODEL.WEIGHTS if found is None else str(found)
+    load_weights(model, weights, cfg=cfg)
     results = CellTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results |= CellTrainer.test_with_TTA(cfg, model)

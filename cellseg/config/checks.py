@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from cellseg.config.defaults import value_of
+from cellseg.config.engine_keys import find_engine_problems
 from cellseg.config.keys import KEYS
 from cellseg.errors import ConfigError, collect_problems
 
@@ -51,16 +52,16 @@ def find_problems(cfg: Any, below: str = "", *, skip: Collection[str] = ()) -> I
 
 
 def check_keys(cfg: Any, *, skip: Collection[str] = ()) -> None:
-    """Check all values by the table.
+    """Check all values by the table, and Detectron2's own by theirs.
 
     Args:
-        cfg: a config with the keys of `add_cellseg_config`.
+        cfg: a whole config with the keys of `add_cellseg_config`.
         skip: names of keys that are checked elsewhere.
 
     Raises:
         ConfigError: naming every key with an impossible value, what it has and what it may have.
     """
-    problems = list(find_problems(cfg, skip=skip))
+    problems = [*find_engine_problems(cfg), *find_problems(cfg, skip=skip)]
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:

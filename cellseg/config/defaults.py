@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cellseg.config.engine_keys import ENGINE_RULES, find_value
 from cellseg.config.keys import KEYS
 
 
@@ -26,31 +27,13 @@ def add_cellseg_config(cfg: Any) -> None:
     cfg.CELLSEG = type(cfg)(tree)
 
 
-def find_node(cfg: Any, name: str) -> tuple[Any, str]:
-    """The node that holds a key, and the key's last part.
-
-    Args:
-        cfg: a config with the keys of `add_cellseg_config`.
-        name: below CELLSEG, such as "TEST.MASK_NMS".
-
-    Raises:
-        KeyError: a config made by hand does not have the node.
-    """
-    *nodes, leaf = name.split(".")
-    place = cfg["CELLSEG"]
-    for node in nodes:
-        place = place[node]
-    return place, leaf
-
-
 def value_of(cfg: Any, name: str) -> Any:
     """The value of a key below CELLSEG, by its name such as "TEST.MASK_NMS".
 
     Raises:
         KeyError: a config made by hand does not have it.
     """
-    node, leaf = find_node(cfg, name)
-    return node[leaf]
+    return find_value(cfg, f"CELLSEG.{name}")
 
 
 @contextmanager
@@ -59,20 +42,28 @@ def open_types(cfg: Any) -> Iterator[None]:
 
     A CfgNode refuses a value of another type than its own, except in place of None: a threshold
     could not become a list of thresholds, nor 1.0 be written as 1. `check_keys` says afterwards
-    which value is wrong, and what was expected.
+    which value is wrong, and what was expected. So it is with those of Detectron2's keys that are
+    numbers and have a rule.
 
     Args:
         cfg: with the keys of `add_cellseg_config`; what is set to None keeps its value.
     """
-    before = {}
-    for name in KEYS:
-        before[name] = value_of(cfg, name)
-        node, leaf = find_node(cfg, name)
-        node[leaf] = None
+    defaults = {key.path: key.default for key in KEYS.values()}
+    for path in ENGINE_RULES:
+        if type(value := find_value(cfg, path)) in (int, float):
+            defaults[path] = value
+    before = {path: find_value(cfg, path) for path in defaults}
+    for path in defaults:
+        _set(cfg, path, None)
     yield
-    for name, value in before.items():
-        node, leaf = find_node(cfg, name)
-        node[leaf] = value if node[leaf] is None else _as_its_kind(node[leaf], KEYS[name].default)
+    for path, value in before.items():  # the nodes may be other ones by now
+        given = find_value(cfg, path)
+        _set(cfg, path, value if given is None else _as_its_kind(given, defaults[path]))
+
+
+def _set(cfg: Any, path: str, value: Any) -> None:
+    node, _, leaf = path.rpartition(".")
+    find_value(cfg, node)[leaf] = value
 
 
 def _as_its_kind(value: Any, default: Any) -> Any:

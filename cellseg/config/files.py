@@ -11,6 +11,7 @@ import yaml
 from cellseg.errors import ConfigError
 from cellseg.names import did_you_mean
 from cellseg.shipped import named_bundles, shipped_folder
+from cellseg.yaml_text import parse_yaml
 
 BASE_KEY = "_BASE_"
 CONFIG_FILE = "config.yaml"
@@ -82,7 +83,7 @@ def _read_tree(path: Path, above: Sequence[Path]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: is its own {BASE_KEY}, by way of {above[-1]}")
     try:
-        own = yaml.safe_load(path.read_text("utf-8"))
+        own = parse_yaml(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as a YAML config: {error}") from error
     own = {} if own is None else own

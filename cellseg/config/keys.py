@@ -61,6 +61,10 @@ _ASCENDING_THREE = Rule(
         and (len(value) == 0 or (len(value) == 3 and value[0] <= value[1] <= value[2]))
     ),
 )
+_SCENE = Rule(
+    "a scene's number from 0 or its name, or '' for files of one scene",
+    lambda value: isinstance(value, str) or _COUNT.accepts(value),
+)
 _INVERT = Rule(
     "True, False or 'auto'",
     lambda value: FLAG.accepts(value) or (isinstance(value, str) and value == "auto"),
@@ -121,6 +125,10 @@ _TABLE = (
     Key("INPUT.PAGE", -1,
         number(-1, whole=True).said("a page number from 0, or -1 for files of one page"),
         says="Page of a multi-page file or stack; -1 where every file has one."),
+    Key("INPUT.SCENE", "", _SCENE,
+        says="Scene, series or position of files that have several (CZI, LIF, ND2, OME-TIFF, "
+        "OME-Zarr), by number from 0 or by name; empty where every file has one, and for all of "
+        "them when predicting."),
     Key("INPUT.PROJECTION", "none", choice("none", "max"),
         says="`max` takes the brightest value along Z before pages are counted."),
     Key("INPUT.SCALE", 1.0, number(above=0, high=8),
@@ -265,7 +273,8 @@ _TABLE = (
         says="How many training images are drawn to OUTPUT_DIR/samples as the network gets them, "
         "before training starts."),
     Key("TEST.SCORE_THRESHOLD", 0.5, per_class(_SHARE), checked_by=_THRESHOLDS,
-        says="A detection whose score does not reach this is no cell."),
+        says="A detection whose score does not reach this is no cell; "
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST counts where it is higher and above 0.05."),
     Key("TEST.MASK_THRESHOLD", 0.5, per_class(number(above=0, high=1)), checked_by=_THRESHOLDS,
         says="A pixel belongs to a cell where the soft mask reaches this, when predicting."),
     Key("TEST.LARGEST_COMPONENT", False, per_class(FLAG, "flag"), checked_by=_THRESHOLDS,

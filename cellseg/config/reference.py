@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from cellseg.config.engine_keys import ENGINE_RULES
 from cellseg.config.keys import KEYS, Key
 
 _HEAD = """# Keys below CELLSEG
@@ -15,6 +16,15 @@ an error before any work, which names the key, what was found and what was expec
 a file (`CELLSEG: {TEST: {MASK_NMS: 0.1}}`) or on the command line (`CELLSEG.TEST.MASK_NMS 0.1`);
 how files are put together is described in [recipes.md](../recipes.md).
 """
+
+_ENGINE_HEAD = """## Detectron2's own keys that are checked
+
+Detectron2 looks at types alone. Of these keys a value that cannot work is an error before any work,
+too; what they do is described in
+[its documentation](https://detectron2.readthedocs.io/en/latest/modules/config.html).
+
+| key | may be |
+| --- | --- |"""
 
 _ABOUT = {
     "": "Of a run as a whole; how to write plug-ins: [custom_parts.md](../custom_parts.md).",
@@ -37,12 +47,14 @@ _ABOUT = {
 
 
 def keys_to_markdown() -> str:
-    """The page docs/reference/keys.md: a table for each node below CELLSEG, in their order."""
+    """The page docs/reference/keys.md: a table for each node below CELLSEG, in their order, and
+    Detectron2's keys that have a rule."""
     parts = [_HEAD]
     for node, keys in groupby(KEYS.values(), _node_of):
         title = f"CELLSEG.{node}" if node else "CELLSEG"
         parts.append(f"## {title}\n\n{_ABOUT[node]}\n\n{_table(list(keys), node)}")
-    return "\n".join(parts)
+    rows = [f"| `{path}` | {rule.expected} |" for path, rule in ENGINE_RULES.items()]
+    return "\n".join([*parts, _ENGINE_HEAD, *rows, ""])
 
 
 def _node_of(key: Key) -> str:

@@ -34,6 +34,7 @@ from cellseg.io import find_format, read_records
 from cellseg.io.base import FileFormat, Option
 from cellseg.names import suggest_name
 from cellseg.shipped import shipped_folder
+from cellseg.yaml_text import parse_yaml
 
 DECLARATIONS_HINT = "datasets/README.md describes every key."
 
@@ -118,23 +119,10 @@ def read_declarations(path: str | Path) -> list[Declaration]:
     return declarations
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice: the first one would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{', '.join(sorted(twice))} stands there twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep=deep)
-
-
 def _load_yaml(file: Path) -> dict[str, Any]:
     try:
         with file.open(encoding="utf-8") as stream:
-            tree = yaml.load(stream, _StrictLoader)
+            tree = parse_yaml(stream)
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}; expected a dataset declaration") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

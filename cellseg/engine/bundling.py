@@ -15,6 +15,7 @@ import cellseg
 import numpy as np
 import yaml
 from cellseg.cells.selection import TEST_KEYS
+from cellseg.config.trained import portable_config
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.hooks.run_record import METRICS_FILE, RUN_FILE
 from cellseg.errors import CellsegError, ConfigError
@@ -27,15 +28,6 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
-_OF_THE_MACHINE = (
-    "OUTPUT_DIR",
-    "MODEL.WEIGHTS",
-    "MODEL.DEVICE",
-    "DATASETS",
-    "DATALOADER.NUM_WORKERS",
-    "TEST.EXPECTED_RESULTS",
-    "CELLSEG.DATASETS",
-)
 _TASK = "cell_iou/"
 _PERCENTILES = (5, 50, 95)
 
@@ -70,7 +62,7 @@ def bundle_model(
         CheckpointError: the weights cannot be read, or do not fit the config.
     """
     model = build_model(cfg)
-    load_weights(model, cfg.MODEL.WEIGHTS)
+    load_weights(model, cfg.MODEL.WEIGHTS, cfg=cfg)
     filled = fill_card(cfg, card)
     tree = yaml.safe_load(filled.to_yaml())
     known = {one["name"]: one for one in tree["trained_on"]}
@@ -86,26 +78,6 @@ def bundle_model(
     config = portable_config(cfg)
     config["CELLSEG"]["TEST"]["KNOWN_DIAMETERS"] = list(complete.diameters_px)
     return write_bundle(path, complete, config, model.state_dict(), overwrite=overwrite)
-
-
-def portable_config(cfg: CfgNode) -> Tree:
-    """What prediction and fine-tuning need of a config: all but what its own machine has.
-
-    Args:
-        cfg: of a run.
-
-    Returns:
-        Nested keys and values, without output folder, weights, device, data sets, their
-        declarations, worker processes and expected results.
-    """
-    tree: Tree = yaml.safe_load(cfg.dump())
-    for key in _OF_THE_MACHINE:
-        *above, last = key.split(".")
-        node = tree
-        for part in above:
-            node = node[part]
-        node.pop(last, None)
-    return tree
 
 
 def fill_card(cfg: CfgNode, card: ModelCard) -> ModelCard:

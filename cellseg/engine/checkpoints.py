@@ -8,7 +8,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from cellseg.config.trained import TrainedConfig, portable_config
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
 PARTIAL_SUFFIX = ".partial"
+
+
+class CarriedConfig:
+    """The config of a training, for every checkpoint that it writes.
+
+    To be added to an fvcore `Checkpointer` under `cellseg.config.trained.ENTRY`. It is read by who
+    loads the weights; a resumed training goes on with its own.
+
+    Args:
+        cfg: of the training.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self._entry = TrainedConfig(portable_config(cfg), class_names(cfg)).to_entry()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._entry
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def class_names(cfg: CfgNode) -> tuple[str, ...]:
+    """The names of a model's classes as its training sets have them; () where they have not."""
+    for name in cfg.DATASETS.TRAIN:
+        names = MetadataCatalog.get(name).get("thing_classes") or ()
+        if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            return tuple(map(str, names))
+    return ()
 
 
 class AtomicWrites:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cellseg.errors import CellsegError, ConfigError
+from cellseg.system_errors import explain_system_error
 from detectron2.engine import launch
 from detectron2.utils import comm
 
@@ -44,6 +45,11 @@ def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.N
     except torch.multiprocessing.ProcessExitedException as error:
         # the process has said why; a traceback of this one would say nothing more
         sys.exit(f"The run ended because one of its processes did: {error}")
+    except torch.multiprocessing.ProcessRaisedException as error:  # before it came to `main`
+        explained = explain_system_error(RuntimeError(str(error)))
+        if not explained:
+            raise
+        sys.exit(f"RuntimeError: {explained}")
 
 
 def _started_by_torchrun() -> bool:
@@ -55,6 +61,11 @@ def _end_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.
         main(args)
     except CellsegError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except (OSError, RuntimeError, MemoryError) as error:
+        explained = explain_system_error(error)
+        if not explained:
+            raise
+        sys.exit(f"{type(error).__name__}: {explained}")
 
 
 def _run_as_one_of_torchrun(

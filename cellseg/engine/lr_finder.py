@@ -189,7 +189,7 @@ def build_sweep_step(cfg: CfgNode) -> CellStep:
     """
     model = CellTrainer.build_model(cfg)
     optimizer = CellTrainer.build_optimizer(cfg, model)
-    start_from(model, cfg.MODEL.WEIGHTS)
+    start_from(model, cfg)
     if freezing := build_freezing(cfg, model):
         freezing.apply(0)
     step = build_step(cfg, SimpleTrainer(model, CellTrainer.build_train_loader(cfg), optimizer))

@@ -27,6 +27,7 @@ from cellseg.evaluation.registry import check_evaluator_names, check_metric_name
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import check_test_augmentation_config
 from cellseg.modeling.config_checks import check_model_config
+from cellseg.modeling.dataset_classes import DECLARED, check_classes
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.names import did_you_mean, suggest_name
 from cellseg.plugins import import_plugins
@@ -191,17 +192,10 @@ def _check_dataset(cfg: CfgNode, name: str) -> None:
             f"DATASETS names {name!r}, which is not registered; {hint} Declare your own in a "
             "YAML file and name it in CELLSEG.DATASETS.DECLARATIONS (see datasets/README.md)"
         )
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("evaluator_type") != "cellseg":
-        return  # registered by the user's own code: its classes and formats are theirs to know
-    classes = list(metadata.thing_classes)
-    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != "bitmask":
+    is_declared = MetadataCatalog.get(name).get("evaluator_type") == DECLARED
+    if is_declared and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT != "bitmask":
         raise ConfigError(
             f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, but {name} holds run-length masks; "
             "expected 'bitmask'"
         )
-    if len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        raise ConfigError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {name} has "
-            f"{len(classes)} ({', '.join(classes)}); set it to {len(classes)}"
-        )
+    check_classes(cfg, name)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.engine.checkpoints import AtomicWrites, remove_partial_files
+from cellseg.config.trained import ENTRY
+from cellseg.engine.checkpoints import AtomicWrites, CarriedConfig, remove_partial_files
 from cellseg.engine.determinism import make_deterministic
 from cellseg.engine.freezing import build_freezing
 from cellseg.engine.hooks import TrainingStopped, cell_hooks
 from cellseg.engine.optimizer import build_optimizer
+from cellseg.engine.resuming import check_resumable, find_last_checkpoint, fit_trainer_state
 from cellseg.engine.steps import build_step
 from cellseg.errors import CellsegError
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
@@ -22,11 +25,18 @@ from cellseg.evaluation.pictures import PictureEvaluator
 from cellseg.evaluation.registry import build_extra_evaluators
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
+from cellseg.inference.limits import LimitWatch
 from cellseg.modeling.compilation import compile_convolutions
+from cellseg.modeling.dataset_classes import check_classes
+from cellseg.modeling.device import check_device
 from cellseg.modeling.weights import start_from
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer, HookBase, default_writers
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluators, verify_results
@@ -47,15 +57,27 @@ class CellTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_device(cfg)
+        for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+            check_classes(cfg, name, read=True)
         if cfg.CELLSEG.DETERMINISTIC:
             make_deterministic(cfg.SEED)
         super().__init__(cfg)
         self._trainer = build_step(self.cfg, self._trainer)
+        self.checkpointer.add_checkpointable(ENTRY, CarriedConfig(self.cfg))
         self.register_hooks([build_freezing(self.cfg, self.model)])
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """The model of the config, compiled if CELLSEG.COMPILE says so."""
+        """The model of the config, compiled if CELLSEG.COMPILE says so.
+
+        Its floor of scores is no higher than the threshold of cells, as when predicting.
+        """
+        lowest = DetectionThresholds.from_config(cfg).lowest_score
+        if lowest < cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = lowest
         model = super().build_model(cfg)
         if cfg.CELLSEG.COMPILE:
             compile_convolutions(model)
@@ -116,6 +138,9 @@ class CellTrainer(DefaultTrainer):
         A report that cannot be written is a warning: the metrics are there without it. Images are
         looked at as they are, whatever CELLSEG.TEST.DIAMETER says.
         """
+        for name in cfg.DATASETS.TEST:
+            known = MetadataCatalog.get(name).get("thing_classes")
+            check_classes(cfg, name, read=not known)
         if cfg.CELLSEG.TEST.DIAMETER != "":
             logger.warning(
                 "CELLSEG.TEST.DIAMETER is %r, which is for predicting: this evaluation looks at "
@@ -123,7 +148,8 @@ class CellTrainer(DefaultTrainer):
                 "with `cellseg evaluate`",
                 cfg.CELLSEG.TEST.DIAMETER,
             )
-        results = super().test(cfg, model, evaluators)
+        with LimitWatch(cfg).watching(model, outputs=True):
+            results = super().test(cfg, model, evaluators)
         if cfg.CELLSEG.TEST.REPORT and comm.is_main_process():
             from cellseg.report.build import write_report  # only who wants it waits for it
 
@@ -146,7 +172,9 @@ class CellTrainer(DefaultTrainer):
             cls.build_evaluator(cfg, name, os.path.join(cfg.OUTPUT_DIR, "inference_TTA", name))
             for name in cfg.DATASETS.TEST
         ]
-        results = super().test(cfg, AugmentedRCNN(cfg, model), evaluators)
+        augmented = AugmentedRCNN(cfg, model)
+        with LimitWatch(cfg).watching(augmented, outputs=True):
+            results = super().test(cfg, augmented, evaluators)
         return {f"{name}_TTA": metrics for name, metrics in results.items()}
 
     def build_writers(self) -> list[EventWriter]:
@@ -168,20 +196,22 @@ class CellTrainer(DefaultTrainer):
         """Load the last checkpoint of OUTPUT_DIR (`resume`) or MODEL.WEIGHTS, and say which.
 
         Raises:
-            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file or bundle.
+            CheckpointError: MODEL.WEIGHTS is to be loaded and names no file or bundle; or the last
+                checkpoint is gone, damaged or of another model: see `check_resumable`.
         """
-        found = resume and self.checkpointer.has_checkpoint()
-        if not found:
-            start_from(self.model, self.cfg.MODEL.WEIGHTS)
+        found = find_last_checkpoint(self.cfg.OUTPUT_DIR) if resume else None
+        if found is None:
+            start_from(self.checkpointer.model, self.cfg)
         else:
+            check_resumable(found, self.checkpointer.model, self.cfg)
             super().resume_or_load(resume=True)
             logger.info(
                 "Resuming from %s at iteration %d of %d",
-                self.checkpointer.get_checkpoint_file(),
+                found,
                 self.start_iter,
                 self.max_iter,
             )
-        if resume and not found:
+        if resume and found is None:
             logger.warning(
                 "--resume, but %s holds no checkpoint: starting from MODEL.WEIGHTS=%r",
                 self.cfg.OUTPUT_DIR,
@@ -194,6 +224,11 @@ class CellTrainer(DefaultTrainer):
                 self.start_iter,
                 self.max_iter,
             )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a checkpoint's state; see `fit_trainer_state`."""
+        base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
+        super().load_state_dict(fit_trainer_state(state_dict, self.optimizer, base_lrs))
 
     def train(self) -> dict[str, dict[str, float]]:  # type: ignore[override]
         """Train to SOLVER.MAX_ITER, or as long as MAX_MINUTES or PATIENCE of CELLSEG let it.

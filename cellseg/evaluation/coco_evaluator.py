@@ -39,9 +39,9 @@ class DenseCOCOEvaluator(DatasetEvaluator):
     """Detectron2's COCOEvaluator for images with hundreds or thousands of cells.
 
     The same numbers, from `cellseg.evaluation.coco`: seconds where pycocotools takes minutes. Every
-    task has every metric, NaN ("cannot be computed") where there is nothing to compute it from;
-    Detectron2's leaves out a task when the data set has no annotation at all, when nothing was
-    predicted, or when no image came.
+    task has every metric, NaN ("cannot be computed") where there is nothing to find, and 0 where
+    there is and nothing was found; Detectron2's leaves out a task when the data set has no
+    annotation at all or no image came, and says NaN of a model that finds nothing.
 
     As Detectron2 does, it reads the true cells from the COCO file of the data set if there is one
     (`json_file` in its metadata); otherwise it makes one in `output_dir`, anew every time: a cached
@@ -165,13 +165,13 @@ class DenseCOCOEvaluator(DatasetEvaluator):
         results: OrderedDict[str, Any] = OrderedDict()
         for task in self._tasks:
             images = [of_image[task] for of_image in compared]
-            results[task] = self._metrics(images if entries else [])
+            results[task] = self._metrics(images)
             table = tabulate([list(results[task].values())], [*results[task]], "pipe", ".3f")
             logger.info("COCO's metrics of %s:\n%s", task, table)
         return results
 
     def _metrics(self, images: Sequence[Comparison]) -> dict[str, float]:
-        """The metrics of one task; all NaN without images."""
+        """The metrics of one task; NaN where there is no true cell."""
         evaluation = CocoEvaluation(images, num_classes=max(1, len(self._classes)))
         limit = max(self.max_detections, _LEAST_LIMIT)
         every = evaluation.numbers(limit)

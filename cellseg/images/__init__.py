@@ -9,9 +9,11 @@ from cellseg.images.channels import select_image
 from cellseg.images.formats import (
     IMAGE_FORMATS,
     IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
     ImageFormat,
     is_readable_name,
     stem_of_image,
+    why_no_image,
     why_unreadable,
 )
 from cellseg.images.model_input import ImageInput, to_model_input
@@ -29,6 +31,7 @@ __all__ = [
     "DEFAULT_PERCENTILES",
     "IMAGE_FORMATS",
     "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
     "ImageFormat",
     "ImageInput",
     "ImageStack",
@@ -45,6 +48,7 @@ __all__ = [
     "select_image",
     "stem_of_image",
     "to_model_input",
+    "why_no_image",
     "why_unreadable",
     "windows_of",
 ]

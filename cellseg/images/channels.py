@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from cellseg.errors import ImageReadError
+from cellseg.errors import ImageChoiceError, ImageReadError
 from cellseg.images.stacks import EVERYTHING, ImageStack, full_range
 from numpy.typing import NDArray
 
@@ -104,7 +104,7 @@ def _channel_numbers(
     is_colour = count == 3 and longer == ["S"]
     if count == 1 or is_colour:
         return list(range(count))
-    raise ImageReadError(
+    raise ImageChoiceError(
         f"expected one channel or RGB; {stack.found}: choose up to three of "
         f"{_list_channels(stack, count)} with CELLSEG.INPUT.CHANNELS"
     )
@@ -147,7 +147,7 @@ def page_index(stack: ImageStack, positions: Sequence[int], page: int) -> dict[i
     lengths = [stack.shape[at] for at in positions]
     count = math.prod(lengths)
     if page < 0 and count > 1:
-        raise ImageReadError(
+        raise ImageChoiceError(
             f"expected one page; {stack.found}: {count} pages ({stack.describe(positions)}). "
             f"Choose one, 0 to {count - 1}, with CELLSEG.INPUT.PAGE"
             + _advice_on_axes(stack, positions)

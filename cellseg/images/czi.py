@@ -63,17 +63,24 @@ def _open_stack(
     ranges = file.total_bounding_box_no_pyramid
     lengths = {axis: int(ends[1] - ends[0]) for axis, ends in ranges.items()}
     leading = "".join(a for a in _PLANE_ORDER if a in "TCZ" or lengths.get(a, 1) > 1)
-    is_colour = all(str(kind).startswith("Bgr") for kind in file.pixel_types.values())
+    kinds = {int(channel): str(kind) for channel, kind in file.pixel_types.items()}
+    is_colour = all(map(_is_of_camera, kinds.values()))
     image_hw = int(place.h), int(place.w)
     shape = (*(lengths.get(axis, 1) for axis in leading), *image_hw)
 
     def read_window(index: tuple[int, ...], rows: slice, columns: slice) -> NDArray[Any]:
+        kind = kinds.get(index[leading.index("C")], "")
+        if _is_of_camera(kind) and not is_colour:
+            raise ImageReadError(
+                f"a channel of a colour camera ({kind}) beside grey ones ({kinds}): choose a grey "
+                "channel, or save the colour picture by itself"
+            )
         height, width = rows.stop - rows.start, columns.stop - columns.start
         roi = (place.x + columns.start, place.y + rows.start, width, height)
         with lock:
             pixels = file.read(roi=roi, plane=dict(zip(leading, index)), scene=number)
-        # The samples are those of a camera: blue, green, red.
-        return np.array(pixels[..., ::-1] if is_colour else pixels[..., 0])
+        # The samples are those of a camera: blue, green, red, perhaps alpha.
+        return np.array(pixels[..., 2::-1] if is_colour else pixels[..., 0])
 
     check_claim(image_hw, path.stat().st_size)
     return ImageStack(
@@ -85,6 +92,10 @@ def _open_stack(
         pixel_size_um=_pixel_size(described),
         chunk_hw=as_chunk_hw(_CHUNK_HW, image_hw),
     )
+
+
+def _is_of_camera(kind: str) -> bool:
+    return kind.startswith("Bgr")
 
 
 def _scene_name(described: ElementTree.Element, number: int) -> str:

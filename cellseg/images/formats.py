@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +19,8 @@ class ImageFormat:
         reader: what opens it, a key of `cellseg.images.reading`.
         packages: what has to be installed to read it, as pip calls it; () where nothing has.
         is_folder: an image is a folder, and not a file.
+        holds_labels: it keeps whole numbers as they are, so that label images may have it.
+        pillow: what Pillow calls the format, where Pillow opens it.
     """
 
     name: str
@@ -25,19 +28,34 @@ class ImageFormat:
     reader: str
     packages: tuple[str, ...] = ()
     is_folder: bool = False
+    holds_labels: bool = False
+    pillow: tuple[str, ...] = ()
 
 
 IMAGE_FORMATS = (
-    ImageFormat("PNG", (".png",), "picture"),
-    ImageFormat("JPEG", (".jpg", ".jpeg"), "picture"),
-    ImageFormat("TIFF, OME-TIFF", (".tif", ".tiff", ".tf8", ".btf"), "tiff"),
-    ImageFormat("BMP", (".bmp",), "picture"),
-    ImageFormat("GIF", (".gif",), "picture"),
-    ImageFormat("WebP", (".webp",), "picture"),
+    ImageFormat("PNG", (".png", ".apng"), "picture", holds_labels=True, pillow=("PNG",)),
+    ImageFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), "picture", pillow=("JPEG",)),
+    ImageFormat(
+        "TIFF, OME-TIFF",
+        (".tif", ".tiff", ".tf2", ".tf8", ".btf"),
+        "tiff",
+        holds_labels=True,
+    ),
+    ImageFormat("BMP", (".bmp", ".dib"), "picture", holds_labels=True, pillow=("BMP", "DIB")),
+    ImageFormat("GIF", (".gif",), "picture", holds_labels=True, pillow=("GIF",)),
+    ImageFormat("WebP", (".webp",), "picture", pillow=("WEBP",)),
     ImageFormat("Zeiss LSM", (".lsm",), "tiff"),
     ImageFormat("MetaMorph stack", (".stk",), "tiff"),
-    ImageFormat("JPEG 2000", (".jp2", ".j2k"), "jpeg2000", ("imagecodecs",)),
-    ImageFormat("NumPy array", (".npy",), "npy"),
+    ImageFormat("PerkinElmer QPTIFF", (".qptiff",), "tiff"),
+    ImageFormat("Opera Flex", (".flex",), "tiff"),
+    ImageFormat(
+        "JPEG 2000",
+        (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+        "jpeg2000",
+        ("imagecodecs",),
+        pillow=("JPEG2000",),
+    ),
+    ImageFormat("NumPy array", (".npy",), "npy", holds_labels=True),
     ImageFormat("OME-Zarr", (".zarr",), "zarr", ("zarr",), is_folder=True),
     ImageFormat("Aperio slide", (".svs",), "tiff", ("tiffslide",)),
     ImageFormat("Hamamatsu slide", (".ndpi",), "tiff", ("tiffslide",)),
@@ -65,16 +83,34 @@ UNREADABLE_SUFFIXES = {
     **dict.fromkeys((".npz", ".mat", ".h5"), "a file of arrays; save the image as .npy or .tif"),
 }
 _PICKLE_ENDING = "_seg.npy"  # what Cellpose's window saves: a pickle with the masks, no image
+_LEFT_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin")
 _PREFIXES = (".ome",)  # of compound endings, such as .ome.tif
 
 
 IMAGE_SUFFIXES = tuple(suffix for one in IMAGE_FORMATS for suffix in one.suffixes)
+_LABEL_FORMATS = [one for one in IMAGE_FORMATS if one.holds_labels]
+LABEL_SUFFIXES = (
+    *(one.suffixes[0] for one in _LABEL_FORMATS),
+    *(suffix for one in _LABEL_FORMATS for suffix in one.suffixes[1:]),
+)
+"""Endings of label images, the usual ones first."""
 _FORMAT_OF_SUFFIX = {suffix: one for one in IMAGE_FORMATS for suffix in one.suffixes}
 
 
 def format_of_name(path: str | Path) -> ImageFormat | None:
     """The format that a file's ending stands for; None where it stands for none."""
     return _FORMAT_OF_SUFFIX.get(Path(path).suffix.lower())
+
+
+def is_hidden(path: str | Path) -> bool:
+    """Whether a file or folder is none of the user's, by its name.
+
+    Example:
+        >>> [is_hidden(name) for name in ("._a.png", ".DS_Store", "Thumbs.db", "a.png")]
+        [True, True, True, False]
+    """
+    name = os.path.basename(path)
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def is_readable_name(path: str | Path) -> bool:
@@ -84,32 +120,31 @@ def is_readable_name(path: str | Path) -> bool:
         >>> [is_readable_name(name) for name in ("a.ome.TIF", "a.txt", "a_seg.npy", ".a.png")]
         [True, False, False, False]
     """
-    name = Path(path).name
-    is_hidden = name.startswith(".")
-    return (
-        format_of_name(name) is not None
-        and not is_hidden
-        and not name.lower().endswith(_PICKLE_ENDING)
-    )
+    return not why_no_image(path)
 
 
 def why_unreadable(path: str | Path) -> str:
-    """Why a file is not read as an image, by its name and what is installed; "" where it is.
+    """Why a file is not read as an image, by its name and what is installed; "" where it is."""
+    reason, one = why_no_image(path), format_of_name(path)
+    missing = missing_packages(one.packages) if one is not None and not reason else []
+    return f"{one.name} needs {explain_packages(missing)}" if one and missing else reason
+
+
+def why_no_image(path: str | Path) -> str:
+    """Why a file is no image by its name; "" where it is one, for which a package may be missing.
 
     Example:
-        >>> why_unreadable("notes.txt")
+        >>> why_no_image("notes.txt")
         'not an image: the ending .txt is not known'
     """
     name = Path(path).name
     suffix = Path(path).suffix.lower()
-    if name.startswith("."):
-        return "hidden: the name begins with a dot"
+    if is_hidden(name):
+        return "hidden: the name begins with a dot, or is that of a system's own file"
     if name.lower().endswith(_PICKLE_ENDING):
         return "not an image: masks as Cellpose saves them (a pickle)"
-    one = format_of_name(name)
-    if one is not None:
-        missing = missing_packages(one.packages)
-        return f"{one.name} needs {explain_packages(missing)}" if missing else ""
+    if format_of_name(name) is not None:
+        return ""
     if suffix in UNREADABLE_SUFFIXES:
         return UNREADABLE_SUFFIXES[suffix]
     return f"not an image: the ending {suffix} is not known" if suffix else "it has no ending"

@@ -42,6 +42,8 @@ class ImageInput:
         channels: the file's channels that become R, G and B, see `select_image`;
             CELLSEG.INPUT.CHANNELS.
         page: which page of a stack, -1 where there is one only; CELLSEG.INPUT.PAGE.
+        scene: number from 0 or name of a scene of files that have several, "" where they have one;
+            CELLSEG.INPUT.SCENE.
         projection: what is done along Z before, "max" or "none"; CELLSEG.INPUT.PROJECTION.
         invert: whether dark becomes bright: True, False, or "auto" for grey images whose median
             lies in the brightest quarter of their range; CELLSEG.INPUT.INVERT.
@@ -58,6 +60,7 @@ class ImageInput:
     page: int = -1
     projection: str = "none"
     invert: bool | str = False
+    scene: int | str = ""
 
     def __post_init__(self) -> None:
         for name in ("percentiles", "value_range", "channels"):
@@ -69,13 +72,14 @@ class ImageInput:
         check_value("INPUT.PAGE", self.page)
         check_value("INPUT.PROJECTION", self.projection)
         check_value("INPUT.INVERT", self.invert)
+        check_value("INPUT.SCENE", self.scene)
 
     @classmethod
     def from_config(cls, cfg: Any) -> ImageInput:
         """From INPUT.FORMAT and the keys below CELLSEG.INPUT.
 
-        A config made by hand may lack RANGE, CHANNELS, PAGE, PROJECTION and INVERT; they have
-        their defaults then.
+        A config made by hand may lack RANGE, CHANNELS, PAGE, PROJECTION, INVERT and SCENE; they
+        have their defaults then.
         """
         own = cfg.CELLSEG.INPUT
         return cls(
@@ -87,11 +91,17 @@ class ImageInput:
             page=getattr(own, "PAGE", -1),
             projection=getattr(own, "PROJECTION", "none"),
             invert=getattr(own, "INVERT", False),
+            scene=getattr(own, "SCENE", ""),
         )
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """The chosen page and channels with the file's own values; see `read_image`."""
-        return read_image(path, channels=self.channels, page=self.page, projection=self.projection)
+        return read_image(path, scene=self.scene, **self.choices)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Channels, page and projection, as `read_image` and `open_planes` take them."""
+        return {"channels": self.channels, "page": self.page, "projection": self.projection}
 
     def limits_of(self, plane: PlaneImage, window_px: int = 1 << 22) -> Limits:
         """Which intensities of a whole plane become 0 and 255, found by window.

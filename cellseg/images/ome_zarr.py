@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from cellseg.errors import ImageReadError
-from cellseg.images.formats import explain_packages
+from cellseg.images.formats import explain_packages, is_hidden
 from cellseg.images.stacks import (
     ImageStack,
     Scene,
@@ -131,7 +131,7 @@ def _has_chunks(folder: Path) -> bool:
     A chunk that is not there has the fill value, as the format wants it; all of them are not there
     where a copy was broken off, and not because an image is empty.
     """
-    return any(entry.name not in _MARKS for entry in folder.iterdir())
+    return any(entry.name not in _MARKS and not is_hidden(entry) for entry in folder.iterdir())
 
 
 def _axis_letters(scales: Mapping[str, Any], count: int) -> str:

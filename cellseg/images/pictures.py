@@ -10,13 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 from cellseg.errors import ImageReadError
-from cellseg.images.formats import explain_packages
+from cellseg.images.formats import IMAGE_FORMATS, explain_packages
 from cellseg.images.stacks import ImageStack, Scene, WholeBlocks, cut_window
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 # Without those of which Pillow would scale 16 bits to 8.
-PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP")
+PICTURE_FORMATS = tuple(
+    name for one in IMAGE_FORMATS if one.reader == "picture" for name in one.pillow
+)
 JPEG2000_MAGICS = (b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
 
 _EXIF_ORIENTATION = 0x0112

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.cells.records import PlaceInFile
-from cellseg.errors import ImageReadError
 from cellseg.images.channels import page_axes, page_index, select_channels, select_image
 from cellseg.images.reading import check_pixels, explaining_errors, open_scenes
-from cellseg.images.stacks import EVERYTHING, ImageStack
+from cellseg.images.stacks import EVERYTHING, ImageStack, choose_scenes, names_of_scenes
 from numpy.typing import NDArray
 
 ReadWindow = Callable[[slice, slice], NDArray[Any]]
@@ -113,33 +112,14 @@ def open_planes(
     with ExitStack() as opened:
         with explaining_errors(path) as file:
             found = opened.enter_context(open_scenes(file))
-            names = [scene.name or f"s{number}" for number, scene in enumerate(found)]
+            names = names_of_scenes(found)
             labels = file_labels(names)
             planes: list[PlaneImage] = []
-            for number in _choose_scenes(names, scenes):
+            for number in choose_scenes(names, scenes):
                 stack = found[number].open_stack(pixel_size_um)
                 scene = (names[number], labels[number]) if len(found) > 1 else ("", "")
                 planes += _planes_of(file, stack, page, (tuple(channels), projection), scene)
         yield planes  # errors of whoever works with the planes are not this file's
-
-
-def _choose_scenes(names: Sequence[str], wanted: Sequence[int | str]) -> list[int]:
-    """Numbers of the scenes, each once; by default all."""
-    chosen = []
-    for one in wanted:
-        matches = [number for number, name in enumerate(names) if name == one]
-        if not matches and str(one).isdecimal() and int(one) < len(names):
-            matches = [int(one)]
-        if len(matches) != 1:
-            there = ", ".join(f"{number} {name!r}" for number, name in enumerate(names[:50]))
-            more = ", ..." if len(names) > 50 else ""
-            problem = "several have that name" if matches else "no scene is called so"
-            raise ImageReadError(
-                f"scene {one!r}: {problem}; the file has {len(names)} ({there}{more}), chosen by "
-                "number from 0 or by name"
-            )
-        chosen.append(matches[0])
-    return list(dict.fromkeys(chosen)) if wanted else list(range(len(names)))
 
 
 def file_labels(names: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellseg.errors import ImageReadError
+from cellseg.errors import ImageChoiceError, ImageReadError
 from cellseg.images.arrays import NPY_MAGIC, open_npy
 from cellseg.images.channels import select_image
 from cellseg.images.czi import CZI_MAGIC, open_czi
@@ -24,7 +24,12 @@ from cellseg.images.pictures import (
     open_picture,
     read_picture_hw,
 )
-from cellseg.images.stacks import ImageStack, Scene
+from cellseg.images.stacks import (
+    ImageStack,
+    Scene,
+    choose_scenes,
+    names_of_scenes,
+)
 from cellseg.images.tiff import TIFF_MAGICS, open_tiff
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
@@ -45,6 +50,7 @@ def read_image(
     channels: Sequence[int | str] = (),
     page: int = -1,
     projection: str = "none",
+    scene: int | str = "",
 ) -> NDArray[Any]:
     """Read an image file with its own values; docs/images.md lists the formats.
 
@@ -57,6 +63,7 @@ def read_image(
             has one page, which is grey or RGB; alpha is dropped.
         page: a page of a stack.
         projection: "max" for the brightest value along Z, or "none".
+        scene: number from 0 or name of a scene, series or position of a file that has several.
 
     Returns:
         [H, W] (one channel) or [H, W, C] in the file's own type; boolean becomes uint8 0/255.
@@ -65,7 +72,7 @@ def read_image(
         ImageReadError: missing, truncated, no image, not finite, implausibly large, in need of a
             package, or of more pages or channels than chosen.
     """
-    with open_image(path) as stack:
+    with open_image(path, scene=scene) as stack:
         return check_pixels(select_image(stack, channels, page, projection))
 
 
@@ -88,24 +95,30 @@ def read_label_image(path: str | Path) -> NDArray[Any]:
 def read_image_hw(path: str | Path) -> tuple[int, int]:
     """Height and width in pixels of the array that `read_image` returns, from the file's header.
 
-    Of a stack, those of each page.
+    Of a stack, those of each page; of several scenes of one size, those of each.
 
     Raises:
-        ImageReadError: missing, no image, or several that are no stack.
+        ImageReadError: missing, no image, or several of different sizes.
     """
     with explaining_errors(path) as file:
         reader = _identify_format(file)
         if reader in _PICTURE_FORMATS:
             return read_picture_hw(file, _PICTURE_FORMATS[reader])
         with _opener_of(file, reader) as scenes:
-            return _only_one(scenes).image_hw
+            sizes = {scene.open_stack(None).image_hw for scene in scenes}
+            return sizes.pop() if len(sizes) == 1 else _only_one(scenes).image_hw
 
 
 @contextmanager
-def open_image(path: str | Path, palette_mode: str = "RGB") -> Iterator[ImageStack]:
-    """The one image or stack of a file; errors while the context is open name the file."""
+def open_image(
+    path: str | Path, palette_mode: str = "RGB", scene: int | str = ""
+) -> Iterator[ImageStack]:
+    """The one image or stack of a file, or that of a scene; see `read_image`.
+
+    Errors while the context is open name the file.
+    """
     with explaining_errors(path) as file, open_scenes(file, palette_mode) as scenes:
-        yield _only_one(scenes)
+        yield _only_one(scenes, scene)
 
 
 def open_scenes(file: Path, palette_mode: str = "RGB") -> AbstractContextManager[Sequence[Scene]]:
@@ -118,15 +131,21 @@ def open_scenes(file: Path, palette_mode: str = "RGB") -> AbstractContextManager
     return _opener_of(file, _identify_format(file), palette_mode)
 
 
-def _only_one(scenes: Sequence[Scene]) -> ImageStack:
+def _only_one(scenes: Sequence[Scene], chosen: int | str = "") -> ImageStack:
+    """The stack of the chosen scene; without a choice, of the only one."""
+    names = names_of_scenes(scenes)
+    if chosen != "":
+        return scenes[choose_scenes(names, [chosen])[0]].open_stack(None)
     if len(scenes) != 1:
-        names = [scene.name for scene in scenes[:10] if scene.name]
+        named = [scene.name for scene in scenes[:10] if scene.name]
         shapes = [list(scene.shape) for scene in scenes[:10] if scene.shape]
-        raise ImageReadError(
+        raise ImageChoiceError(
             f"expected one image or stack; found {len(scenes)}"
-            + (f" ({', '.join(names)})" if names else "")
+            + (f" ({', '.join(named)})" if named else "")
             + (f" of shapes {shapes}" if shapes else "")
-            + ": save the one of interest by itself"
+            + f": choose a scene, by number from 0 to {len(scenes) - 1} or by name, with "
+            "CELLSEG.INPUT.SCENE, or save the one of interest by itself (predict takes all of "
+            "them, or those of --scene)"
         )
     return scenes[0].open_stack(None)
 
@@ -136,12 +155,14 @@ def _opener_of(
 ) -> AbstractContextManager[Sequence[Scene]]:
     if reader == "picture":
         return open_picture(file, palette_mode)
+    if reader == "tiff":
+        return open_tiff(file, is_label=palette_mode == "P")
     if reader == "bioio":
         named = format_of_name(file)
         is_of_bioio = named is not None and named.reader == "bioio"
         packages = named.packages if named and is_of_bioio else ("bioio", "bioio-nd2")
         return open_microscope_file(file, packages)
-    openers = {"tiff": open_tiff, "jpeg2000": open_jpeg2000, "npy": open_npy}
+    openers = {"jpeg2000": open_jpeg2000, "npy": open_npy}
     return {**openers, "czi": open_czi, "zarr": open_ome_zarr}[reader](file)
 
 
@@ -169,7 +190,7 @@ def explaining_errors(path: str | Path) -> Iterator[Path]:
     try:
         yield file
     except ImageReadError as error:
-        raise ImageReadError(f"{file}: {error}") from error
+        raise type(error)(f"{file}: {error}") from error
     except UnidentifiedImageError as error:
         raise ImageReadError(
             f"{file}: cannot be read as an image: damaged, or of a kind that is not known here "

@@ -92,6 +92,39 @@ class Scene:
     shape: tuple[int, ...] = ()
 
 
+def names_of_scenes(scenes: Sequence[Scene]) -> list[str]:
+    """What a user may call the scenes by: their names, or s0, s1, ... where they have none."""
+    return [scene.name or f"s{number}" for number, scene in enumerate(scenes)]
+
+
+def list_scenes(names: Sequence[str], most: int = 50) -> str:
+    """Numbers and names of scenes, for messages.
+
+    Example:
+        >>> list_scenes(["A1", "B2"])
+        "0 'A1', 1 'B2'"
+    """
+    listed = ", ".join(f"{number} {name!r}" for number, name in enumerate(names[:most]))
+    return listed + (", ..." if len(names) > most else "")
+
+
+def choose_scenes(names: Sequence[str], wanted: Sequence[int | str]) -> list[int]:
+    """Numbers of the scenes, each once; by default all."""
+    chosen = []
+    for one in wanted:
+        matches = [number for number, name in enumerate(names) if name == one]
+        if not matches and str(one).isdecimal() and int(one) < len(names):
+            matches = [int(one)]
+        if len(matches) != 1:
+            problem = "several have that name" if matches else "no scene is called so"
+            raise ImageReadError(
+                f"scene {one!r}: {problem}; the file has {len(names)} ({list_scenes(names)}), "
+                "chosen by number from 0 or by name"
+            )
+        chosen.append(matches[0])
+    return list(dict.fromkeys(chosen)) if wanted else list(range(len(names)))
+
+
 def is_large(image_hw: tuple[int, int]) -> bool:
     """More pixels than are decoded at once: twice `PIL.Image.MAX_IMAGE_PIXELS`."""
     limit = Image.MAX_IMAGE_PIXELS

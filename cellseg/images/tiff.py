@@ -16,6 +16,7 @@ from cellseg.images.slides import is_slide, open_slide
 from cellseg.images.stacks import ImageStack, Scene, choose_level
 from cellseg.images.tiff_blocks import TiffAccess, choose_reading
 from cellseg.images.tiff_checks import TRUNCATED
+from cellseg.images.tiff_colours import find_colours
 from cellseg.images.tiff_metadata import channel_names, pixel_size_um
 from cellseg.images.units import level_pixel_sizes
 
@@ -23,14 +24,22 @@ TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _ASSOCIATED_OR_NOT_ALPHA = (1, 2)  # of TIFF's ExtraSamples
 # Pictures that come with an image, by the names that they have in OME-TIFF.
-_COMPANIONS = ("label", "macro", "thumbnail", "overview", "label image", "macro image")
+_COMPANIONS = tuple(
+    f"{name}{end}"
+    for name in ("label", "macro", "thumbnail", "overview", "preview")
+    for end in ("", " image")
+)
 
 
 @contextmanager
-def open_tiff(path: Path) -> Iterator[Sequence[Scene]]:
+def open_tiff(path: Path, is_label: bool = False) -> Iterator[Sequence[Scene]]:
     """The images of a TIFF file, each with its stack of planes; only headers are read at first.
 
     Thumbnails and the labels of slides are left out; smaller copies of an image are levels of it.
+
+    Args:
+        path: the file.
+        is_label: the pixels are labels: see `find_colours`.
 
     Raises:
         ImageReadError: truncated, or of pixels that need a package which is not installed.
@@ -45,7 +54,7 @@ def open_tiff(path: Path) -> Iterator[Sequence[Scene]]:
         yield [
             Scene(
                 tiff.series[levels[0]].name,
-                partial(_open_stack, path, tiff, levels, access),
+                partial(_open_stack, path, tiff, levels, access, is_label),
                 shape=tuple(tiff.series[levels[0]].shape),
             )
             for levels in _find_images(tiff)
@@ -68,7 +77,8 @@ def _find_images(tiff: tifffile.TiffFile) -> list[list[int]]:
 
 
 def _is_companion(series: tifffile.TiffPageSeries) -> bool:
-    return series.name.lower() in _COMPANIONS
+    is_mask = bool(getattr(series.keyframe, "is_mask", False))  # which pixels are transparent
+    return is_mask or series.name.lower() in _COMPANIONS
 
 
 def _is_reduced(series: tifffile.TiffPageSeries) -> bool:
@@ -90,6 +100,7 @@ def _open_stack(
     tiff: tifffile.TiffFile,
     numbers: Sequence[int],
     access: TiffAccess,
+    is_label: bool,
     wished_um: float | None,
 ) -> ImageStack:
     first = tiff.series[numbers[0]]
@@ -103,9 +114,13 @@ def _open_stack(
     level = choose_level(sizes_um, wished_um)
     leading, read_block, chunk_hw = choose_reading(path, levels[level], axes, shapes[level], access)
     has_alpha = _has_alpha(first) and axes.count("S") == 1 and "C" not in axes
+    shape, colours = shapes[level], find_colours(tiff, first.keyframe, is_label)
+    if colours is not None:
+        axes, shape, read_block, leading = colours.apply(axes, shape, read_block, leading)
+        has_alpha = has_alpha and not colours.samples
     return ImageStack(
         axes=axes,
-        shape=shapes[level],
+        shape=shape,
         read_block=read_block,
         leading=leading,
         channel_names=channel_names(tiff, numbers[0]),

@@ -71,7 +71,7 @@ def choose_reading(
         return leading, pages, as_chunk_hw(pages.chunk_hw, image_hw)
 
     def decode_everything(_: tuple[int, ...]) -> NDArray[Any]:
-        with access.lock, _naming_packages():
+        with access.lock, _naming_packages(series.keyframe.compression):
             for page in series.pages:
                 check_page(_page_in_file(page))
                 check_inflated_sizes(page)
@@ -189,7 +189,8 @@ class _Pages:
         return pixels[tuple(wanted.get(axis, slice(None)) for axis in self.axes)]
 
     def _read_page(self, page: Any, number: int) -> NDArray[Any]:
-        with self._lock, _opened_again(page.parent.filehandle), _naming_packages():
+        naming = _naming_packages(page.keyframe.compression)
+        with self._lock, _opened_again(page.parent.filehandle), naming:
             self._check_once(page, number)
             check_inflated_sizes(page)
             return page.asarray(lock=self._lock)
@@ -239,7 +240,7 @@ class _Pages:
             check_inflated_sizes(page, [segment])
             file.seek(page.dataoffsets[segment])
             content = file.read(page.databytecounts[segment])
-        with _naming_packages():
+        with _naming_packages(frame.compression):
             pixels = frame.decode(content, segment, **options)[0]
         self._segments.keep(key, pixels)
         return pixels
@@ -300,15 +301,18 @@ def _opened_again(file: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _naming_packages() -> Iterator[None]:
-    """Say how to install what decoding needs."""
+def _naming_packages(compression: Any) -> Iterator[None]:
+    """Say how to install what decoding pages of a compression needs."""
     try:
         yield
     except ImageReadError:
         raise
     except Exception as error:
-        if "imagecodecs" in str(error):
-            raise ImageReadError(f"{error}: {INSTALL_IMAGECODECS}") from error
+        is_missing = "imagecodecs" in str(error) or isinstance(error, ImportError)
+        if is_missing:  # of Zstandard tifffile misses a module of Python 3.14 first
+            raise ImageReadError(
+                f"{compression!r} requires the 'imagecodecs' package: {INSTALL_IMAGECODECS}"
+            ) from error
         raise
 
 

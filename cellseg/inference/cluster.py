@@ -26,9 +26,9 @@ TASKS_PER_WORKER = 4
 COUNT_WORKERS_EVERY_S = 2.0
 _TELLING = (
     "cluster_worker",
+    "limits",
     "magnification",
     "model",
-    "predictor",
 )  # modules whose log comes from workers
 
 logger = logging.getLogger(__name__)

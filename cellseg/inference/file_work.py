@@ -17,6 +17,7 @@ from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.magnification import Found
 from cellseg.inference.result_folder import FileState, ResultFolder
+from cellseg.system_errors import explain_system_error
 from numpy.typing import NDArray
 
 READ_AHEAD = 2
@@ -200,7 +201,7 @@ class Reader:
     def _read_planes(self, file: InputFile, state: FileState, planes: Sequence[PlaneImage]) -> None:
         failed_in_a_row = 0
         for number, plane in enumerate(planes):
-            image_id = f"{file.name}{plane.suffix}"
+            image_id = file.image_id(plane.suffix)
             if self._stop.is_set():
                 return
             if image_id in state.images:
@@ -329,5 +330,5 @@ def describe_failure(file: InputFile, error: Exception) -> str:
     """The reason in one line that names the file."""
     text = " ".join(str(error).split())
     if not isinstance(error, CellsegError):
-        text = f"{type(error).__name__}: {text[:300]}"
+        text = explain_system_error(error) or f"{type(error).__name__}: {text[:300]}"
     return text if str(file.path) in text else f"{file.path}: {text}"

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellseg.errors import ImageReadError
-from cellseg.images import is_readable_name, stem_of_image
-from cellseg.images.formats import format_of_name
+from cellseg.images import stem_of_image, why_no_image
+from cellseg.images.formats import is_hidden
+from cellseg.images.listing import (
+    PassedOver,
+    is_image_folder,
+    list_folder,
+    name_below,
+    why_not_there,
+)
+from cellseg.names import unique_names
 
 LIST_SUFFIX = ".txt"
+RESULT = "a result of an earlier prediction, by its name"
 STATE_FOLDER = ".cellseg"
 """In a folder of results; where it lies, nothing is taken for an image."""
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,34 @@ class InputFile:
         path: the file, or the folder of an OME-Zarr image.
         name: what its results are called, with the sub-folders below the folder that was named,
             such as `plate_1/A01_s1`.
+        rivals: names of other files that begin with this one's and may be ids of its images.
+
+    Example:
+        >>> stack = InputFile(Path("a.tif"), "a", rivals=("a_t0",))
+        >>> stack.image_id("_t0"), stack.image_id("_z5"), stack.image_id("")
+        ('a~t0', 'a_z5', 'a')
     """
 
     path: Path
     name: str
+    rivals: tuple[str, ...] = ()
+
+    def image_id(self, plane_suffix: str) -> str:
+        """The id of one of the file's images, which none of another file has.
+
+        Args:
+            plane_suffix: what tells it from the file's other images; "" for the only one, whose id
+                is the file's name.
+        """
+        plain = f"{self.name}{plane_suffix}"
+        if not plane_suffix or not any(
+            plain == rival or plain.startswith(f"{rival}_") for rival in self.rivals
+        ):
+            return plain
+        mark = "~"  # which is in no suffix
+        while any(rival.startswith(f"{self.name}{mark}") for rival in self.rivals):
+            mark += "~"
+        return f"{self.name}{mark}{plane_suffix.removeprefix('_')}"
 
 
 @dataclass
@@ -40,30 +72,13 @@ class FoundInputs:
     Attributes:
         files: each image once, in the order of the inputs and by name within a folder or pattern.
         missing: inputs that gave nothing, and why.
-        passed_over: files in folders that are no images by their ending, broken links.
+        passed_over: files in folders that are not predicted, and why: no images by their ending,
+            links that lead nowhere, further names of an image.
     """
 
     files: list[InputFile] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    passed_over: list[Path] = field(default_factory=list)
-
-    def describe_passed_over(self) -> str:
-        """The files passed over, counted by their ending; "" if there are none.
-
-        Example:
-            >>> found = FoundInputs(passed_over=[Path("a/b.csv"), Path("a/c.csv")])
-            >>> found.describe_passed_over()
-            '2 .csv (b.csv, c.csv)'
-        """
-        endings = Counter(path.suffix.lower() or "without ending" for path in self.passed_over)
-        parts = []
-        for ending, count in sorted(endings.items()):
-            names = [
-                p.name for p in self.passed_over if (p.suffix.lower() or "without ending") == ending
-            ]
-            more = ", ..." if count > _MOST_NAMED else ""
-            parts.append(f"{count} {ending} ({', '.join(names[:_MOST_NAMED])}{more})")
-        return ", ".join(parts)
+    passed_over: list[PassedOver] = field(default_factory=list)
 
 
 def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -> FoundInputs:
@@ -81,20 +96,39 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
         ImageReadError: a list cannot be read.
     """
     found = FoundInputs()
-    taken: set[Path] = set()
+    first: dict[Path, Path] = {}
     pairs: list[tuple[Path, str]] = []
     for word in _expand_lists(inputs):
         resolved = _resolve_input(word, result_suffixes, found)
         if not resolved:
             found.missing.append(word)
         for path, name in resolved:
-            real = path.resolve()
-            if real not in taken:
-                taken.add(real)
+            known = first.setdefault(path.resolve(), path)
+            if known is path:
                 pairs.append((path, name))
-    names = unique_names([name for _, name in pairs])
-    found.files = [InputFile(path, name) for (path, _), name in zip(pairs, names)]
+            elif os.path.abspath(known) != os.path.abspath(path):
+                found.passed_over.append(PassedOver(path, f"another name of {known}"))
+    found.files = name_files([path for path, _ in pairs], [name for _, name in pairs])
     return found
+
+
+def name_files(paths: Sequence[Path], names: Sequence[str]) -> list[InputFile]:
+    """The files with names of their own, made from `names`."""
+    unique = unique_names(names)
+    ordered = sorted(unique)
+    return [
+        InputFile(path, name, tuple(_longer_names(name, ordered)))
+        for path, name in zip(paths, unique)
+    ]
+
+
+def _longer_names(name: str, ordered: Sequence[str]) -> Iterator[str]:
+    """Names that begin with this one and might be those of its planes; they stand behind it."""
+    for at in range(bisect(ordered, name), len(ordered)):
+        if not ordered[at].startswith(name):
+            return
+        if ordered[at][len(name)] in "_~":
+            yield ordered[at]
 
 
 def _expand_lists(inputs: Sequence[str]) -> Iterator[str]:
@@ -119,23 +153,39 @@ def _resolve_input(
 ) -> list[tuple[Path, str]]:
     """Files of one input, with names that are not unique yet."""
     path = Path(word)
-    if path.is_file() or (path.is_dir() and _is_image_folder(path)):  # names may hold brackets
+    if path.is_file() or is_image_folder(path):  # names may hold brackets
         return [(path, stem_of_image(path))]
-    if path.is_dir():
-        files = list(_walk(path, found))
-        named = [(file, _name_below(path, file)) for file in files]
-        names = {name for _, name in named}
-        return [
-            (file, name)
-            for file, name in named
-            if not _is_result(file.relative_to(path).as_posix(), names, result_suffixes)
-        ]
-    base = Path(_fixed_part(word))
-    named = []
-    for match in sorted(Path(match) for match in glob.glob(word, recursive=True)):
-        inside = [match] if match.is_file() or _is_image_folder(match) else _walk(match, found)
-        named += [(path, _name_below(base, path)) for path in inside]
-    return named
+    base = path if path.is_dir() else Path(_fixed_part(word))
+    files = _walk(path, found) if path.is_dir() else list(_match_pattern(word, found))
+    named = [(file, name_below(base, file)) for file in files]
+    names = {name for _, name in named}
+    results = {
+        file
+        for file in files
+        if _is_result(file.relative_to(base).as_posix(), names, result_suffixes)
+    }
+    found.passed_over += [PassedOver(file, RESULT) for file in files if file in results]
+    return [(file, name) for file, name in named if file not in results]
+
+
+def _match_pattern(pattern: str, found: FoundInputs) -> Iterator[Path]:
+    """Files that a pattern matches and those in folders that it matches, by name.
+
+    Where it says the ending (`*.img`), it is that of images; else the rules of folders hold.
+    """
+    ending = Path(pattern).suffix
+    says_ending = bool(ending) and not glob.has_magic(ending)
+    for match in sorted(Path(match) for match in glob.glob(pattern, recursive=True)):
+        if is_hidden(match):
+            continue
+        if match.is_dir() and not is_image_folder(match):
+            yield from _walk(match, found)
+            continue
+        reason = why_not_there(match) or ("" if says_ending else why_no_image(match))
+        if reason:
+            found.passed_over.append(PassedOver(match, reason))
+        else:
+            yield match
 
 
 def _fixed_part(pattern: str) -> str:
@@ -153,51 +203,16 @@ def _fixed_part(pattern: str) -> str:
     return os.path.join(*fixed) if fixed else ""
 
 
-def _name_below(folder: Path, file: Path) -> str:
-    """A file's name without its ending, with the sub-folders below a folder."""
-    return (file.relative_to(folder).parent / stem_of_image(file)).as_posix()
-
-
-def _is_image_folder(path: Path) -> bool:
-    found = format_of_name(path)
-    return found is not None and found.is_folder and path.is_dir()
-
-
-def _walk(folder: Path, found: FoundInputs) -> Iterator[Path]:
-    """Image files in a folder and below it, by name; folders come behind files."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    folders = []
-    for entry in entries:
-        if _is_image_folder(entry):
-            yield entry
-        elif entry.is_dir():
-            folders.append(entry)
-        elif is_readable_name(entry) and entry.is_file():
-            yield entry
-        else:
-            found.passed_over.append(entry)
-    for inner in folders:
-        is_loop = folder.resolve().is_relative_to(inner.resolve())
-        if not is_loop and not (inner / STATE_FOLDER).is_dir():
-            yield from _walk(inner, found)
+def _walk(folder: Path, found: FoundInputs) -> list[Path]:
+    """Image files in a folder and below it, but for folders of results."""
+    listing = list_folder(folder, is_deep=True, skip=lambda one: (one / STATE_FOLDER).is_dir())
+    found.passed_over += listing.passed_over
+    return listing.files
 
 
 def _is_result(name: str, stems: set[str], suffixes: Sequence[str]) -> bool:
     """True for `x_overlay.png` and the like beside an image of stem `x`."""
     return any(name.endswith(each) and name.removesuffix(each) in stems for each in suffixes)
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, with `_2`, `_3`, ... behind those that came before."""
-    taken, used = set(names), set()
-    unique = []
-    for name in names:
-        candidate, number = name, 2
-        while candidate in used or (candidate != name and candidate in taken):
-            candidate, number = f"{name}_{number}", number + 1
-        used.add(candidate)
-        unique.append(candidate)
-    return unique
 
 
 def take_part(files: Sequence[InputFile], part: int, parts: int) -> list[InputFile]:

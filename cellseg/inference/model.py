@@ -18,6 +18,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.selection import select_cells
 from cellseg.cells.spool import SpooledCells
 from cellseg.images import Limits, PlaneImage, open_planes, place_of
+from cellseg.images.in_memory import to_image_array
 from cellseg.inference.first_windows import (
     FIRST_WINDOW_PX,
     coarse_scales,
@@ -77,7 +78,8 @@ class CellModel:
 
     Attributes:
         predictor: the network with its thresholds.
-        scenes: numbers or names of the scenes of files to look at; all of them by default.
+        scenes: numbers or names of the scenes of files to look at; by default that of
+            CELLSEG.INPUT.SCENE, or all of them.
         at_pixel_size_um: size of a pixel, in micrometres, that slides and other pyramids are
             looked at with; None for their finest level.
         spool_folder: where the cells of an image that is looked at in tiles are kept; the system's
@@ -101,14 +103,15 @@ class CellModel:
 
     def predict(
         self,
-        image: NDArray[np.generic] | str | Path,
+        image: Any,
         *,
         diameter: str | float | None = None,
     ) -> CellInstances:
         """Find the cells of an image, or of a file of one image.
 
         Args:
-            image: [H, W] or [H, W, C] as `CellPredictor` takes it, or the path of a file.
+            image: [H, W] or [H, W, C] as `CellPredictor` takes it, what `to_image_array` makes one
+                of (a tensor, a Pillow image, nested lists), or the path of a file.
             diameter: of the cells in it, in pixels: it is looked at so large that they become as
                 large as those that the model knows. "auto" measures it; "" looks at the image as
                 it is. By default what CELLSEG.TEST.DIAMETER says.
@@ -117,7 +120,8 @@ class CellModel:
             Cells by their first pixel, row by row: cell k has label k + 1 in `to_label_image`.
 
         Raises:
-            ImageReadError: an image of another shape or dtype, or a file that cannot be read.
+            ImageReadError: an image of another shape, or a file that cannot be read.
+            InputTypeError: no image.
             ConfigError: a diameter, and the model's CELLSEG.TEST.KNOWN_DIAMETERS is empty.
         """
         if diameter is not None:
@@ -126,7 +130,8 @@ class CellModel:
             return other.predict(image)
         if isinstance(image, (str, Path)):
             image = self.predictor.read_image(image)
-        plane = plane_of_array(np.asarray(image))
+        image = to_image_array(image)
+        plane = plane_of_array(image)
         if not self.is_tiled(plane):
             (found,) = self.predict_images([image])
             tell_of_look("image", found.look)
@@ -136,12 +141,10 @@ class CellModel:
 
     def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
         """The planes of a file, of the scenes and at the pixel size that were chosen."""
-        return open_planes(
-            path,
-            **self.predictor.input_choices,
-            scenes=self.scenes,
-            pixel_size_um=self.at_pixel_size_um,
-        )
+        choices = self.predictor.input_choices
+        if self.scenes:
+            choices["scenes"] = self.scenes
+        return open_planes(path, **choices, pixel_size_um=self.at_pixel_size_um)
 
     @property
     def magnification(self) -> Magnification:

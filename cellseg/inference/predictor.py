@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +23,10 @@ from cellseg.cells.selection import (
 )
 from cellseg.errors import ConfigError
 from cellseg.images import ImageInput, Limits, PlaneImage
+from cellseg.images.in_memory import to_image_array
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
+from cellseg.inference.limits import LimitWatch
 from cellseg.modeling.candidates import masks_of_candidates_only
 from cellseg.modeling.device import check_device
 from cellseg.modeling.prediction_speed import prepare_for_prediction
@@ -36,8 +37,7 @@ from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
+from torch import nn
 
 
 class CellPredictor:
@@ -91,39 +91,50 @@ class CellPredictor:
         # A threshold below the model's own has to reach the model to have an effect.
         heads = self.cfg.MODEL.ROI_HEADS
         heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, thresholds.lowest_score)
-        self.model = build_model(self.cfg)
-        load_weights(self.model, self.cfg.MODEL.WEIGHTS)
-        self.model.eval()
+        model = build_model(self.cfg)
+        load_weights(model, self.cfg.MODEL.WEIGHTS, cfg=self.cfg)
+        self._take(model)
+
+    def _take(self, model: nn.Module) -> None:
+        """Predict with a model that has its weights."""
+        self.model = model.eval()
         prepare_for_prediction(self.model, self.cfg.CELLSEG.TEST.PRECISION)
         self._input = ImageInput.from_config(self.cfg)
         shorter = self.cfg.INPUT.MIN_SIZE_TEST
         self._resize = ResizeShortestEdge([shorter, shorter], self.cfg.INPUT.MAX_SIZE_TEST)
         (self._resize,) = scale_resizing(self.cfg, [self._resize])
-        self._has_told_of_limit = False
+        self._limits = LimitWatch(self.cfg)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
+        """What a process that is spawned needs: config, thresholds and weights."""
+        weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        return {"cfg": self.cfg, "thresholds": self.thresholds, "weights": weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy, in another process for instance, has a lock of its own."""
-        vars(self).update(state, _lock=threading.Lock())
+        self.cfg, self.thresholds = state["cfg"], state["thresholds"]
+        model = build_model(self.cfg)
+        model.load_state_dict(state["weights"])
+        self._take(model)
 
-    def __call__(self, image: NDArray[np.generic]) -> CellInstances:
+    def __call__(self, image: Any) -> CellInstances:
         """Find the cells of an image.
 
         Args:
             image: [H, W] or [H, W, C] as `read_image` gives it: the channels that
                 CELLSEG.INPUT.CHANNELS chooses, or grey or RGB, in the file's own dtype and
-                intensities.
+                intensities; also what `to_image_array` makes one of, and the path of a file.
 
         Returns:
             Cells in the frame of `image`, by descending score; may be empty.
 
         Raises:
-            ImageReadError: an image of another shape or dtype.
+            ImageReadError: an image of another shape, or a file that cannot be read.
+            InputTypeError: no image.
         """
-        return self.predict_batch([image])[0]
+        if isinstance(image, (str, Path)):
+            return self.predict_file(image)
+        return self.predict_batch([to_image_array(image)])[0]
 
     def predict_batch(
         self, images: Sequence[NDArray[np.generic]], scale: float | None = None
@@ -141,7 +152,7 @@ class CellPredictor:
         Raises:
             ImageReadError: an image of another shape or dtype.
         """
-        prepared = [self._input.prepare(image) for image in images]
+        prepared = [self._input.prepare(to_image_array(image)) for image in images]
         found = self._detect(prepared, scale, is_smooth=True)
         return [select_cells(cells, self.thresholds) for cells in found]
 
@@ -215,7 +226,7 @@ class CellPredictor:
 
     def _to_cells(self, found: Instances, image_hw: tuple[int, int]) -> CellInstances:
         scores, classes = found.scores.float().cpu().numpy(), found.pred_classes.cpu().numpy()
-        self._tell_of_limit(scores)
+        self._see_limit(scores)
         elected = vote_class(scores, classes, self.thresholds)
         if elected is not None:  # before masks are cut at the threshold of their class
             classes = np.full_like(classes, elected)
@@ -224,41 +235,31 @@ class CellPredictor:
         found.pred_classes = torch.from_numpy(classes)[passed].to(found.scores.device)
         return detections_to_cells(found, image_hw=image_hw, mask_threshold=self.thresholds.mask)
 
-    def _tell_of_limit(self, scores: NDArray[np.float32]) -> None:
-        """Warn, once, where the limit of detections may have cost cells.
+    def _see_limit(self, scores: NDArray[np.float32]) -> None:
+        """Look whether the limit of detections may have cost cells.
 
         Without test-time augmentation there are mostly candidates among the detections, whose
         scores may have fallen since; with it there are those below the threshold too.
         """
-        limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
         views = self.cfg.TEST.AUG.ENABLED
-        count = int((scores >= self.thresholds.lowest_score).sum()) if views else len(scores)
-        if 0 < limit <= count and not self._has_told_of_limit:
-            self._has_told_of_limit = True
-            logger.warning(
-                "An image has %d detections, as many as TEST.DETECTIONS_PER_IMAGE allows: cells "
-                "with lower scores may be missing, in other images too. Set it higher",
-                count,
-            )
+        likely = scores >= self.thresholds.lowest_score
+        self._limits.see_detections(int(likely.sum()) if views else len(scores))
 
     @contextmanager
     def _detecting(self) -> Iterator[Any]:
         """What detects, for as long as it does."""
-        if self.cfg.TEST.AUG.ENABLED:  # a low score in one view may be part of a high mean
-            yield AugmentedRCNN(self.cfg, self.model)
-            return
-        with masks_of_candidates_only(self.model, self.thresholds):
-            yield self.model
+        with self._limits.watching(self.model):
+            if self.cfg.TEST.AUG.ENABLED:  # a low score in one view may be part of a high mean
+                yield AugmentedRCNN(self.cfg, self.model)
+                return
+            with masks_of_candidates_only(self.model, self.thresholds):
+                yield self.model
 
     @property
     def input_choices(self) -> dict[str, Any]:
-        """Channels, page and projection that the config chooses, as `open_planes` takes them."""
-        chosen = self._input
-        return {
-            "channels": chosen.channels,
-            "page": chosen.page,
-            "projection": chosen.projection,
-        }
+        """Scene, channels, page and projection that the config chooses, for `open_planes`."""
+        scene = self._input.scene
+        return {"scenes": () if scene == "" else (scene,), **self._input.choices}
 
     def read_image(self, path: str | Path) -> NDArray[Any]:
         """The page and channels of a file that the config chooses, with the file's own values.

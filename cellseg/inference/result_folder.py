@@ -3,6 +3,7 @@
     <folder>/<name>_labels.tif, ...           the results of one image, as they were asked for
     <folder>/coco_results.json, summary.csv   of all images together, made anew at each end
     <folder>/failed.csv                       images that could not be predicted; absent if none
+    <folder>/inputs.csv                       which image file each image and its files are of
     <folder>/.cellseg/images/<name>.jsonl     what was done for an image file, a line per step;
                                               of a failure the traceback
     <folder>/.cellseg/cells/<image id>.jsonl  its cells, from which files of all images are made
@@ -16,6 +17,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.files import marked_partials, remove_partials, write_whole
-from cellseg.inference.inputs import STATE_FOLDER, InputFile
+from cellseg.inference.inputs import STATE_FOLDER, InputFile, name_files
+
+_LONGEST_NAME = 140
+"""Bytes of a file's name; systems take 255, encrypted folders 143."""
 
 Json = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,6 +46,7 @@ class FileState:
         path: the file with the steps.
         settings: the settings that the results were made with.
         source: path, size and time of the image file.
+        place: its whole path.
         images: image id -> what was written for it: `files` (relative to the folder of results)
             and `summary`.
         failed: image id, or "" for the whole file -> why it failed.
@@ -50,6 +59,7 @@ class FileState:
     path: Path
     settings: str = ""
     source: Json = field(default_factory=dict)
+    place: str = ""
     images: dict[str, Json] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     is_complete: bool = False
@@ -71,6 +81,7 @@ class FileState:
     def _take(self, step: Json) -> None:
         if "settings" in step:
             self.settings, self.source = step["settings"], step["source"]
+            self.place = str(step.get("place") or self.source.get("path", ""))
         elif "failed" in step:
             self.failed[step["image"]] = step["failed"]
         elif "writes" in step:
@@ -131,12 +142,53 @@ class ResultFolder:
         """What is on disk of an image file's results."""
         return FileState.read(self._state_path(file))
 
+    def claim_names(self, files: Sequence[InputFile]) -> list[InputFile]:
+        """The files, with other names where results in this folder are those of another file.
+
+        What `day_1/a.tif` was given earlier, `day_2/a.tif` does not take: it becomes `a_2`. A file
+        that is not there any more is taken to have moved, and its results are made anew.
+        """
+        taken, names = {file.name for file in files}, []
+        for file in files:
+            name, number = file.name, 2
+            while self._is_of_another(name, file.path) or (name != file.name and name in taken):
+                name, number = f"{file.name}_{number}", number + 1
+            if name != file.name:
+                logger.warning(
+                    "%s: called %s, since %s is in %s already, of another file: inputs.csv there "
+                    "says which",
+                    *(file.path, name, file.name, self.folder),
+                )
+            taken.add(name)
+            names.append(name)
+        return name_files([file.path for file in files], names)
+
+    def _is_of_another(self, name: str, path: Path) -> bool:
+        state = FileState.read(self.state_folder / "images" / f"{name}.jsonl")
+        known = Path(state.place)
+        both_there = bool(state.place) and known.exists() and path.exists()
+        return both_there and not known.samefile(path)
+
+    def all_images(self) -> Iterator[Json]:
+        """Image file, image id and files of every image in the folder, whatever made it.
+
+        Of what failed there are the reason and no files.
+        """
+        for path in sorted((self.state_folder / "images").rglob("*.jsonl")):
+            state = FileState.read(path)
+            for image_id, step in state.images.items():
+                if self._has_files(step):
+                    outputs = "; ".join(step["files"])
+                    yield {"file": state.place, "image": image_id, "outputs": outputs, "note": ""}
+            for image_id, reason in state.failed.items():
+                yield {"file": state.place, "image": image_id, "outputs": "", "note": reason}
+
     def _state_path(self, file: InputFile) -> Path:
-        return self.state_folder / "images" / f"{file.name}.jsonl"
+        return self.state_folder / "images" / _shorten(f"{file.name}.jsonl")
 
     def cells_path(self, image_id: str) -> Path:
         """Where the cells of an image are kept."""
-        return self.state_folder / "cells" / f"{image_id}.jsonl"
+        return self.state_folder / "cells" / _shorten(f"{image_id}.jsonl")
 
     def start(self, file: InputFile, *, resume: bool) -> FileState:
         """The state to go on with: that on disk if `resume` and it still holds, else a new one.
@@ -146,7 +198,8 @@ class ResultFolder:
         """
         known = self.state_of(file)
         self._remove_partials(known)
-        steps: list[Json] = [{"settings": self.settings, "source": describe_source(file.path)}]
+        own = {"settings": self.settings, "source": describe_source(file.path)}
+        steps: list[Json] = [{**own, "place": os.path.abspath(file.path)}]
         steps += [{"image": one, "writes": names} for one, names in known.former.items()]
         if resume and self.holds(known, file):
             steps += [step for step in known.images.values() if self._has_files(step)]
@@ -213,6 +266,18 @@ class ResultFolder:
         with (self.state_folder / "lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def _shorten(path: str) -> str:
+    """A relative path whose last part the system takes, so that of every image something is kept.
+
+    An image may have so long a name that its results cannot have it with an ending; that is then
+    noted here.
+    """
+    folder, slash, name = path.rpartition("/")
+    if len(name.encode()) <= _LONGEST_NAME:
+        return path
+    return f"{folder}{slash}{name[: _LONGEST_NAME // 4]}-{hash_text([name])}{Path(name).suffix}"
 
 
 def hash_text(parts: Sequence[str]) -> str:

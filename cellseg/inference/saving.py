@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from cellseg.cells.drawing import write_picture
 from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.errors import ConfigError, DatasetError
 from cellseg.images import PlaneImage
+from cellseg.images.listing import PassedOver
 from cellseg.images.plates import PlatePosition
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.kept_cells import KeptRecord, keep_cells, read_kept
@@ -36,6 +38,7 @@ OVERLAY, LABELS, COCO = "overlay", "labels", "coco"
 TABLES = {"table": ".csv", "parquet": ".parquet"}
 OVERLAY_SUFFIX = "_overlay.png"
 SUMMARY_NAME, FAILED_NAME, PLATES_NAME = "summary.csv", "failed.csv", "plates.csv"
+INPUTS_NAME = "inputs.csv"
 DEFAULT_SAVE = (LABELS, OVERLAY, COCO)
 SUBMISSIONS = {"sartorius": "sartorius_table", "dsb2018": "dsb2018_table"}
 
@@ -200,11 +203,12 @@ class ResultWriter:
         columns = {} if place is None else place.columns()
         return row | {name: value for name, value in columns.items() if name not in row}
 
-    def write_all(self, files: Sequence[InputFile]) -> None:
+    def write_all(self, files: Sequence[InputFile], passed_over: Sequence[PassedOver] = ()) -> None:
         """Write the files of all images together: those of `files` that are done.
 
         Args:
             files: all images of the task, not only the part that was done in this process.
+            passed_over: files that were found and are not predicted, for `inputs.csv`.
         """
         folder = self.results.folder
         with self.results.locked():
@@ -225,6 +229,11 @@ class ResultWriter:
                 for file, image_id, reason in self.results.failures(files)
             ]
             _write_or_remove(folder / FAILED_NAME, failures)
+            others = [
+                {"file": os.path.abspath(path), "image": "", "outputs": "", "note": reason}
+                for path, reason in passed_over
+            ]
+            _write_or_remove(folder / INPUTS_NAME, [*self.results.all_images(), *others])
 
     def records(self, files: Sequence[InputFile]) -> Iterator[KeptRecord]:
         """The images that are done, with their cells, one after the other."""

@@ -92,6 +92,8 @@ def _check_file(image: ImageMeasures) -> Iterator[Finding]:
         kind = "image_missing" if missing else "image_unreadable"
         yield _finding(image, ERROR, kind, image.read_error)
         return
+    if image.needs_choice:
+        yield _finding(image, WARNING, "choice_needed", image.read_error)
     if image.file_hw != record.image_hw:
         found, expected = (f"{hw[1]} x {hw[0]}" for hw in (image.file_hw, record.image_hw))
         text = f"the image is {found} (width x height), its annotations say {expected}"

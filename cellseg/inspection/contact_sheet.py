@@ -11,10 +11,9 @@ import numpy as np
 from cellseg.cells.drawing import colour_neighbours, make_readable, write_picture
 from cellseg.cells.instances import CellInstances
 from cellseg.errors import CellsegError
-from cellseg.images import read_image
+from cellseg.images import ImageInput
 from cellseg.inspection.checks import ERROR, NOTE, WARNING, Finding
-from cellseg.inspection.measures import ImageMeasures
-from cellseg.io.base import path_of_image
+from cellseg.inspection.measures import AS_THEY_ARE, ImageMeasures, read_to_look_at
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
@@ -44,6 +43,7 @@ def write_contact_sheets(
     findings: Sequence[Finding],
     *,
     max_pages: int = 3,
+    image_input: ImageInput = AS_THEY_ARE,
 ) -> list[Path]:
     """Write `contact_sheet_1.png`, ... with 20 images each.
 
@@ -56,6 +56,7 @@ def write_contact_sheets(
         images: of one dataset.
         findings: about them.
         max_pages: pages at most.
+        image_input: how images are read; of channels beyond three the first three are shown.
 
     Returns:
         The files, by page.
@@ -67,7 +68,7 @@ def write_contact_sheets(
     paths = []
     for page, start in enumerate(range(0, len(chosen), TILES_PER_PAGE), 1):
         tiles = [
-            draw_tile(image, by_image.get((image.split, image.record.image_id), []))
+            draw_tile(image, by_image.get((image.split, image.record.image_id), []), image_input)
             for image in chosen[start : start + TILES_PER_PAGE]
         ]
         paths.append(folder / f"contact_sheet_{page}.png")
@@ -104,20 +105,30 @@ def _spread_places(place: int, number: int) -> float:
     return int(f"{place:0{bits}b}"[::-1], 2) / 2**bits
 
 
-def draw_tile(image: ImageMeasures, findings: Sequence[Finding]) -> Picture:
+def draw_tile(
+    image: ImageMeasures, findings: Sequence[Finding], image_input: ImageInput = AS_THEY_ARE
+) -> Picture:
     """One image with outlines and up to three lines of text, RGB uint8 [352, 300, 3]."""
     tile = np.full((TILE_PX + _CAPTION_PX, TILE_PX, 3), _PAPER, np.uint8)
     try:
-        pixels = read_image(path_of_image(image.record))
+        pixels, _ = read_to_look_at(image.record, image_input)
     except (CellsegError, OSError):
         picture, is_part = _draw_unreadable(), False
     else:
-        picture, is_part = _draw_image(pixels, image, findings)
+        picture, is_part = _draw_image(_at_most_three(pixels), image, findings)
     top, left = (TILE_PX - picture.shape[0]) // 2, (TILE_PX - picture.shape[1]) // 2
     tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     for line, (text, colour) in enumerate(_write_captions(image, findings, is_part)):
         _write_text(tile, text, (2, TILE_PX + 14 + 16 * line), colour)
     return tile
+
+
+def _at_most_three(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Grey or RGB; the third of two channels is black."""
+    if pixels.ndim == 2 or pixels.shape[-1] == 1:
+        return pixels.reshape(pixels.shape[:2])
+    missing = max(0, 3 - pixels.shape[-1])
+    return np.pad(pixels[..., :3], ((0, 0), (0, 0), (0, missing)))
 
 
 def _draw_image(

@@ -15,8 +15,8 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, IntArray
 from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import DatasetError, ImageReadError
-from cellseg.images import read_image
+from cellseg.errors import DatasetError, ImageChoiceError, ImageReadError
+from cellseg.images import ImageInput, open_planes
 from cellseg.inspection.fingerprints import Fingerprint, fingerprint
 from cellseg.io.base import path_of_image
 from numpy.typing import NDArray
@@ -105,7 +105,9 @@ class ImageMeasures:
         split: name of its dataset.
         record: the image and its cells.
         file_hw: (height, width) of the file; None where it cannot be read.
-        read_error: why it cannot be read, or "".
+        read_error: why it cannot be read, or not as it is, or "".
+        needs_choice: training cannot read it before channels, a page or a scene are chosen;
+            `read_error` says so. The measures are those of all channels of its first plane.
         intensities: None where it cannot be read.
         fingerprint: for comparison with other images; None where it cannot be read.
         cells: measures of the cells.
@@ -129,9 +131,33 @@ class ImageMeasures:
     edge_step_px: int
     bad_masks: tuple[tuple[int, str], ...]
     same_cells: tuple[tuple[int, int], ...]
+    needs_choice: bool = False
 
 
 SAME_CELL_IOU = 0.8
+AS_THEY_ARE = ImageInput()
+"""Images of one plane, grey or RGB."""
+
+
+def read_to_look_at(record: ImageRecord, image_input: ImageInput) -> tuple[NDArray[Any], str]:
+    """An image as training reads it, or where nobody chose what it shall read, all there is.
+
+    Returns:
+        [H, W] or [H, W, C], of which C may be any number where a choice is missing: all channels
+        of the first plane; and what has to be chosen, or "".
+
+    Raises:
+        DatasetError: the image is not known.
+        ImageReadError: the file is damaged, or does not have what was chosen.
+    """
+    path = path_of_image(record)
+    try:
+        return image_input.read(path), ""
+    except ImageChoiceError as error:
+        scenes = () if image_input.scene == "" else (image_input.scene,)
+        with open_planes(path, scenes=scenes) as planes:
+            channels = planes[0].read_channels(slice(None), slice(None))
+        return np.moveaxis(channels, 0, -1), str(error)
 
 
 def measure_image(
@@ -139,6 +165,7 @@ def measure_image(
     split: str,
     classes: Sequence[str],
     bad_masks: Mapping[int, str] | None = None,
+    image_input: ImageInput = AS_THEY_ARE,
 ) -> ImageMeasures:
     """Read an image and measure it and its cells; nothing that is wrong with it raises.
 
@@ -147,10 +174,11 @@ def measure_image(
         split: name of its dataset.
         classes: class names.
         bad_masks: what is wrong with the masks of which cells of the record.
+        image_input: how training reads images.
     """
     image, read_error = None, ""
     try:
-        image = read_image(path_of_image(record))
+        image, read_error = read_to_look_at(record, image_input)
     except (DatasetError, ImageReadError) as error:
         read_error = str(error)
     except OSError as error:
@@ -167,6 +195,7 @@ def measure_image(
         record=record,
         file_hw=None if image is None else (image.shape[0], image.shape[1]),
         read_error=read_error,
+        needs_choice=image is not None and bool(read_error),
         intensities=None if image is None else _measure_intensities(image),
         fingerprint=None if image is None else fingerprint(image),
         cells=table,

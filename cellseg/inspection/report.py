@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellseg.images import ImageInput
 from cellseg.inspection.checks import ERROR, TINY_PX, Finding, find_problems
 from cellseg.inspection.contact_sheet import write_contact_sheets
 from cellseg.inspection.duplicates import Duplicate, find_duplicates
-from cellseg.inspection.measures import ImageMeasures, measure_image
+from cellseg.inspection.measures import AS_THEY_ARE, ImageMeasures, measure_image
 from cellseg.inspection.plots import write_plots
 from cellseg.inspection.sources import Split
 from cellseg.inspection.tables import (
@@ -34,6 +35,7 @@ class Inspection:
         duplicates: pairs of images that show the same.
         findings: errors first.
         tiny_px: cells of fewer pixels are called tiny.
+        image_input: how the images were read.
     """
 
     splits: tuple[Split, ...]
@@ -41,6 +43,7 @@ class Inspection:
     duplicates: tuple[Duplicate, ...]
     findings: tuple[Finding, ...]
     tiny_px: int
+    image_input: ImageInput = AS_THEY_ARE
 
     @property
     def has_errors(self) -> bool:
@@ -56,13 +59,27 @@ class Inspection:
         """Write the tables, the plots and the contact sheets; files of the same name go."""
         write_tables(folder, self.images, self.findings, self.tiny_px)
         write_plots(folder / PLOTS_FILE, self.images, [split.name for split in self.splits])
-        write_contact_sheets(folder, self.images, self.findings, max_pages=max_pages)
+        write_contact_sheets(
+            folder,
+            self.images,
+            self.findings,
+            max_pages=max_pages,
+            image_input=self.image_input,
+        )
 
 
-def inspect_splits(splits: Sequence[Split], *, tiny_px: int = TINY_PX) -> Inspection:
-    """Read and measure every image of a dataset's splits, once."""
+def inspect_splits(
+    splits: Sequence[Split], *, tiny_px: int = TINY_PX, image_input: ImageInput = AS_THEY_ARE
+) -> Inspection:
+    """Read and measure every image of a dataset's splits, once.
+
+    Args:
+        splits: of one dataset.
+        tiny_px: cells of fewer pixels are called tiny.
+        image_input: how training reads images: which channels, page and scene.
+    """
     items = [
-        (record, split.name, split.classes, split.bad_masks.get(number))
+        (record, split.name, split.classes, split.bad_masks.get(number), image_input)
         for split in splits
         for number, record in enumerate(split.records)
     ]
@@ -70,4 +87,5 @@ def inspect_splits(splits: Sequence[Split], *, tiny_px: int = TINY_PX) -> Inspec
         images = list(pool.map(lambda item: measure_image(*item), items))
     duplicates = find_duplicates([image.fingerprint for image in images])
     findings = find_problems(splits, images, duplicates, tiny_px=tiny_px)
-    return Inspection(tuple(splits), tuple(images), tuple(duplicates), tuple(findings), tiny_px)
+    parts = tuple(splits), tuple(images), tuple(duplicates), tuple(findings)
+    return Inspection(*parts, tiny_px, image_input)

@@ -61,15 +61,15 @@ class Scale:
     reason: str
 
 
-def suggest_config(inspection: Inspection, base_config: Path, image_input: ImageInput) -> str:
+def suggest_config(inspection: Inspection, base_config: Path) -> str:
     """Settings from the training split, as YAML that `load_config` takes as it is.
 
     Args:
         inspection: of the whole dataset; of several splits, one called `train` (or the first) is
-            for training, one called `val`, `test` or the like (or the last) for testing.
+            for training, one called `val`, `test` or the like (or the last) for testing. The
+            pixel mean is that of images read as they were inspected, with the normalisation that
+            is suggested.
         base_config: the file that the settings extend.
-        image_input: how that config reads images, `ImageInput.from_config(load_config(file))`;
-            the pixel mean is that of images read so, with the normalisation that is suggested.
 
     Raises:
         DatasetError: there is no cell to learn from.
@@ -86,13 +86,15 @@ def suggest_config(inspection: Inspection, base_config: Path, image_input: Image
     most = max(len(image.cells) for image in inspection.images)
     in_window = _most_in_window(images, scale.crop_px)
     normalize = suggest_normalization(images)
+    image_input = inspection.image_input
     mean, std = measure_pixels(images, replace(image_input, normalize=normalize))
     environment = Environment(trim_blocks=True, undefined=StrictUndefined)  # YAML: no HTML escapes
     environment.filters["tojson"] = json.dumps
     return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         cells=len(sizes_wh), images=len(images), train=train, test=test, classes=split.classes,
         base=str(base_config.resolve()), declaration=_own_declaration(split.declaration),
-        mean=mean, std=std, normalize=normalize, scale=scale, most=most,
+        mean=mean, std=std, choices=_choices_of(image_input),
+        normalize=normalize, scale=scale, most=most,
         anchors=[[size] for size in suggest_anchors(sizes_wh * scale.factor)],
         aspect_ratios=suggest_aspect_ratios(sizes_wh), detections=suggest_detections(most),
         topk=[
@@ -100,6 +102,18 @@ def suggest_config(inspection: Inspection, base_config: Path, image_input: Image
             round_up(2.5 * in_window, least=200), round_up(4 * most, least=200),
         ],
     ) + "\n"  # fmt: skip
+
+
+def _choices_of(image_input: ImageInput) -> dict[str, Any]:
+    """The keys below CELLSEG.INPUT that say what is read of a file and are not the default."""
+    plain = ImageInput()
+    names = ("channels", "page", "projection", "scene")
+    values = {name.upper(): getattr(image_input, name) for name in names}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if value != getattr(plain, key.lower())
+    }
 
 
 def choose_splits(names: Sequence[str]) -> tuple[str, str]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.images import is_readable_name
+from cellseg.images import stem_of_image, why_no_image
+from cellseg.images.listing import (
+    FolderListing,
+    PassedOver,
+    describe_passed_over,
+    list_folder,
+)
 from cellseg.io.checks import check_file_name
-from cellseg.names import suggest_name
+from cellseg.names import suggest_name, unique_names
 
 TREES_HINT = "datasets/README.md shows the folders that each format expects."
 
@@ -28,6 +37,8 @@ ALL_BUT_SCORES = frozenset((OVERLAPS, CLASSES, CROWD, HOLES, EMPTY_IMAGES))
 EVERYTHING = ALL_BUT_SCORES | {SCORES}
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -230,21 +241,85 @@ def _repeat(names: Sequence[str]) -> bool:
 
 
 def list_files(folder: Path, suffixes: Iterable[str] = ()) -> list[Path]:
-    """Files with one of the suffixes, by default images; sorted by name, hidden ones left out."""
+    """Files with one of the suffixes, by default images; sorted by name, hidden ones left out.
+
+    Whatever else is there is said once; see `cellseg.images.listing`.
+
+    Raises:
+        DatasetError: links that lead nowhere.
+    """
     wanted = tuple(suffixes)
 
-    def is_wanted(path: Path) -> bool:
-        if not wanted:
-            return is_readable_name(path)
-        return path.name.lower().endswith(wanted) and not path.name.startswith(".")
+    def why_not(path: Path) -> str:
+        is_wanted = path.name.lower().endswith(wanted)
+        return "" if is_wanted else f"expected {' or '.join(wanted[:3])}"
 
-    return sorted(path for path in folder.iterdir() if is_wanted(path) and path.is_file())
+    found = list_folder(folder, why_not if wanted else why_no_image)
+    raise_broken(folder, found)
+    not_entered = [
+        PassedOver(inner, "a folder; files are looked for beside it and not in it")
+        for inner in found.folders
+        if list_folder(inner, why_not if wanted else why_no_image).files
+    ]
+    tell_passed_over(folder, [*found.passed_over, *not_entered])
+    return found.files
+
+
+def raise_broken(folder: Path, found: FolderListing) -> None:
+    """Raise a DatasetError for what is in a folder by its name and cannot be read."""
+    raise_problems(folder, [f"{path}: {reason}" for path, reason in found.broken])
+
+
+def tell_passed_over(folder: Path, passed_over: Sequence[PassedOver]) -> None:
+    """Name the files of a folder that are not taken, once."""
+    if passed_over:
+        _warn_once(f"{folder}: {describe_passed_over(passed_over)}")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
 
 
 def stem_of(path: Path, suffixes: Iterable[str]) -> str:
-    """A file's name without the longest of the suffixes that it has, such as `.geojson.gz`."""
+    """A file's name without the longest of the suffixes that it has, such as `.geojson.gz`.
+
+    Nor with the `.ome` before it, which says what kind of file the image is: the images `a.ome.tif`
+    and the cells `a.ome.zip` or `a.zip` are called `a`.
+    """
     ends = [one for one in suffixes if path.name.lower().endswith(one)]
-    return path.name[: -len(max(ends, key=len))] if ends else path.stem
+    stem = path.name[: -len(max(ends, key=len))] if ends else path.stem
+    return stem_of_image(f"{stem}.tif")
+
+
+def ids_of_images(names: Sequence[str]) -> list[str]:
+    """An id for each image, another one than any other has, fit for the name of a file.
+
+    Args:
+        names: of files, with folders, as they stand in a list of images.
+
+    Returns:
+        Their stems. Where stems repeat, the folders come before them; names that are the same
+        even then have their endings behind them, and numbers if nothing else tells them apart.
+
+    Example:
+        >>> ids_of_images(["a.ome.tif", "b.png"])
+        ['a', 'b']
+        >>> ids_of_images(["day_1/a.png", "day_2/a.png", "day_2/a.tif", "day_2_a.png"])
+        ['day_1_a', 'day_2_a_png', 'day_2_a_tif', 'day_2_a_png_2']
+    """
+    paths = [PurePosixPath(name) for name in names]
+    ids = [stem_of_image(path.name) for path in paths]
+    if _repeat(ids):
+        ids = ["_".join([*_folder_names(path), stem_of_image(path.name)]) for path in paths]
+    counts = Counter(ids)
+    endings = (path.suffix.lower().replace(".", "_") for path in paths)
+    told_apart = [f"{one}{ending}" if counts[one] > 1 else one for one, ending in zip(ids, endings)]
+    return unique_names(told_apart)
+
+
+def _folder_names(path: PurePosixPath) -> list[str]:
+    return [part for part in path.parent.parts if part not in ("/", "..")]
 
 
 def match_classes(

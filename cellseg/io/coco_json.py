@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, LabelError
 from cellseg.images import read_image_hw
+from cellseg.images.listing import list_folder
 from cellseg.io.base import (
     FOLDER_NAME,
     FileFormat,
@@ -30,6 +30,7 @@ from cellseg.io.base import (
     Problems,
     copy_images,
     find_split_folder,
+    ids_of_images,
     image_file_name,
     match_classes,
     new_split_folder,
@@ -195,7 +196,9 @@ def _pair_up(file: Path, folder: Path, content: Json) -> list[_Case]:
     file_names = [entry["file_name"] for entry in images]
     paths, missing = _find_images(folder, file_names)
     raise_problems(file, problems + missing)
-    ids = _record_ids(file, file_names)
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    raise_problems(file, [f"{path}: several of the images are this file" for path in twice])
+    ids = ids_of_images(file_names)
     cases = [
         _Case(image_id, entry, path, by_image[entry["id"]])
         for image_id, entry, path in zip(ids, images, paths)
@@ -210,28 +213,19 @@ def _find_images(folder: Path, file_names: Sequence[str]) -> tuple[list[Path], l
     if not absent:
         return direct, []
     below: dict[str, list[Path]] = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            below.setdefault(name, []).append(Path(parent) / name)
+    listing = list_folder(folder, lambda path: "", is_deep=True) if folder.is_dir() else None
+    for path in listing.files if listing else ():
+        below.setdefault(path.name, []).append(path)
+    dangling = dict(listing.broken) if listing else {}
     problems = []
     for path in absent:
         found = below.get(path.name, [])
         if len(found) != 1:
             where = f"found {', '.join(map(str, found))}" if found else "no such image"
+            where = dangling.get(path, where)
             problems.append(f"{path}: {where}; looked for in {folder} and the folders below")
     chosen = {path: below[path.name][0] for path in absent if len(below.get(path.name, [])) == 1}
     return [chosen.get(path, path) for path in direct], problems
-
-
-def _record_ids(file: Path, file_names: Sequence[str]) -> list[str]:
-    """Stems; with the folders before them where stems repeat (day_1/a.tif is day_1_a)."""
-    stems = [Path(name).stem for name in file_names]
-    if len(set(stems)) < len(stems):
-        stems = ["_".join(Path(name).with_suffix("").parts) for name in file_names]
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
-    if twice:
-        raise DatasetError(f"{file}: images that have the same name: {', '.join(twice[:10])}")
-    return stems
 
 
 def _read_case(case: _Case, numbers: Mapping[int, int], file: Path) -> ImageRecord | Problems:

@@ -21,6 +21,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, collect_problems
 from cellseg.images import read_image_hw
+from cellseg.images.listing import list_folder, name_below
 from cellseg.io.base import (
     CLASSES,
     FOLDER_NAME,
@@ -31,7 +32,9 @@ from cellseg.io.base import (
     Option,
     WriteRecord,
     find_split_folder,
-    list_files,
+    ids_of_images,
+    raise_broken,
+    tell_passed_over,
 )
 from cellseg.io.category_ids import (
     CHOICES,
@@ -48,6 +51,7 @@ from cellseg.io.coco_results_writing import (
     write_entries,
 )
 from cellseg.io.coco_segmentations import segmentations_to_runs
+from cellseg.names import unique_names
 
 __all__ = [
     "EVALUATED_NAME",
@@ -192,7 +196,7 @@ def read_split(
     """
     name, images = str(options.get("images", "images")), {}
     if "images" in options or (root / name).is_dir():
-        images = {path.stem: path for path in list_files(find_split_folder(root, name))}
+        images = _find_images(find_split_folder(root, name))
     try:
         sizes_hw = {stem: read_image_hw(path) for stem, path in images.items()}
     except ImageReadError as error:
@@ -204,10 +208,22 @@ def read_split(
         category_ids=options.get("category_ids"),
     )
     records = []
-    for image_id in sorted({*found, *images}):
-        cells = found.get(image_id) or CellInstances.empty(sizes_hw.get(image_id, (0, 0)))
-        records.append(ImageRecord(image_id, cells[cells.areas_px > 0], images.get(image_id)))
+    names = sorted({*found, *images})
+    has_folders = any("/" in name for name in names)
+    ids = ids_of_images([f"{name}.png" for name in names]) if has_folders else names
+    for name, image_id in zip(names, ids):
+        cells = found.get(name) or CellInstances.empty(sizes_hw.get(name, (0, 0)))
+        records.append(ImageRecord(image_id, cells[cells.areas_px > 0], images.get(name)))
     return records
+
+
+def _find_images(folder: Path) -> dict[str, Path]:
+    """The images below a folder by what `cellseg predict` calls them there."""
+    found = list_folder(folder, is_deep=True)
+    raise_broken(folder, found)
+    tell_passed_over(folder, found.passed_over)
+    names = [name_below(folder, path) for path in found.files]
+    return dict(zip(unique_names(names), found.files))
 
 
 def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:

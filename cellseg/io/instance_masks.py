@@ -24,6 +24,7 @@ from cellseg.cells.labels import Crop, crop_bitmap
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError
 from cellseg.images import read_image, read_image_hw
+from cellseg.images.listing import PassedOver, list_folder
 from cellseg.io.base import (
     ALL_BUT_SCORES,
     CROWD,
@@ -36,7 +37,9 @@ from cellseg.io.base import (
     image_file_name,
     list_files,
     new_split_folder,
+    raise_broken,
     read_all,
+    tell_passed_over,
 )
 from cellseg.io.checks import check_cells, check_file_name
 from cellseg.io.per_image import size_problem
@@ -47,12 +50,17 @@ def read_split(
 ) -> list[ImageRecord]:
     """Records of one split; see `cellseg.io.read_records`."""
     folder = find_split_folder(root, split)
-    cases = sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    found = list_folder(folder)
+    raise_broken(folder, found)
+    tell_passed_over(folder, [*found.passed_over, *map(_beside_folders, found.files)])
+    cases = found.folders
     if not cases:
         raise DatasetError(f"{folder}: no folders in it; expected one per image")
     return read_all(cases, partial(_read_case, classes=classes, **options), folder)
+
+
+def _beside_folders(path: Path) -> PassedOver:
+    return PassedOver(path, "expected a folder for each image")
 
 
 def _read_case(
@@ -90,19 +98,27 @@ def _read_case(
 def _mask_files(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
     """Mask files and their classes."""
     if len(classes) == 1:
-        yield from ((path, 0) for path in list_files(folder))
+        yield from ((path, 0) for path in _list_masks(folder))
     for number, name in enumerate(classes):
         if (folder / name).is_dir():
-            yield from ((path, number) for path in list_files(folder / name))
+            yield from ((path, number) for path in _list_masks(folder / name))
+
+
+def _list_masks(folder: Path) -> list[Path]:
+    """The masks in a folder; `_misplaced` says what of its sub-folders is no class."""
+    found = list_folder(folder)
+    raise_broken(folder, found)
+    tell_passed_over(folder, found.passed_over)
+    return found.files
 
 
 def _misplaced(folder: Path, classes: tuple[str, ...]) -> Iterator[str]:
     """Masks that belong to no class."""
     expected = f"expected folders {', '.join(classes)}"
     if len(classes) > 1:
-        yield from (f"{path}: mask of no class; {expected}" for path in list_files(folder))
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name not in classes and list_files(path):
+        yield from (f"{path}: mask of no class; {expected}" for path in _list_masks(folder))
+    for path in list_folder(folder).folders:
+        if path.name not in classes and _list_masks(path):
             yield f"{path}: masks of an unknown class; {expected}"
 
 
@@ -122,8 +138,10 @@ def _read_mask(path: Path, image_hw: tuple[int, int]) -> tuple[Crop, tuple[int, 
 def find_classes(root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the folders of masks, sorted; none where masks lie in no such folders."""
     masks = options.get("masks", "masks")
-    folders = find_split_folder(root, split).glob(f"*/{masks}/*/")
-    return tuple(sorted({path.name for path in folders if path.is_dir() and list_files(path)}))
+    cases = list_folder(find_split_folder(root, split)).folders
+    places = [case / masks for case in cases if (case / masks).is_dir()]
+    folders = [path for place in places for path in list_folder(place).folders]
+    return tuple(sorted({path.name for path in folders if _list_masks(path)}))
 
 
 def write_split(

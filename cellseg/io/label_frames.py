@@ -21,7 +21,7 @@ from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import ImageReadError, LabelError
 from cellseg.files import write_whole
-from cellseg.images import open_planes, place_of, read_label_image
+from cellseg.images import open_planes, place_of, read_label_image, stem_of_image
 from cellseg.io.label_files import TIFF_LIMIT, ZLIB_LEVEL
 from numpy.typing import NDArray
 
@@ -73,7 +73,7 @@ def find_label_planes(path: str | Path) -> list[LabelPlane]:
         return [
             LabelPlane(
                 Path(path),
-                f"{Path(path).stem}{plane.suffix}",
+                f"{stem_of_image(path)}{plane.suffix}",
                 number if len(planes) > 1 else None,
                 place_of(plane),
             )

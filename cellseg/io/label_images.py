@@ -37,7 +37,7 @@ from cellseg.cells.labels import label_image_to_runs
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole
-from cellseg.images import read_label_image
+from cellseg.images import LABEL_SUFFIXES, read_label_image, stem_of_image
 from cellseg.io.base import (
     CLASSES,
     EMPTY_IMAGES,
@@ -57,7 +57,6 @@ from cellseg.io.label_files import write_class_table, write_label_file
 from cellseg.io.per_image import Pair, format_of_files, match_pairs, read_pairs, size_problem
 from cellseg.io.tables import read_text_rows
 
-LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 MASKS, IMAGE = "_masks", "_img"
 CELLPOSE_OUTPUTS = ("_cp_masks", "_cp_output", "_cp_outlines", "_flows", MASKS)
 
@@ -141,7 +140,7 @@ def write_label_image(cells: CellInstances | ImageRecord, path: str | Path) -> N
 def _table_of(path: Path, options: Mapping[str, Any] | None) -> Path:
     """The table of a label image's classes, in the split that the option `labels` is below."""
     depth = len(Path((options or {}).get("labels", "labels")).parts)
-    return path.parents[depth] / "classes" / f"{path.stem}.csv"
+    return path.parents[depth] / "classes" / f"{stem_of_image(path)}.csv"
 
 
 def _read_classes(
@@ -225,11 +224,12 @@ def read_cellpose_split(
 def _find_cellpose_pairs(folder: Path, mask_suffix: str) -> list[Pair]:
     images, masks = [], []
     for path in list_files(folder):
-        ending = _ending(path.stem, (mask_suffix, *CELLPOSE_OUTPUTS))
+        stem = stem_of_image(path)
+        ending = _ending(stem, (mask_suffix, *CELLPOSE_OUTPUTS))
         if ending == mask_suffix and path.suffix.lower() in LABEL_SUFFIXES:
-            masks.append((path.stem.removesuffix(ending), path))
+            masks.append((stem.removesuffix(ending), path))
         elif not ending:
-            images.append((path.stem.removesuffix(IMAGE), path))
+            images.append((stem.removesuffix(IMAGE), path))
     return match_pairs(
         folder,
         sorted(images),

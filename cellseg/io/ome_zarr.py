@@ -28,6 +28,7 @@ from cellseg.cells.labels import label_image_to_runs
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, LabelError
 from cellseg.files import write_whole_folder
+from cellseg.images.listing import PassedOver
 from cellseg.io.base import (
     CLASSES,
     EMPTY_IMAGES,
@@ -38,8 +39,10 @@ from cellseg.io.base import (
     Problems,
     WriteRecord,
     find_split_folder,
+    list_files,
     read_all,
     stem_of,
+    tell_passed_over,
 )
 from cellseg.io.checks import check_file_name
 from cellseg.io.ome_zarr_writing import LABELS, PREDICTION, load_zarr, write_ome_zarr
@@ -72,11 +75,10 @@ def read_split(
 
 
 def _find_images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_dir()
-    )
+    found = list_files(folder, SUFFIXES)
+    files = [PassedOver(path, "a file; expected a folder") for path in found if path.is_file()]
+    tell_passed_over(folder, files)
+    return [path for path in found if path.is_dir()]
 
 
 def read_image_cells(

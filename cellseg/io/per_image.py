@@ -16,7 +16,7 @@ from typing import Any
 
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, LabelError
-from cellseg.images import read_image_hw
+from cellseg.images import read_image_hw, stem_of_image
 from cellseg.io.base import (
     FOLDER_NAME,
     FileFormat,
@@ -36,6 +36,7 @@ __all__ = [
     "CellFile",
     "Pair",
     "classes_of_cells",
+    "find_duplicates",
     "find_pairs",
     "format_of_files",
     "match_pairs",
@@ -114,7 +115,7 @@ def find_pairs(folder: Path, cell_file: CellFile, options: Mapping[str, Any]) ->
     suffixes = cell_file.suffixes
     return match_pairs(
         folder,
-        [(path.stem, path) for path in list_files(image_folder)],
+        [(stem_of_image(path), path) for path in list_files(image_folder)],
         [(stem_of(path, suffixes), path) for path in list_files(other_folder, suffixes)],
         no_images=f"{image_folder}: no images in it",
         other_name=f"{cell_file.kind} {annotations}/{{}}{' or '.join(suffixes[:2])}",
@@ -143,7 +144,7 @@ def match_pairs(
     """
     if not images:
         raise DatasetError(no_images)
-    problems = [*_duplicates(images), *_duplicates(annotations)]
+    problems = [*find_duplicates(images), *find_duplicates(annotations)]
     partners, ids = dict(annotations), {image_id for image_id, _ in images}
     problems += [
         f"{path}: no {other_name.replace('{}', image_id)}"
@@ -159,7 +160,8 @@ def match_pairs(
     return [Pair(image_id, path, partners[image_id]) for image_id, path in images]
 
 
-def _duplicates(files: Iterable[tuple[str, Path]]) -> Iterator[str]:
+def find_duplicates(files: Iterable[tuple[str, Path]]) -> Iterator[str]:
+    """A line for each file whose id is that of one before it."""
     first: dict[str, Path] = {}
     for image_id, path in files:
         if first.setdefault(image_id, path) is not path:

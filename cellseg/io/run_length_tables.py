@@ -33,7 +33,8 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError
 from cellseg.files import write_whole
-from cellseg.images import read_image_hw
+from cellseg.images import read_image_hw, stem_of_image
+from cellseg.images.listing import list_folder
 from cellseg.io.base import (
     CLASSES,
     EMPTY_IMAGES,
@@ -51,10 +52,12 @@ from cellseg.io.base import (
     list_files,
     match_classes,
     new_split_folder,
+    raise_broken,
     raise_problems,
     read_all,
 )
 from cellseg.io.checks import check_cells
+from cellseg.io.per_image import find_duplicates
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
 from cellseg.io.table_rows import Row, read_rows
 
@@ -104,20 +107,17 @@ class _Case:
 
 
 def _flat_images(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    problems = [
-        f"{path}: same id as {found[path.stem].name}"
-        for path in list_files(folder)
-        if found.setdefault(path.stem, path) is not path
-    ]
-    raise_problems(folder, problems)
-    return found
+    files = [(stem_of_image(path), path) for path in list_files(folder)]
+    raise_problems(folder, list(find_duplicates(files)))
+    return dict(files)
 
 
 def _images_in_folders(folder: Path) -> dict[str, Path]:
+    found = list_folder(folder)
+    raise_broken(folder, found)
     images = {
         case.name: list_files(case / "images")
-        for case in sorted(folder.iterdir())
+        for case in found.folders
         if (case / "images").is_dir()
     }
     problems = [
@@ -145,7 +145,7 @@ DSB2018 = _Layout(
     has_details=False,
     table="{split}_labels.csv",
     find=_images_in_folders,
-    place=lambda folder, name: folder / Path(name).stem / "images" / name,
+    place=lambda folder, name: folder / stem_of_image(name) / "images" / name,
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.overlaps import Segmentation
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.images import read_label_image
+from cellseg.images import LABEL_SUFFIXES, read_label_image, why_no_image
+from cellseg.images.listing import PassedOver, list_folder, name_below
 from cellseg.io import FORMATS, find_format, read_records
-from cellseg.io.base import ANY_CLASS
+from cellseg.io.base import ANY_CLASS, raise_broken, tell_passed_over
 from cellseg.io.category_ids import CategoryIds
 from cellseg.io.coco_results import read_coco_results
 
@@ -21,7 +21,8 @@ SOURCES = (LABELS, *sorted(FORMATS))
 """Names for `read_segmentations`: a folder of label images, COCO's results, a dataset format."""
 
 LABEL_ENDINGS = ("_cp_masks", "_masks", "_labels")
-_SUFFIXES = (".tif", ".tiff", ".png")
+COMPANION_ENDINGS = ("_overlay", "_flows", "_cp_output", "_cp_outlines", "_img", "_tracks")
+"""Ends of the names of pictures that programs write beside a label image."""
 
 
 class MismatchError(DatasetError):
@@ -81,10 +82,10 @@ def read_segmentations(
 
     Args:
         path: folder, or file for `coco_results`.
-        format_name: one of SOURCES. `labels` is a folder of label images, <id>.tif or .png; where
-            files end in one of LABEL_ENDINGS, only those are read, and the ending is no part of
-            the id. `coco_results` is COCO's results with run lengths, of which an image_id is the
-            id.
+        format_name: one of SOURCES. `labels` is a folder of label images, <id>.tif or .png, also
+            in sub-folders, which are part of the id; an ending of LABEL_ENDINGS is not: see
+            `find_label_files`. `coco_results` is COCO's results with run lengths, of which an
+            image_id is the id.
         split: of a dataset format.
         classes: names; of one alone all cells are.
         own_ids: class of each category id of the true data set, for `coco_results`.
@@ -113,28 +114,65 @@ def _need_split(split: str | None, format_name: str) -> str:
 
 
 def _read_folder(folder: Path) -> dict[str, Segmentation]:
-    files = find_label_files(folder)
-    ids = [strip_label_ending(path.stem) for path in files]
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise DatasetError(f"{folder}: more than one label image of {', '.join(twice[:10])}")
-    return {name: read_label_image(path) for name, path in zip(ids, files)}
+    found: dict[str, Path] = {}
+    for path in find_label_files(folder):
+        image_id = strip_label_ending(name_below(folder, path))
+        if image_id in found:
+            raise DatasetError(
+                f"{folder}: more than one label image of {image_id}: {found[image_id].name} and "
+                f"{path.name}; leave one of them in the folder"
+            )
+        found[image_id] = path
+    return {name: read_label_image(path) for name, path in found.items()}
 
 
 def find_label_files(folder: Path) -> list[Path]:
-    """The label images of a folder, by name: where some end in LABEL_ENDINGS, only those.
+    """The label images in a folder and below it, by name; what is left out is said once.
+
+    A name that ends in one of LABEL_ENDINGS is one of a label image, and what is called the same
+    without the ending is its image; so is then every other file without an ending. What comes with
+    such an image (its overlay, the flows of Cellpose) is no label image. Without images among them
+    all other files are label images, too.
 
     Raises:
         DatasetError: no such folder, or none in it.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; expected label images in it, one per image")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
-    files = [path for path in files if not path.name.startswith(".")]
-    marked = [path for path in files if path.stem.endswith(LABEL_ENDINGS)]
+    listing = list_folder(folder, _why_no_labels, is_deep=True)
+    raise_broken(folder, listing)
+    files, images = _part_from_images(folder, listing.files)
+    tell_passed_over(folder, [*listing.passed_over, *images])
     if not files:
-        raise DatasetError(f"{folder}: no label image ({', '.join(_SUFFIXES)}) in it")
-    return marked or files
+        endings = ", ".join(LABEL_SUFFIXES)
+        raise DatasetError(f"{folder}: no label image ({endings}) in it")
+    return files
+
+
+def _why_no_labels(path: Path) -> str:
+    if path.suffix.lower() in LABEL_SUFFIXES:
+        return why_no_image(path)
+    return f"no label image by its ending {path.suffix}" if path.suffix else "it has no ending"
+
+
+def _part_from_images(folder: Path, files: Sequence[Path]) -> tuple[list[Path], list[PassedOver]]:
+    """The label images, and what lies beside them and is none."""
+    names = {path: name_below(folder, path) for path in files}
+    marked = [path for path in files if names[path].endswith(LABEL_ENDINGS)]
+    owners = {strip_label_ending(names[path]) for path in marked}
+    companions = {f"{owner}{end}" for owner in owners for end in COMPANION_ENDINGS}
+    has_images = any(name in owners for name in names.values())
+    labels, others = list(marked), []
+    for path in set(files).difference(marked):
+        if names[path] in companions:
+            others.append(PassedOver(path, "comes with a label image"))
+        elif names[path] in owners:
+            others.append(PassedOver(path, "the image beside its label image"))
+        elif has_images:
+            others.append(PassedOver(path, "an image without a label image beside it"))
+        else:
+            labels.append(path)
+    return sorted(labels), sorted(others)
 
 
 def strip_label_ending(stem: str) -> str:

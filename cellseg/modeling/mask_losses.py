@@ -97,17 +97,19 @@ def boundary_weights(targets: Tensor, weight: float) -> Tensor:
 
 def weighted_bce(weight: float) -> Loss:
     """`bce` as a weighted mean, with `boundary_weights`."""
-    return partial(_weighted_bce, weight)
+    return partial(_weighted_bce, weight=weight)
 
 
-# Losses that are made are partial functions, not closures: a model that holds one can be pickled.
-
-
-def _weighted_bce(weight: float, logits: Tensor, targets: Tensor) -> Tensor:
+def _weighted_bce(logits: Tensor, targets: Tensor, weight: float) -> Tensor:
     logits, targets = _at_least_float32(logits, targets)
     weights = boundary_weights(targets, weight)
     pixels = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (weights * pixels).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
+
+
+def _sum_of_terms(logits: Tensor, targets: Tensor, terms: Sequence[tuple[float, Loss]]) -> Tensor:
+    logits, targets = _at_least_float32(logits, targets)
+    return torch.stack([factor * term(logits, targets) for factor, term in terms]).sum(dim=0)
 
 
 def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
@@ -118,7 +120,8 @@ def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
         boundary_weight: what a pixel beside the outline weighs more in `bce`; 0 for none.
 
     Returns:
-        A function that gives the losses float32 (or float64) logits and targets, whatever it gets.
+        A function that gives the losses float32 (or float64) logits and targets, whatever it gets;
+        it can be pickled, as a model that has it.
 
     Raises:
         ConfigError: no such loss, or a negative boundary weight.
@@ -133,12 +136,8 @@ def parse_loss(text: str, boundary_weight: float = 0.0) -> Loss:
         weighted = found["name"] == "bce" and boundary_weight > 0
         term = weighted_bce(boundary_weight) if weighted else MASK_LOSS_REGISTRY.get(found["name"])
         terms.append((float(found["weight"] or 1), term))
-    return partial(_weighted_sum, terms)
 
-
-def _weighted_sum(terms: Sequence[tuple[float, Loss]], logits: Tensor, targets: Tensor) -> Tensor:
-    logits, targets = _at_least_float32(logits, targets)
-    return torch.stack([factor * term(logits, targets) for factor, term in terms]).sum(dim=0)
+    return partial(_sum_of_terms, terms=tuple(terms))
 
 
 def _explain_loss_name(text: str, name: str) -> str:

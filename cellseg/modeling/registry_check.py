@@ -52,7 +52,7 @@ def _selected_names(cfg: CfgNode) -> Iterator[tuple[str, str, Any]]:
     model = cfg.MODEL
     yield "MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY
     yield "MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY
-    if not _is_subclass(META_ARCH_REGISTRY, model.META_ARCHITECTURE, GeneralizedRCNN):
+    if not is_subclass(META_ARCH_REGISTRY, model.META_ARCHITECTURE, GeneralizedRCNN):
         return
     if model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":  # the name for "none at all"
         key = "MODEL.PROPOSAL_GENERATOR.NAME"
@@ -62,7 +62,7 @@ def _selected_names(cfg: CfgNode) -> Iterator[tuple[str, str, Any]]:
         yield key, model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY
     yield "MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY
     # Other ROI heads may do without a box head, whose name is empty by default.
-    if model.ROI_BOX_HEAD.NAME or _is_subclass(
+    if model.ROI_BOX_HEAD.NAME or is_subclass(
         ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, StandardROIHeads
     ):
         yield "MODEL.ROI_BOX_HEAD.NAME", model.ROI_BOX_HEAD.NAME, ROI_BOX_HEAD_REGISTRY
@@ -70,6 +70,7 @@ def _selected_names(cfg: CfgNode) -> Iterator[tuple[str, str, Any]]:
         yield "MODEL.ROI_MASK_HEAD.NAME", model.ROI_MASK_HEAD.NAME, ROI_MASK_HEAD_REGISTRY
 
 
-def _is_subclass(registry: Any, name: str, base: type) -> bool:
+def is_subclass(registry: Any, name: str, base: type) -> bool:
+    """Whether a name of a registry stands for a class that is, or is derived from, `base`."""
     registered = registry.get(name) if name in registry else None
     return isinstance(registered, type) and issubclass(registered, base)

@@ -93,7 +93,7 @@ class MaskRCNN(TorchvisionMaskRCNN):
 
     def load_weights(self, path: str | Path, *, partial: bool = False) -> MaskRCNN:
         """Load a checkpoint; see `cellseg.modeling.load_weights` for what and its errors."""
-        load_weights(self.detector, path, partial=partial)
+        load_weights(self.detector, path, partial=partial, cfg=self.cfg)
         return self
 
     def forward(

@@ -2,33 +2,124 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cellseg.config.trained import ENTRY, TrainedConfig, find_departures
 from cellseg.errors import CheckpointError, collect_problems
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.models import bundle_file, locate_bundle, open_bundle, suggest_model
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
+
+_OWN_CONFIG = (
+    "Leave these keys as they were in training. The file carries its config: in a folder without "
+    "another config.yaml, `--model FILE` needs no more"
+)
+
+logger = logging.getLogger(__name__)
 
 
 class WeightsCheckpointer(DetectionCheckpointer):
-    """Reads bundles too, and keeps what did not fit, which Detectron2's checkpointer only logs."""
+    """Reads bundles too, and knows what they were trained with and what did not fit.
+
+    Args:
+        model: to load into.
+        cfg: what the model was built from; where it departs from the config that the file carries,
+            that is told before anything is loaded. None: not compared.
+        is_start: the weights are where a training begins, which may depart in any way: a warning.
+    """
 
     incompatible: Any = None
+
+    def __init__(
+        self, model: nn.Module, cfg: CfgNode | None = None, *, is_start: bool = False
+    ) -> None:
+        super().__init__(model)
+        self.cfg, self.is_start = cfg, is_start
+        self.path = ""
+
+    def read(self, path: str) -> None:
+        """Load the weights of a file.
+
+        Raises:
+            CheckpointError: it cannot be read, or was trained with another config.
+        """
+        self.path = path
+        try:
+            self.load(path, checkpointables=[])
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever unpickling or a download raises
+            raise CheckpointError(
+                f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}. If it "
+                "is damaged, copy it again or take another one"
+            ) from error
 
     def _load_file(self, f: str) -> Any:
         bundle = locate_bundle(f)
         if bundle is not None:
-            return {"model": open_bundle(bundle).read_weights()}
+            opened = open_bundle(bundle)
+            trained = TrainedConfig(opened.read_config().tree, opened.card.classes)
+            return {"model": opened.read_weights(), ENTRY: trained.to_entry()}
         return super()._load_file(f)
 
     def _load_model(self, checkpoint: Any) -> Any:
+        trained = TrainedConfig.from_entry(checkpoint.get(ENTRY))
+        if trained is not None and self.cfg is not None:
+            check_use(trained, self.cfg, self.path, is_start=self.is_start)
         self.incompatible = super()._load_model(checkpoint)
         return self.incompatible
 
 
-def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -> None:
+def check_use(trained: TrainedConfig, cfg: CfgNode, path: str, *, is_start: bool = False) -> None:
+    """Compare the config that weights were trained with and the one that they are used with.
+
+    Keys of how images come to the network may differ for good reasons, and are told of. With
+    others than its own anchors, mean or classes a network finds nothing: an error.
+
+    Args:
+        trained: what the file of weights carries.
+        cfg: what they are used with.
+        path: of the file, for messages.
+        is_start: a training begins with them and may learn what differs: it is told of alone.
+
+    Raises:
+        CheckpointError: they make no sense with this config.
+    """
+    departures = find_departures(trained, cfg)
+    wrong = [*departures.network, *_find_other_classes(trained, cfg)]
+    told = list(departures.images)
+    if is_start:
+        wrong, told = [], [*wrong, *told]
+    if told:
+        header = f"{path}: used with another config than in training"
+        logger.warning("%s", collect_problems(header, told))
+    if wrong:
+        header = f"{path}: these weights belong to another config, and would find nothing right"
+        raise CheckpointError(collect_problems(header, wrong, _OWN_CONFIG))
+
+
+def _find_other_classes(trained: TrainedConfig, cfg: CfgNode) -> Iterator[str]:
+    """Data sets that have the classes of the weights in another order."""
+    for name in dict.fromkeys((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)):
+        if name not in DatasetCatalog.list():
+            continue
+        classes = tuple(MetadataCatalog.get(name).get("thing_classes") or ())
+        if classes != trained.classes and sorted(classes) == sorted(trained.classes):
+            yield (
+                f"the classes of {name} are {', '.join(classes)}, in this order; the weights were "
+                f"trained with {', '.join(trained.classes)}"
+            )
+
+
+def load_weights(
+    model: nn.Module, path: str | Path, *, partial: bool = False, cfg: CfgNode | None = None
+) -> None:
     """Load a checkpoint of `tools/train_net.py`, a bundle, a `state_dict` or a model-zoo file.
 
     Args:
@@ -37,23 +128,18 @@ def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -
             bundle: its folder, its zip or its name.
         partial: allow parameters that the file does not hold in their shape, as fine-tuning with
             other classes needs; they keep their values and are logged.
+        cfg: what `model` was built from; checkpoints of cellseg carry the config of their training,
+            which is compared with it: see `check_use`. Files of others are not compared.
 
     Raises:
-        CheckpointError: the file is missing or cannot be read; it lacks parameters of the model,
-            or has them in another shape (with `partial`: all of them). The model may then hold
-            some of the file's values.
+        CheckpointError: the file is missing or cannot be read; its weights belong to another config
+            (with `partial`: a warning); it lacks parameters of the model, or has them in another
+            shape (with `partial`: all of them). The model may then hold some of the file's values.
     """
     path = find_weights_file(str(path))
-    checkpointer = WeightsCheckpointer(model)
+    checkpointer = WeightsCheckpointer(model, cfg, is_start=partial)
     register_torchvision_weights()  # for models that no configuration file was read for
-    try:
-        checkpointer.load(path, checkpointables=[])
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever unpickling or a download raises
-        raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}"
-        ) from error
+    checkpointer.read(path)
     problems = _describe_misfits(checkpointer.incompatible)
     if len(problems) > (len(model.state_dict()) - 1 if partial else 0):
         raise CheckpointError(
@@ -94,18 +180,20 @@ def find_weights_file(weights: str) -> str:
     return weights
 
 
-def start_from(model: nn.Module, weights: str) -> None:
+def start_from(model: nn.Module, cfg: CfgNode) -> None:
     """Load the weights that a training starts from; what does not fit is logged.
 
     Args:
         model: of the trainer; changed in place.
-        weights: `MODEL.WEIGHTS`; empty to start from nothing.
+        cfg: of the training; `MODEL.WEIGHTS` is empty to start from nothing. Where it departs from
+            the config that the weights were trained with, that is logged.
 
     Raises:
-        CheckpointError: it names no file, or a bundle that cannot be used.
+        CheckpointError: it names no file, one that cannot be read, or a bundle that cannot be used.
     """
-    file = find_weights_file(weights) if weights else ""
-    WeightsCheckpointer(model).load(file, checkpointables=[])
+    weights = cfg.MODEL.WEIGHTS
+    if weights:
+        WeightsCheckpointer(model, cfg, is_start=True).read(find_weights_file(weights))
 
 
 def _describe_misfits(incompatible: Any) -> list[str]:

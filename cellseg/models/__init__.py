@@ -3,6 +3,7 @@
 from cellseg.models.archive import is_bundle
 from cellseg.models.bundle import Bundle, bundle_file, open_bundle, write_bundle
 from cellseg.models.card import MeasuredMetric, ModelCard, TrainingSet
+from cellseg.models.carried import read_carried_config
 from cellseg.models.finding import (
     ModelFiles,
     find_bundle,
@@ -23,6 +24,7 @@ __all__ = [
     "is_bundle",
     "locate_bundle",
     "open_bundle",
+    "read_carried_config",
     "suggest_model",
     "write_bundle",
 ]

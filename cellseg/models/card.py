@@ -11,6 +11,7 @@ import yaml
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.names import suggest_name
 from cellseg.rules import NAMES, TEXT, Rule, choice, list_of, number, or_empty
+from cellseg.yaml_text import parse_yaml
 
 FORMAT_VERSION = 1
 """Of the bundle format. It grows when an older cellseg could not read what a newer one writes."""
@@ -204,7 +205,7 @@ def parse_tree(text: str, place: str) -> Tree:
         ConfigError: it is no YAML, or something else than keys and values.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{place}: cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):

@@ -11,6 +11,7 @@ from cellseg.config.runs import find_run_config, find_run_weights
 from cellseg.errors import ConfigError
 from cellseg.models.archive import is_bundle
 from cellseg.models.bundle import WEIGHTS_FILE, Bundle, open_bundle
+from cellseg.models.carried import read_carried_config
 from cellseg.names import did_you_mean
 from cellseg.shipped import CARD_FILE, named_bundles
 
@@ -72,10 +73,11 @@ def find_model(model: str | Path) -> ModelFiles:
     """Config and weights of a model.
 
     Args:
-        model: a bundle as in `locate_bundle`, the OUTPUT_DIR of a run, or a checkpoint in one.
+        model: a bundle as in `locate_bundle`, the OUTPUT_DIR of a run, or a checkpoint. The config
+            is the `config.yaml` beside the checkpoint, else the one that the checkpoint carries.
 
     Raises:
-        ConfigError: there is no such model, or no config beside the checkpoint.
+        ConfigError: there is no such model, or no config beside or in the checkpoint.
         CheckpointError: the folder holds no checkpoint, or the bundle cannot be used.
     """
     located = locate_bundle(model)
@@ -83,13 +85,31 @@ def find_model(model: str | Path) -> ModelFiles:
         return ModelFiles(open_bundle(located).read_config(), str(model))
     path = Path(model)
     if path.is_file():
-        return ModelFiles(find_run_config(path.parent), str(path))
+        return ModelFiles(_find_config(path), str(path))
     if not path.is_dir():
         raise ConfigError(
             f"{path}: no such model; expected the OUTPUT_DIR of a run of `cellseg train`, a "
-            f"checkpoint in one, a model bundle, or one of {_list_names()}{_suggest(model)}"
+            f"checkpoint of one, a model bundle, or one of {_list_names()}{_suggest(model)}"
         )
-    return ModelFiles(find_run_config(path), str(find_run_weights(path)))
+    if not (path / CONFIG_FILE).is_file() and not any(path.glob("*.pth")):
+        find_run_config(path)  # says that it is no run at all
+    weights = find_run_weights(path)
+    return ModelFiles(_find_config(weights), str(weights))
+
+
+def _find_config(checkpoint: Path) -> Path | ConfigTree:
+    beside = checkpoint.parent / CONFIG_FILE
+    if beside.is_file():
+        return beside
+    carried = read_carried_config(checkpoint)
+    if carried is None:
+        raise ConfigError(
+            f"{checkpoint} carries no config, as checkpoints of `cellseg train` do, and there is "
+            f"no {CONFIG_FILE} beside it; expected one of them. For a file of another program name "
+            "the config that goes with it: --config-file FILE MODEL.WEIGHTS "
+            f"{checkpoint}"
+        )
+    return ConfigTree(str(checkpoint), dict(carried.config))
 
 
 def suggest_model(name: str | Path) -> str:

@@ -7,14 +7,16 @@ of the frame alone: `frame_000.tif`, `A1_t12_z0.tif`, `movie (3).png`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from cellseg.cells.records import PlaceInFile
 from cellseg.errors import DatasetError
+from cellseg.images import stem_of_image
 from cellseg.io.segmentations import strip_label_ending
+from cellseg.names import unique_names
 
 TIME_AXES = ("T", "Q", "I")
 """The axis of time; Q and I are tifffile's where a file does not say what its pages are."""
@@ -100,11 +102,11 @@ def group_time_lapses(images: Sequence[tuple[Path, PlaceInFile]]) -> list[TimeLa
                 f"{images[members[0][1]][0].parent}: frame {twice[0]} of {names[key]} is there "
                 f"more than once: {', '.join(files[:5])}"
             )
-        name = _free_name(names[key], [one.name for one in found])
         folder = images[members[0][1]][0].parent
         order = tuple(number for _, number in members)
-        found.append(TimeLapse(name, folder, order, tuple(times)))
-    return found
+        found.append(TimeLapse(names[key], folder, order, tuple(times)))
+    unique = unique_names([one.name for one in found])
+    return [replace(one, name=name) for one, name in zip(found, unique)]
 
 
 def _when(path: Path, place: PlaceInFile) -> tuple[int, str, tuple[object, ...]]:
@@ -113,7 +115,7 @@ def _when(path: Path, place: PlaceInFile) -> tuple[int, str, tuple[object, ...]]
     axis = next((axis for axis in TIME_AXES if axis in position), "")
     others = tuple((letter, at) for letter, at in place.position if letter != axis)
     parts = [place.scene, *(f"{letter.lower()}{at}" for letter, at in others)]
-    stem = strip_label_ending(path.stem)
+    stem = strip_label_ending(stem_of_image(path))
     if axis:
         name = "_".join(filter(None, [stem, *parts]))
         return position[axis], name, (path, place.scene, others)
@@ -149,10 +151,3 @@ def split_off_time(stem: str) -> tuple[int | None, str]:
     start = last.start() if last[1].lower() == "t" else last.start(2)
     left, right = stem[:start].rstrip("_-=. ("), stem[last.end() :].lstrip("_-. )")
     return int(last[3]), "_".join(filter(None, [left, right]))
-
-
-def _free_name(name: str, taken: Iterable[str]) -> str:
-    used, number, free = set(taken), 2, name
-    while free in used:
-        free, number = f"{name}_{number}", number + 1
-    return free

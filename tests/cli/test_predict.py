@@ -255,3 +255,17 @@ def test_the_log_says_what_a_format_cannot_hold(
         assert main([*words, "--save", "outlines,geojson,coco"]) == 0
     assert "outlines cannot hold scores" in caplog.text
     assert "geojson cannot" not in caplog.text
+
+
+def test_a_name_too_long_and_a_line_of_pixels_do_not_end_a_folder(
+    images: Path, options: list[str], tmp_path: Path
+) -> None:
+    tifffile.imwrite(images / "kymograph.tif", np.zeros((2, 5120), np.uint8))
+    tifffile.imwrite(images / f"{'x' * 250}.tif", np.zeros((32, 32), np.uint8))
+    out = tmp_path / "out"
+    given = arguments(images, "-o", out, "--save", "labels,coco", *options)
+    assert Command("predict").main(given) == 1
+    assert len(list(out.glob("*_labels.tif"))) == 3
+    assert (out / "coco_results.json").is_file()
+    (failed,) = read_rows(out / "failed.csv")
+    assert "File name too long; choose a shorter name" in failed["reason"]

@@ -28,6 +28,7 @@ from detectron2.layers import (
     shapes_to_tensor,
 )
 from detectron2.layers.batch_norm import LayerNorm
+from detectron2.layers.wrappers import _NewEmptyTensorOp
 from torch import nn
 
 
@@ -201,6 +202,15 @@ def test_naive_sync_norm_of_one_worker_is_batch_norm() -> None:
 def test_naive_sync_norm_rejects_an_unknown_mode() -> None:
     with pytest.raises((AssertionError, ValueError)):
         NaiveSyncBatchNorm(2, stats_mode="M")
+
+
+def test_an_empty_tensor_hangs_on_the_graph() -> None:
+    x = torch.ones(2, 3, requires_grad=True)
+    empty = _NewEmptyTensorOp.apply(x, (0, 7))
+    assert empty.shape == (0, 7)
+    empty.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0.0] * 3] * 2
 
 
 def test_cat_does_not_copy_a_single_tensor() -> None:

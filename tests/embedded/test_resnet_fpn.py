@@ -193,10 +193,29 @@ def test_contradictory_resnet_configs(depth: int, options: dict[str, int]) -> No
         build_resnet_backbone(resnet_cfg(depth, **options), RGB)
 
 
-@pytest.mark.embedded_only
-def test_deformable_convolution_is_left_out() -> None:
-    with pytest.raises(NotImplementedError, match="full Detectron2"):
-        build_resnet_backbone(resnet_cfg(50, DEFORM_ON_PER_STAGE=[False] * 3 + [True]), RGB)
+@pytest.mark.embedded_only  # the real one needs its compiled part
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deformable_stages_begin_as_ordinary_ones(modulated: bool) -> None:
+    """Without a moved tap a deformable network is the ordinary one (a factor of 1/2 each tap)."""
+    options = {"DEFORM_ON_PER_STAGE": [False, False, True, True], "DEFORM_MODULATED": modulated}
+    deformable = build_resnet_backbone(resnet_cfg(50, **options), RGB).eval()
+    ordinary = build_resnet_backbone(resnet_cfg(50), RGB).eval()
+    weights = deformable.state_dict()
+    assert {k for k in weights if "conv2_offset" in k} == {
+        f"res{stage}.{block}.conv2_offset.{part}"
+        for stage, blocks in ((4, 6), (5, 3))
+        for block in range(blocks)
+        for part in ("weight", "bias")
+    }
+    if modulated:
+        assert weights["res5.0.conv2_offset.weight"].shape == (27, 512, 3, 3)
+        for name, module in deformable.named_modules():
+            if name.endswith("conv2_offset"):
+                torch.nn.init.constant_(module.bias[18:], 40.0)  # sigmoid: 1
+    ordinary.load_state_dict({k: v for k, v in weights.items() if "conv2_offset" not in k})
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(deformable(x), ordinary(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("fuse_type", ["sum", "avg"])

@@ -23,6 +23,7 @@ from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
     ROIHeads,
+    StandardROIHeads,
     select_foreground_proposals,
 )
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
@@ -499,6 +500,66 @@ class TestWholeHeads:
         cfg.MODEL.KEYPOINT_ON = True
         with pytest.raises(NotImplementedError, match="full Detectron2"):
             build_roi_heads(cfg, shapes)
+
+
+class TestOlderSubclasses:
+    """Heads written before the constructors took parts define `_init_*_head` on the instance."""
+
+    def test_a_mask_head_built_by_the_instance_is_the_only_one(self) -> None:
+        class Older(StandardROIHeads):
+            def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+                super().__init__(cfg, input_shape)
+                self._init_mask_head(cfg, input_shape)
+
+            def _init_mask_head(  # type: ignore[override]
+                self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
+            ) -> None:
+                self.mask_on = True
+                self.mask_head = nn.Conv2d(8, 3, 1)
+
+        heads = Older(heads_cfg(), SHAPES)
+
+        assert [type(part).__name__ for part in heads.children()] == [
+            "ROIPooler",
+            "FastRCNNConvFCHead",
+            "FastRCNNOutputLayers",
+            "Conv2d",
+        ]
+
+    def test_a_box_head_built_by_the_instance(self) -> None:
+        class Older(StandardROIHeads):
+            def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+                parts = StandardROIHeads._init_box_head(cfg, input_shape)
+                super().__init__(cfg, input_shape, **{**parts, "box_in_features": ["p3"]})
+
+            def _init_box_head(self, *_: Any) -> None:  # type: ignore[override]
+                raise AssertionError("not to be called on the class")
+
+        assert Older(heads_cfg(), SHAPES).box_in_features == ["p3"]
+
+
+class WithPoints(StandardROIHeads):
+    def _forward_keypoint(self, features: dict[str, torch.Tensor], instances: Any) -> Any:
+        if self.training:
+            return {"loss_points": features["p2"].sum()}
+        for one in instances:
+            one.points = torch.zeros(len(one))
+        return instances
+
+
+def test_a_subclass_may_predict_points_behind_masks() -> None:
+    heads, (_, maps) = WithPoints(heads_cfg(), SHAPES), build("StandardROIHeads")
+    found = [proposals([3.0, 3, 20, 20]) for _ in range(2)]
+    with EventStorage():
+        _, losses = heads(images(), maps, found, [truth(TRUE_BOXES, [0, 2])] * 2)
+    assert losses["loss_points"] == maps["p2"].sum()
+    heads.eval()
+    with torch.no_grad():
+        given = [Instances(HW, pred_boxes=Boxes(torch.tensor(TRUE_BOXES))) for _ in range(2)]
+        for one in given:
+            one.pred_classes = torch.tensor([0, 2])
+        first, _ = heads.forward_with_given_boxes(maps, given)
+    assert {"pred_masks", "points"} <= set(first.get_fields())
 
 
 class TestCascade:

@@ -40,6 +40,11 @@ def test_nothing_drawn_is_the_image():
     assert np.array_equal(Visualizer(image).get_output().get_image(), image)
 
 
+def test_a_tensor_is_taken_for_an_image():
+    image = torch.randint(0, 256, (11, 7, 3), dtype=torch.uint8)
+    assert np.array_equal(Visualizer(image).get_output().get_image(), image.numpy())
+
+
 def test_values_beyond_the_range_are_clipped():
     image = np.full((10, 10, 3), 300.0)
     image[..., 1] = -5.0

@@ -113,14 +113,16 @@ def test_any_limit_of_detections_works(register, cfg, tmp_path, limit):
     assert evaluate(cfg, tmp_path, "a", bitmaps)["segm"]["AP"] == pytest.approx(100)
 
 
-def test_no_predictions(register, cfg, tmp_path):
+def test_cells_that_were_all_missed_are_zero(register, cfg, tmp_path):
+    """NaN only where there is nothing to find: all cells are small."""
     bitmaps = grid(3)
     register(image("a", bitmaps, bitmaps.shape[1:]))
     results = evaluate(cfg, tmp_path, "a", bitmaps[:0])
     assert list(results) == ["bbox", "segm"]
     for metrics in results.values():
         assert list(metrics) == METRICS
-        assert all(math.isnan(value) for value in metrics.values())
+        assert {name for name, value in metrics.items() if value == 0} == {*METRICS[:4]}
+        assert all(math.isnan(metrics[name]) for name in METRICS[4:])
 
 
 def test_no_annotations_in_the_whole_dataset(register, cfg, tmp_path):

@@ -92,6 +92,26 @@ def test_red_comes_first(tmp_path: Path, dtype: Any) -> None:
         assert np.array_equal(channels, rgb[4:9, 2:7].transpose(2, 0, 1))
 
 
+def test_a_colour_camera_beside_a_grey_one(tmp_path: Path) -> None:
+    rgb = RNG.integers(0, 256, (20, 25, 3)).astype(np.uint8)
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        file.write(rgb[..., ::-1].copy(), plane={"C": 0, "T": 0, "Z": 0})
+        file.write(rgb[..., :1].copy(), plane={"C": 1, "T": 0, "Z": 0})
+    assert np.array_equal(read_image(tmp_path / "a.czi", channels=[1]), rgb[..., 0])
+    with pytest.raises(ImageReadError, match=r"a\.czi: a channel of a colour camera \(Bgr24\)"):
+        read_image(tmp_path / "a.czi", channels=[0])
+
+
+def test_bioio_gives_the_same_colours_in_the_order_of_the_file(tmp_path: Path) -> None:
+    bioio = pytest.importorskip("bioio")
+    reader = pytest.importorskip("bioio_czi").Reader
+    rgb = RNG.integers(0, 256, (20, 25, 3)).astype(np.uint8)
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        file.write(rgb[..., ::-1].copy(), plane={"C": 0, "T": 0, "Z": 0})
+    theirs = bioio.BioImage(tmp_path / "a.czi", reader=reader).get_image_data("YXS")
+    assert np.array_equal(read_image(tmp_path / "a.czi"), theirs[..., ::-1])
+
+
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.9])
 def test_files_that_were_cut_off(tmp_path: Path, share: float) -> None:
     path = write_czi(tmp_path / "a.czi")

@@ -82,12 +82,13 @@ def predict(
     overwrite: bool = False,
     **options: Any,
 ) -> Outcome:
-    files = find_inputs([str(folder)]).files
+    found = find_inputs([str(folder)])
     results = ResultFolder(out, settings)
+    files = results.claim_names(found.files)
     saving = Saving(tuple(save), ("a", "b"), (1, 2))
     writer = ResultWriter(results, saving, overwrite=overwrite)
     outcome = predict_files(model or Stub(), files, results, writer, **options)
-    writer.write_all(files)
+    writer.write_all(files, found.passed_over)
     return outcome
 
 
@@ -117,6 +118,7 @@ def test_writes_results_and_goes_on_after_failures(
         *("stack_t0_overlay.png", "stack_t0_labels.tif", "stack_t0_labels.csv"),
         *("stack_t1_overlay.png", "stack_t1_labels.tif", "stack_t1_labels.csv"),
         *("coco_results.json", "coco_results.categories.json", "summary.csv", "failed.csv"),
+        "inputs.csv",
     }
     labels = tifffile.imread(out / "first_labels.tif")
     assert labels.dtype == np.uint16
@@ -271,7 +273,7 @@ def test_all_images_in_one_table(images: Path, tmp_path: Path) -> None:
         Saving(("sartorius", "dsb2018"))
     out = tmp_path / "out"
     predict(images, out, save=["sartorius_table"])
-    assert results_in(out) == {"submission.csv", "summary.csv", "failed.csv"}
+    assert results_in(out) == {"submission.csv", "summary.csv", "failed.csv", "inputs.csv"}
     assert {row["id"] for row in rows_of(out / "submission.csv")} == {
         "first",
         "stack_t0",
@@ -316,6 +318,58 @@ def test_results_of_an_earlier_prediction_do_not_lie_beside_the_new_ones(
     predict(images, out)
     predict(images, out, save=["labels"], settings="b")
     assert {name for name in results_in(out) if "overlay" in name} == set()
+
+
+def test_a_record_says_which_output_belongs_to_which_input(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (images / "again.png").symlink_to("first.png")
+    (images / "notes.txt").write_text("x")
+    predict(images, out, save=["labels", "coco"])
+    rows = {row["image"] or Path(row["file"]).name: row for row in rows_of(out / "inputs.csv")}
+    assert rows["again"]["outputs"] == "again_labels.tif; again_labels.csv"
+    assert rows["again"]["file"] == str(images / "again.png")
+    assert rows["stack_t1"]["file"] == str(images / "stack.tif")
+    assert rows["first.png"]["note"] == f"another name of {images / 'again.png'}"
+    assert "not an image" in rows["notes.txt"]["note"]
+    assert (rows["sub/third"]["outputs"], "RuntimeError" in rows["sub/third"]["note"]) == ("", True)
+
+
+def test_two_files_of_one_name_never_share_results(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for day, size in (("day_1", 30), ("day_2", 40)):
+        (tmp_path / day).mkdir()
+        for name in ("a.png", "a.tif"):
+            cv2.imwrite(str(tmp_path / day / name), np.full((20, size), 9, np.uint8))
+        predict(tmp_path / day, out)
+    predict(tmp_path / "day_1", out)  # finds its own again
+    sizes = {path.name: tifffile.imread(path).shape[1] for path in out.glob("*_labels.tif")}
+    assert sizes == {
+        **{"a_labels.tif": 30, "a_2_labels.tif": 30},
+        **{"a_3_labels.tif": 40, "a_2_2_labels.tif": 40},
+    }
+    files = {row["image"]: Path(row["file"]).parent.name for row in rows_of(out / "inputs.csv")}
+    assert files == {"a": "day_1", "a_2": "day_1", "a_3": "day_2", "a_2_2": "day_2"}
+
+
+@pytest.mark.parametrize("save", [["labels"], ["coco"]])
+def test_a_plane_and_a_file_of_its_name(tmp_path: Path, save: list[str]) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    stack = np.full((2, 25, 15), 40, np.uint16)
+    tifffile.imwrite(folder / "a.tif", stack, metadata={"axes": "TYX"})
+    tifffile.imwrite(folder / "a_t0.tif", stack, metadata={"axes": "ZYX"})
+    cv2.imwrite(str(folder / "a_t1.png"), np.full((20, 30), 90, np.uint8))
+    assert predict(folder, out, save=save).done == 5
+    images = {row["image"]: Path(row["file"]).name for row in rows_of(out / "inputs.csv")}
+    assert images == {
+        **{"a~t0": "a.tif", "a~t1": "a.tif", "a_t1": "a_t1.png"},
+        **{"a_t0_z0": "a_t0.tif", "a_t0_z1": "a_t0.tif"},
+    }
+    assert len({*rows_of_images(out)}) == 5
+
+
+def rows_of_images(out: Path) -> list[str]:
+    return [row["image"] for row in rows_of(out / "summary.csv")]
 
 
 def test_a_writer_that_fails_is_a_failure_of_that_image(images: Path, tmp_path: Path) -> None:

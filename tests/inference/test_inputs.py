@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from cellseg.errors import ImageReadError
-from cellseg.inference.inputs import STATE_FOLDER, InputFile, find_inputs, take_part, unique_names
+from cellseg.images.listing import PassedOver, describe_passed_over
+from cellseg.inference.inputs import STATE_FOLDER, InputFile, find_inputs, take_part
+from cellseg.names import unique_names
 
 
 def touch(*paths: str | Path) -> None:
@@ -90,14 +92,30 @@ def test_names_what_is_not_read(here: Path) -> None:
     Path("a/broken.tif").symlink_to("gone.tif")
     found = find_inputs(["a"])
     assert [file.name for file in found.files] == ["1"]
-    assert found.describe_passed_over() == (
-        "5 .csv (0.csv, 1.csv, 2.csv, ...), 2 .docx (x.docx, y.docx), 1 .tif (broken.tif), "
-        "1 without ending (readme)"
+    assert describe_passed_over(found.passed_over) == (
+        "9 files passed over: 0.csv, 1.csv, 2.csv and 2 more (not an image: the ending .csv is not "
+        "known); broken.tif (a link to gone.tif, which is not there); readme (it has no ending); "
+        "x.docx, y.docx (not an image: the ending .docx is not known)"
     )
 
 
+def test_a_further_name_of_an_image_is_said(here: Path) -> None:
+    touch("a/1.png")
+    Path("a/2.png").symlink_to("1.png")
+    found = find_inputs(["a", "./a/1.png"])
+    assert [file.name for file in found.files] == ["1"]
+    assert found.passed_over == [PassedOver(Path("a/2.png"), "another name of a/1.png")]
+
+
+def test_patterns_pass_over_what_folders_do(here: Path) -> None:
+    touch("a/1.png", "a/1_overlay.png", "a/2.img", "a/Thumbs.db", "a/notes.txt")
+    assert pairs("a/*", result_suffixes=["_overlay.png"]) == [("a/1.png", "1")]
+    assert [path.name for path, _ in find_inputs(["a/*"]).passed_over] == ["2.img", "notes.txt"]
+    assert pairs("a/*.img") == [("a/2.img", "2")]  # who says the ending means it
+
+
 def test_hidden_files_and_folders_are_left_out(here: Path) -> None:
-    touch("a/1.png", "a/._1.png", "a/.hidden/2.png")
+    touch("a/1.png", "a/._1.png", "a/.hidden/2.png", "a/Thumbs.db", "a/__MACOSX/a/x.png")
     found = find_inputs(["a"])
     assert [file.name for file in found.files] == ["1"]
     assert found.passed_over == []
@@ -122,6 +140,7 @@ def test_linked_folders_are_walked_and_loops_are_not(here: Path) -> None:
     touch("a/1.png", "elsewhere/2.png")
     Path("a/link").symlink_to(here / "elsewhere")
     Path("a/loop").symlink_to(here / "a")
+    Path("elsewhere/back").symlink_to(here / "a")
     assert pairs("a") == [("a/1.png", "1"), ("a/link/2.png", "link/2")]
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from cellseg.cells.selection import select_cells
-from cellseg.errors import CheckpointError, ConfigError, ImageReadError
+from cellseg.cells.selection import DetectionThresholds, select_cells
+from cellseg.errors import CheckpointError, ConfigError, ImageReadError, InputTypeError
 from cellseg.inference.predictor import CellPredictor
+from cellseg.modeling import MaskRCNN
 from detectron2.config import CfgNode
 from PIL import Image
 
@@ -100,7 +101,7 @@ def test_the_limit_of_detections_is_told_of_once(
 ) -> None:
     cfg.TEST.DETECTIONS_PER_IMAGE = 5
     predictor = CellPredictor(cfg)
-    with caplog.at_level("WARNING", "cellseg.inference.predictor"):
+    with caplog.at_level("WARNING", "cellseg.inference.limits"):
         assert len(predictor(image)) <= 5
         predictor(image)
     (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
@@ -117,7 +118,7 @@ def test_a_limit_that_costs_no_cell_is_not_told_of(
     scores = CellPredictor(cfg)(image).scores
     caplog.clear()
     above = (float(scores[-1]) + float(scores[0])) / 2
-    with caplog.at_level("WARNING", "cellseg.inference.predictor"):
+    with caplog.at_level("WARNING", "cellseg.inference.limits"):
         assert 0 < len(CellPredictor(cfg, score_threshold=above)(image)) < 5
     assert not caplog.records
 
@@ -168,9 +169,40 @@ def test_a_missing_device_is_refused(cfg: CfgNode) -> None:
         CellPredictor(cfg)
 
 
-def test_a_pickled_predictor_finds_the_same(cfg: CfgNode, image: np.ndarray) -> None:
+def test_a_score_threshold_of_detectron2_is_one_for_predict_and_evaluation(
+    cfg: CfgNode, image: np.ndarray
+) -> None:
+    scores = np.sort(CellPredictor(cfg)(image).scores)
+    middle = float(scores[len(scores) // 2])
+    assert middle > 0.05
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = middle
+    assert DetectionThresholds.from_config(cfg).lowest_score == pytest.approx(middle)
+    found = CellPredictor(cfg)(image).scores
+    assert 0 < len(found) < len(scores)
+    assert found.min() >= np.float32(middle)
+    # what the caller asks for by name wins
+    assert len(CellPredictor(cfg, score_threshold=0.0)(image)) == len(scores)
+
+
+def test_a_predictor_can_be_pickled(cfg: CfgNode, image: np.ndarray) -> None:
     predictor = CellPredictor(cfg)
-    expected = predictor(image)
-    again = pickle.loads(pickle.dumps(predictor))(image)
-    assert np.array_equal(again.to_bitmaps(), expected.to_bitmaps())
-    assert np.array_equal(again.scores, expected.scores)
+    again = pickle.loads(pickle.dumps(predictor))
+    expected, found = predictor(image), again(image)
+    assert len(expected) > 0
+    assert np.array_equal(found.scores, expected.scores)
+    assert np.array_equal(found.to_bitmaps(), expected.to_bitmaps())
+    pickle.loads(pickle.dumps(MaskRCNN(cfg)))
+
+
+def test_tensors_lists_and_paths_are_images(
+    cfg: CfgNode, image: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = CellPredictor(cfg)
+    expected = predictor(image).scores
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for given in (tensor, Image.fromarray(image), path, str(path)):
+        assert np.array_equal(predictor(given).scores, expected)
+    with pytest.raises(InputTypeError, match="a list of 2 images"):
+        predictor([image, image])

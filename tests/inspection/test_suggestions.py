@@ -10,7 +10,6 @@ import yaml
 from builders import rectangle, scene_of_masks, write_label_images
 from cellseg import load_config
 from cellseg.errors import DatasetError
-from cellseg.images import ImageInput
 from cellseg.inspection.report import inspect_splits
 from cellseg.inspection.sources import Split, find_datasets, read_split
 from cellseg.inspection.suggestions import (
@@ -96,9 +95,7 @@ def test_the_fragment_loads_as_it_is_and_builds_a_model(
     [names] = find_datasets(str(declaration)).values()
     inspection = inspect_splits([read_split(split) for split in names])
     path = tmp_path / "suggested.yaml"
-    path.write_text(
-        suggest_config(inspection, BASE, ImageInput.from_config(load_config(BASE))), "utf-8"
-    )
+    path.write_text(suggest_config(inspection, BASE), "utf-8")
     cfg = load_config(path, [*tiny_model, "MODEL.DEVICE", "cpu"])
     assert ((f"{name}_train",), (f"{name}_val",)) == (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
@@ -114,4 +111,4 @@ def test_the_fragment_loads_as_it_is_and_builds_a_model(
 
 def test_without_a_cell_there_is_nothing_to_suggest() -> None:
     with pytest.raises(DatasetError, match="no cell"):
-        suggest_config(inspect_splits([Split("s", ("cell",), ())]), BASE, ImageInput())
+        suggest_config(inspect_splits([Split("s", ("cell",), ())]), BASE)

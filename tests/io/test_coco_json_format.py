@@ -211,7 +211,11 @@ DAMAGED: list[tuple[str, Any, str]] = [
     ("image id is a text", replaced(images=[{**IMAGE, "id": "1"}]), "no integer as id.*'1'"),
     ("image id is missing", replaced(images=[{"file_name": "a.png"}]), "no integer as id.*None"),
     ("image id twice", replaced(images=[IMAGE, IMAGE]), r"ids \[1\] occur several times"),
-    ("image name twice", replaced(images=[IMAGE, {**IMAGE, "id": 2}]), "have the same name: a"),
+    (
+        "image name twice",
+        replaced(images=[IMAGE, {**IMAGE, "id": 2}]),
+        "several of the images are this file",
+    ),
     ("no file name", replaced(images=[{"id": 1}]), "id 1 has no file_name"),
     ("no such image", replaced(images=[{**IMAGE, "file_name": "b.png"}]), "no such image"),
     ("another size", replaced(images=[{**IMAGE, "width": 31, "height": 20}]), "says 31 x 20"),

@@ -586,7 +586,7 @@ DAMAGES = [
         "declaration",
         replace("d.yaml", "  root: data", "  root: data\n  root: other"),
         DATA,
-        ("d.yaml", "root stands there twice", "line 2"),
+        ("d.yaml", "root stands there twice", "line 4"),
     ),
     Damage(
         "declaration of an unknown format",

@@ -42,8 +42,6 @@ _META_ARCH = {
 }
 
 _PROJECTS = {
-    "deeplab": "DeepLabV3Head DeepLabV3PlusHead add_deeplab_config build_lr_scheduler "
-    "build_resnet_deeplab_backbone",
     "panoptic_deeplab": "PanopticDeepLab add_panoptic_deeplab_config",
 }
 
@@ -56,7 +54,6 @@ _TRACKING = {
 }
 
 _OTHERS = {
-    "layers.deform_conv": "DeformConv ModulatedDeformConv",
     "layers.roi_align_rotated": "ROIAlignRotated",
     "layers.rotated_boxes": "pairwise_iou_rotated",
     "modeling.mmdet_wrapper": "MMDetBackbone MMDetDetector",

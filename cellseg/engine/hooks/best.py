@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from cellseg.config.runs import BEST_FILE
+from cellseg.config.trained import ENTRY
 from cellseg.engine.hooks.schedule import AfterEvaluation, TrainingStopped
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
@@ -27,11 +28,11 @@ logger = logging.getLogger(__name__)
 class BestCheckpoint(AfterEvaluation):
     """Writes `model_best.pth` whenever a metric is better than ever before in this run.
 
-    The file holds weights only: "model", with "iteration" (the last one that was trained),
-    "metric" and "value". It does not become the checkpoint to resume from. `best.json` beside it
-    lists all values. Both outlive an interruption: what was evaluated before the iteration that a
-    resumed run starts with counts, also if the checkpoint is older than the evaluation. A value
-    that is not finite is never the best.
+    The file holds weights and the config that they were trained with, "model" and "cellseg", with
+    "iteration" (the last one that was trained), "metric" and "value". It does not become the
+    checkpoint to resume from. `best.json` beside it lists all values. Both outlive an interruption:
+    what was evaluated before the iteration that a resumed run starts with counts, also if the
+    checkpoint is older than the evaluation. A value that is not finite is never the best.
 
     Needed in all processes; the main one has the metrics and writes.
 
@@ -144,6 +145,8 @@ class BestCheckpoint(AfterEvaluation):
     def _save_weights(self) -> None:
         checkpointer = self.trainer.checkpointer
         data = {"model": checkpointer.model.state_dict(), "metric": self.metric}
+        if carried := checkpointer.checkpointables.get(ENTRY):
+            data[ENTRY] = carried.state_dict()
         data |= self._describe_best()
         with checkpointer.path_manager.open(str(self._output_folder() / BEST_FILE), "wb") as file:
             torch.save(data, file)

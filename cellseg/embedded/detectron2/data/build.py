@@ -23,6 +23,7 @@ from .dataset_dicts import (
     print_instances_class_histogram,
 )
 from .dataset_mapper import DatasetMapper
+from .detection_utils import check_metadata_consistency as check_metadata_consistency
 from .samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,

@@ -7,6 +7,7 @@ from detectron2._missing import left_out_names
 from .aspp import ASPP
 from .batch_norm import FrozenBatchNorm2d, LayerNorm, NaiveSyncBatchNorm, get_norm
 from .blocks import CNNBlockBase, DepthwiseSeparableConv2d
+from .deform_conv import DeformConv, ModulatedDeformConv
 from .losses import ciou_loss, diou_loss
 from .mask_ops import paste_masks_in_image
 from .nms import batched_nms, nms
@@ -32,10 +33,12 @@ __all__ = [
     "CNNBlockBase",
     "Conv2d",
     "ConvTranspose2d",
+    "DeformConv",
     "DepthwiseSeparableConv2d",
     "FrozenBatchNorm2d",
     "LayerNorm",
     "Linear",
+    "ModulatedDeformConv",
     "NaiveSyncBatchNorm",
     "ROIAlign",
     "ShapeSpec",
@@ -59,8 +62,6 @@ __all__ = [
 __getattr__ = left_out_names(
     __name__,
     "CycleBatchNormList",
-    "DeformConv",
-    "ModulatedDeformConv",
     "ROIAlignRotated",
     "batched_nms_rotated",
     "nms_rotated",

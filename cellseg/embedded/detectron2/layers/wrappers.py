@@ -46,6 +46,19 @@ class Conv2d(nn.Conv2d):
         return out
 
 
+class _NewEmptyTensorOp(torch.autograd.Function):
+    """A tensor of a new, empty shape that hangs on the graph of `x`. Kept for old code."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, new_shape: Sequence[int]) -> torch.Tensor:
+        ctx.shape = x.shape
+        return x.new_empty(new_shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return grad.new_zeros(ctx.shape), None
+
+
 def cat(tensors: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
     """Concatenate along `dim`; a single tensor is returned as it is, without a copy."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)

@@ -128,7 +128,7 @@ def _get_warmup_factor_at_iter(
     return warmup_factor + (1.0 - warmup_factor) * climbed
 
 
-class _WarmupLR(LRScheduler):
+class WarmupLR(LRScheduler):
     """Warm-up factor times a decay that subclasses define, both counted in iterations.
 
     Its attributes are plain values: `state_dict` saves them all, and `torch.load` reads no others.
@@ -157,7 +157,7 @@ class _WarmupLR(LRScheduler):
         """Factor at the current iteration, without warm-up."""
 
 
-class WarmupMultiStepLR(_WarmupLR):
+class WarmupMultiStepLR(WarmupLR):
     """Times `gamma` at every milestone. Kept for old code: prefer `LRMultiplier`.
 
     Raises:
@@ -183,7 +183,7 @@ class WarmupMultiStepLR(_WarmupLR):
         return float(self.gamma ** bisect_right(self.milestones, self.last_epoch))
 
 
-class WarmupCosineLR(_WarmupLR):
+class WarmupCosineLR(WarmupLR):
     """Half a cosine from one to zero at `max_iters`. Kept for old code: prefer `LRMultiplier`."""
 
     def __init__(

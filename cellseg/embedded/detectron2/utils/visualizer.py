@@ -40,7 +40,7 @@ class Visualizer(Painter):
     Every method that draws returns the `VisImage` with all that was drawn so far.
 
     Args:
-        img_rgb: (H, W, 3), red first, 0 to 255.
+        img_rgb: (H, W, 3), red first, 0 to 255; an array, or a tensor on the CPU.
         metadata: of the dataset: `thing_classes` and `thing_colors`, if it has them.
         scale: of the result.
         instance_mode: how instances are coloured.
@@ -49,13 +49,13 @@ class Visualizer(Painter):
 
     def __init__(
         self,
-        img_rgb: np.ndarray,
+        img_rgb: np.ndarray | torch.Tensor,
         metadata: Any = None,
         scale: float = 1.0,
         instance_mode: ColorMode = ColorMode.IMAGE,
         font_size_scale: float = 1.0,
     ) -> None:
-        self.img = np.clip(img_rgb, 0, 255).astype(np.uint8)
+        self.img = np.clip(np.asarray(img_rgb), 0, 255).astype(np.uint8)
         super().__init__(VisImage(self.img, scale), font_size_scale)
         self.metadata = MetadataCatalog.get("__nonexist__") if metadata is None else metadata
         self._instance_mode = instance_mode

@@ -7,9 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from detectron2._missing import left_out_names
 from detectron2.config import CfgNode
-from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
+from detectron2.layers import (
+    CNNBlockBase,
+    Conv2d,
+    DeformConv,
+    ModulatedDeformConv,
+    ShapeSpec,
+    get_norm,
+)
 from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F
@@ -21,6 +27,7 @@ __all__ = [
     "BasicBlock",
     "BasicStem",
     "BottleneckBlock",
+    "DeformBottleneckBlock",
     "ResNet",
     "ResNetBlockBase",
     "build_resnet_backbone",
@@ -65,8 +72,9 @@ class _ResidualBlock(CNNBlockBase):
 
     def _initialize(self) -> None:
         # the shortcut last: the order of the random draws is part of the behaviour
-        for _, layer in sorted(self.named_children()):
-            weight_init.c2_msra_fill(layer)
+        for name in ("conv1", "conv2", "conv3", "shortcut"):
+            if (layer := getattr(self, name, None)) is not None:
+                weight_init.c2_msra_fill(layer)
 
     def _add_shortcut(self, out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         if self.shortcut is not None:
@@ -134,6 +142,67 @@ class BottleneckBlock(_ResidualBlock):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu_(self.conv2(F.relu_(self.conv1(x))))
         return self._add_shortcut(self.conv3(out), x)
+
+
+class DeformBottleneckBlock(_ResidualBlock):
+    """A bottleneck block with a deformable 3x3 convolution, whose offsets a 3x3 one predicts.
+
+    Args:
+        in_channels, out_channels, bottleneck_channels, stride, num_groups, norm, stride_in_1x1,
+            dilation: see `BottleneckBlock`.
+        deform_modulated: predict a factor for each tap as well (a sigmoid's).
+        deform_num_groups: groups of channels that share offsets.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        num_groups: int = 1,
+        norm: Norm = "BN",
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+        deform_modulated: bool = False,
+        deform_num_groups: int = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride, norm)
+        self.deform_modulated = deform_modulated
+        width = bottleneck_channels
+        strides = (stride, 1) if stride_in_1x1 else (1, stride)
+        middle: dict[str, Any]
+        middle = {"stride": strides[1], "padding": dilation, "dilation": dilation}
+        self.conv1 = _conv(in_channels, width, 1, norm, stride=strides[0])
+        predictions = (27 if deform_modulated else 18) * deform_num_groups  # y, x (, factor) of 9
+        self.conv2_offset = Conv2d(width, predictions, 3, **middle)
+        layer = ModulatedDeformConv if deform_modulated else DeformConv
+        self.conv2 = layer(
+            width,
+            width,
+            3,
+            groups=num_groups,
+            deformable_groups=deform_num_groups,
+            bias=False,
+            norm=get_norm(norm, width),
+            **middle,
+        )
+        self.conv3 = _conv(width, out_channels, 1, norm)
+        self._initialize()
+        # no tap is moved yet: the training begins with an ordinary convolution
+        for parameter in self.conv2_offset.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = F.relu_(self.conv1(x))
+        moved = self.conv2_offset(out)
+        if self.deform_modulated:
+            taps = moved.shape[1] // 3
+            out = self.conv2(out, moved[:, : 2 * taps], moved[:, 2 * taps :].sigmoid())
+        else:
+            out = self.conv2(out, moved)
+        return self._add_shortcut(self.conv3(F.relu_(out)), x)
 
 
 class BasicStem(CNNBlockBase):
@@ -318,11 +387,6 @@ def make_stage(*args: Any, **kwargs: Any) -> list[CNNBlockBase]:
 
 
 def _check_resnet_config(options: CfgNode) -> None:
-    if any(options.DEFORM_ON_PER_STAGE):
-        raise NotImplementedError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE: deformable convolution is not part of the embedded "
-            "engine; install the full Detectron2 (https://github.com/facebookresearch/detectron2)."
-        )
     if options.DEPTH not in _BLOCKS_PER_STAGE:
         raise ValueError(
             f"MODEL.RESNETS.DEPTH is one of {[*_BLOCKS_PER_STAGE]}, not {options.DEPTH}."
@@ -331,8 +395,21 @@ def _check_resnet_config(options: CfgNode) -> None:
         raise ValueError(f"MODEL.RESNETS.RES5_DILATION is 1 or 2, not {options.RES5_DILATION}.")
     required = {"RES2_OUT_CHANNELS": 64, "RES5_DILATION": 1, "NUM_GROUPS": 1}
     wrong = [f"MODEL.RESNETS.{k} = {v}" for k, v in required.items() if options[k] != v]
+    if any(options.DEFORM_ON_PER_STAGE):
+        wrong.append(f"MODEL.RESNETS.DEFORM_ON_PER_STAGE = {options.DEFORM_ON_PER_STAGE}")
     if options.DEPTH < 50 and wrong:
-        raise ValueError(f"A ResNet-{options.DEPTH} needs {', '.join(wrong)}.")
+        raise ValueError(f"A ResNet-{options.DEPTH} does not go with {', '.join(wrong)}.")
+
+
+def _block_class(options: CfgNode, stage_index: int) -> dict[str, Any]:
+    """Class of a stage's bottleneck blocks, and the arguments that only this class has."""
+    if not options.DEFORM_ON_PER_STAGE[stage_index]:
+        return {"block_class": BottleneckBlock}
+    return {
+        "block_class": DeformBottleneckBlock,
+        "deform_modulated": options.DEFORM_MODULATED,
+        "deform_num_groups": options.DEFORM_NUM_GROUPS,
+    }
 
 
 @BACKBONE_REGISTRY.register()
@@ -340,8 +417,7 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Build a ResNet from `cfg.MODEL.RESNETS` and `cfg.MODEL.BACKBONE.FREEZE_AT`.
 
     Raises:
-        ValueError: depth, width, groups and dilation do not go together.
-        NotImplementedError: deformable convolution is asked for.
+        ValueError: depth, width, groups, dilation and deformable stages do not go together.
     """
     options = cfg.MODEL.RESNETS
     _check_resnet_config(options)
@@ -354,7 +430,7 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         kwargs: dict[str, Any] = {"block_class": BasicBlock}
         if options.DEPTH >= 50:
             kwargs = {
-                "block_class": BottleneckBlock,
+                **_block_class(options, index),
                 "bottleneck_channels": options.NUM_GROUPS * options.WIDTH_PER_GROUP * 2**index,
                 "stride_in_1x1": options.STRIDE_IN_1X1,
                 "dilation": dilation,
@@ -366,6 +442,3 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         channels = shape["out_channels"]
     outputs = options.OUT_FEATURES
     return ResNet(stem, stages, out_features=outputs, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
-__getattr__ = left_out_names(__name__, "DeformBottleneckBlock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,8 +89,10 @@ class StandardROIHeads(ROIHeads):
         reject_keypoints(cfg)
         arguments = super().from_config(cfg)
         arguments["train_on_pred_boxes"] = cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES
-        arguments.update(cls._init_box_head(cfg, input_shape))
-        arguments.update(cls._init_mask_head(cfg, input_shape))
+        for part in (cls._init_box_head, cls._init_mask_head):
+            # Older subclasses define these as methods of the instance and call them themselves.
+            if inspect.ismethod(part):
+                arguments.update(part(cfg, input_shape))
         return arguments
 
     @classmethod
@@ -142,7 +145,8 @@ class StandardROIHeads(ROIHeads):
         self, features: Features, proposals: list[Instances], targets: list[Instances]
     ) -> Losses:
         losses = self._forward_box(features, proposals)
-        return {**losses, **self._forward_mask(features, proposals)}
+        masks = self._forward_mask(features, proposals)
+        return {**losses, **masks, **self._forward_keypoint(features, proposals)}
 
     def forward_with_given_boxes(
         self, features: Features, instances: list[Instances]
@@ -156,7 +160,7 @@ class StandardROIHeads(ROIHeads):
         Returns:
             The same instances, with `pred_masks` if there is a mask head.
         """
-        return self._forward_mask(features, instances)
+        return self._forward_keypoint(features, self._forward_mask(features, instances))
 
     def _forward_box(self, features: Features, proposals: list[Instances]) -> Any:
         """Losses in training, detections in testing.
@@ -192,6 +196,10 @@ class StandardROIHeads(ROIHeads):
         if self.mask_pooler is not None:
             inputs = self.mask_pooler(list(inputs.values()), [i.get(box_name) for i in instances])
         return self.mask_head(inputs, instances)
+
+    def _forward_keypoint(self, features: Features, instances: list[Instances]) -> Any:
+        """Where subclasses add keypoints: no losses, or the instances as they are."""
+        return {} if self.training else instances
 
 
 __getattr__ = left_out_names(__name__, "select_proposals_with_visible_keypoints")
