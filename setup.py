@@ -60,7 +60,9 @@ setup(
     # The embedded engine is a folder without __init__.py that holds a package, hence "namespace".
     packages=find_namespace_packages(include=["cellseg", "cellseg.*"], exclude=["*.__pycache__"]),
     package_data={
-        "": ["*.yaml", "*.safetensors", "samples/*", "*.css", "*.js", "*.j2", "py.typed"]
+        "": ["*.yaml", "*.safetensors", "samples/*", "*.css", "*.js", "*.j2", "py.typed"],
+        # Folders with a dot in their name are no packages.
+        "cellseg.embedded.detectron2.model_zoo": ["configs/**/*.yaml"],
     },
     cmdclass={"build_py": BuildWithYaml},
     entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},

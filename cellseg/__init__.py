@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2
+from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2, watch_imports
 
 __version__ = "0.2.0"
 
 ensure_detectron2()
+watch_imports()
 
 _LAZY = {
     "MaskRCNN": "cellseg.modeling",

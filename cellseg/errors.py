@@ -9,6 +9,7 @@
     ├── InputValueError   a value given to the model                             (ValueError)
     ├── InputTypeError    a type given to the model                              (TypeError)
     ├── PluginError       user code named by CELLSEG.PLUGINS                     (ImportError)
+    ├── LibraryError      a library that is missing or cannot be loaded          (ImportError)
     ├── CheckpointError   a weights file                                         (RuntimeError)
     ├── TrainingError     a training that cannot go on                           (RuntimeError)
     ├── ExportError       a model that cannot be written for other programs      (RuntimeError)
@@ -58,6 +59,10 @@ class InputTypeError(CellsegError, TypeError):
 
 class PluginError(CellsegError, ImportError):
     """Code named by CELLSEG.PLUGINS cannot be imported."""
+
+
+class LibraryError(CellsegError, ImportError):
+    """A library that cellseg needs is not installed, or cannot be loaded on this machine."""
 
 
 class CheckpointError(CellsegError, RuntimeError):

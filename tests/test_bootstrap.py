@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cellseg.errors import LibraryError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHOW = "import cellseg; i = cellseg.engine_info(); print(i.name, i.version, i.location, sep='|')"
@@ -90,3 +91,66 @@ def test_engine_info_names_versions() -> None:
     )
     assert f"torch {info.packages['torch']}" in str(info)
     assert str(info.location) in str(info)
+
+
+@pytest.mark.embedded_only
+def test_a_bare_folder_that_was_imported_first_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "detectron2" / "tools").mkdir(parents=True)
+    code = f"import detectron2.tools; {SHOW}; from detectron2.config import get_cfg"
+    assert run_python(code, tmp_path).startswith("embedded|")
+
+
+NO_LIBGL = "libGL.so.1: cannot open shared object file: No such file or directory"
+HEADLESS = "pip install --force-reinstall opencv-python-headless"
+
+
+@pytest.mark.parametrize("use", ["import cv2", "from cellseg.cells import label_planes"])
+def test_opencv_without_its_libraries_says_what_to_do(tmp_path: Path, use: str) -> None:
+    """As in a container without libGL, at whatever door OpenCV is asked for first."""
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({NO_LIBGL!r})\n")
+    code = (
+        "import cellseg\nfrom cellseg.errors import LibraryError\n"
+        f"try:\n    {use}\nexcept LibraryError as error:\n    print(error)"
+    )
+    told = run_python(code, tmp_path, tmp_path)
+    assert NO_LIBGL in told
+    assert HEADLESS in told
+
+
+def test_a_command_without_opencv_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({NO_LIBGL!r})\n")
+    paths = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, "-m", "cellseg", "inspect", "no_such_set"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("LibraryError: OpenCV")
+    assert "Traceback" not in done.stderr
+
+
+def test_opencv_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finder,) = (each for each in sys.meta_path if type(each).__name__ == "_OpenCVFinder")
+    monkeypatch.setattr(sys, "meta_path", [finder])
+    with pytest.raises(LibraryError, match="not installed: pip install opencv-python"):
+        finder.find_spec("cv2")
+    assert finder.find_spec("torch") is None
+
+
+def test_a_finder_that_refuses_opencv_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def find_spec(self, name, path=None, target=None):
+            raise ImportError(NO_LIBGL)
+
+    (finder,) = (each for each in sys.meta_path if type(each).__name__ == "_OpenCVFinder")
+    monkeypatch.setattr(sys, "meta_path", [finder, Refusing()])
+    with pytest.raises(LibraryError, match=r"libGL.*headless"):
+        finder.find_spec("cv2")
+
+
+def test_warnings_may_be_errors(tmp_path: Path) -> None:
+    """As with `python -W error`: fvcore's own are not ours to mend."""
+    code = "import cellseg, warnings; warnings.simplefilter('error'); import cellseg.engine.trainer"
+    assert run_python(f"{code}; print('quiet')", tmp_path) == "quiet"

@@ -62,6 +62,32 @@ def test_the_model_from_scratch() -> None:
     assert model_zoo.get_checkpoint_url(SCRATCH.replace(".yaml", ".py")) == url
 
 
+CASCADE = "Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml"
+C4 = "COCO-InstanceSegmentation/mask_rcnn_R_101_C4_3x.yaml"
+LVIS = "LVISv0.5-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_1x.yaml"
+
+
+def test_other_kinds_of_models() -> None:
+    """All keys of all configs are compared with Detectron2's in tests/parity."""
+    assert model_zoo.get_config(CASCADE).MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
+    c4 = model_zoo.get_config(C4)
+    assert (c4.MODEL.ROI_HEADS.NAME, c4.SOLVER.MAX_ITER) == ("Res5ROIHeads", 270000)
+    lvis = model_zoo.get_config(LVIS)
+    assert (lvis.MODEL.ROI_HEADS.NUM_CLASSES, lvis.TEST.DETECTIONS_PER_IMAGE) == (1230, 300)
+    assert lvis.MODEL.RESNETS.NUM_GROUPS == 32
+    for config, file in (
+        (CASCADE, "144998488/model_final_480dd8.pkl"),
+        (LVIS, "144219108/model_final_5e3439.pkl"),
+    ):
+        url = f"{PUBLIC.rpartition('/')[0]}/{config[:-5]}/{file}"
+        assert model_zoo.get_checkpoint_url(config) == url
+
+
+def test_weights_that_were_not_published() -> None:
+    with pytest.raises(RuntimeError, match="cls_agnostic"):
+        model_zoo.get_checkpoint_url("Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic.yaml")
+
+
 def test_config_files_exist() -> None:
     for config in (R50_1X, R50_3X, R101_3X, "Base-RCNN-FPN.yaml"):
         assert Path(model_zoo.get_config_file(config)).is_file()

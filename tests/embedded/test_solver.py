@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -218,6 +219,20 @@ def test_clipped_optimizer_works_with_a_schedule_and_saves_its_state():
     # steps: 1 * 1, then 0.75 * (0.5 * 1 + 1)
     assert parameter.item() == pytest.approx(-1 - 0.75 * 1.5)
     assert optimizer.state_dict()["state"][0]["momentum_buffer"].item() == pytest.approx(1.5)
+
+
+@pytest.mark.embedded_only
+def test_a_clipped_optimizer_can_be_pickled():
+    parameter = nn.Parameter(torch.zeros(1))
+    sgd = torch.optim.SGD([parameter], 1.0, momentum=0.5)
+    optimizer = maybe_add_gradient_clipping(clipping_config("value", 2.0), sgd)
+    parameter.grad = torch.tensor([9.0])
+    optimizer.step()
+    again = pickle.loads(pickle.dumps(optimizer))
+    (theirs,) = again.param_groups[0]["params"]
+    theirs.grad = torch.tensor([9.0])
+    again.step()
+    assert theirs.item() == pytest.approx(-2.0 - (0.5 * 2.0 + 2.0))  # clipped, with its momentum
 
 
 def test_multi_step_with_linear_warmup_from_the_config():

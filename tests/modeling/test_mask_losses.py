@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from cellseg import load_config
+from cellseg import add_cellseg_config, load_config
 from cellseg.errors import ConfigError
+from cellseg.modeling import MaskRCNN
 from cellseg.modeling.mask_losses import (
     MASK_LOSS_REGISTRY,
     bce,
@@ -207,3 +209,18 @@ def test_statistics_and_pictures_are_those_of_the_engine(
 def test_wrong_loss_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="MASK_HEAD"):
         load_config(CONFIG, ["CELLSEG.MASK_HEAD.LOSS", "iou"])
+
+
+def test_a_model_with_losses_from_a_config_can_be_pickled(tiny_cfg) -> None:
+    cfg = tiny_cfg.clone()
+    add_cellseg_config(cfg)
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "CellMaskHead"
+    cfg.CELLSEG.MASK_HEAD.LOSS, cfg.CELLSEG.MASK_HEAD.BOUNDARY_WEIGHT = "bce+2*dice", 3.0
+    logits, targets = torch.randn(2, 4, 4), (torch.rand(2, 4, 4) > 0.5).float()
+    mine = MaskRCNN(cfg)
+    theirs = pickle.loads(pickle.dumps(mine))
+    expected = parse_loss("bce+2*dice", 3.0)(logits, targets)
+    again = pickle.loads(pickle.dumps(parse_loss("bce+2*dice", 3.0)))(logits, targets)
+    assert torch.equal(again, expected)
+    for name, value in mine.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name])

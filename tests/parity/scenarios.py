@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from config_scenarios import config_defaults, model_zoo_configs
+from config_scenarios import config_defaults, model_zoo_configs, model_zoo_parameters
 from evaluation_scenarios import coco_figures
 from model_scenarios import cascade_mask_rcnn, mask_rcnn, mask_rcnn_group_norm, parameters
 from project_scenarios import point_rend, semantic_heads
@@ -20,6 +20,7 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
     for scenario in (
         config_defaults,
         model_zoo_configs,
+        model_zoo_parameters,
         parameters,
         mask_rcnn,
         cascade_mask_rcnn,

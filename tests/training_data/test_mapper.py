@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +384,25 @@ def augmented_synthetic(opts: list[str], index: int = 3) -> tuple[dict[str, Any]
     mapper = CellDatasetMapper(cfg, is_train=True)
     seed_all_rng(5)
     return mapper(entry), len(entry["annotations"])
+
+
+def test_a_spawned_worker_needs_no_registered_datasets() -> None:
+    """What it is given, pickled, holds the images that others are pasted from."""
+    on = "CELLSEG.AUGMENTATION.COPY_PASTE."
+    opts = ["INPUT.MIN_SIZE_TRAIN", "(128,)", on + "ENABLED", "True", on + "PROB", "1.0"]
+    cfg = load_config(CONFIGS / "quick_start.yaml", ["MODEL.DEVICE", "cpu", *opts])
+    mapper = CellDatasetMapper(cfg, is_train=True)
+    entry = DatasetCatalog.get("synthetic_train")[3]
+    content = pickle.dumps(mapper)
+    seed_all_rng(5)
+    expected = mapper(entry)
+    load = DatasetCatalog.pop("synthetic_train")
+    try:
+        seed_all_rng(5)
+        found = pickle.loads(content)(entry)
+    finally:
+        DatasetCatalog.register("synthetic_train", load)
+    assert torch.equal(found["image"], expected["image"])
 
 
 def test_copy_paste_by_config_adds_cells_of_other_training_images() -> None:

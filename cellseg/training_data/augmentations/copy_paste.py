@@ -68,6 +68,10 @@ class SameClassImages:
                 found[number].append(entry)
         return dict(found)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """With the entries: a process that is spawned does not know what is registered here."""
+        return {"_by_class": self._by_class, "_load": self._load}
+
     def __call__(self, classes: IntArray) -> LabelledImage | None:
         """A random image that has cells of a random one of `classes`; None if there is none."""
         known = [number for number in np.unique(classes).tolist() if number in self._by_class]

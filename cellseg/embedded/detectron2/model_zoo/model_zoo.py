@@ -11,11 +11,48 @@ from detectron2.config import CfgNode, get_cfg
 CONFIG_FOLDER = Path(__file__).with_name("configs")
 WEIGHTS_FOLDER = "https://dl.fbaipublicfiles.com/detectron2"
 
+_RUNS: dict[str, dict[str, str]] = {
+    "COCO-InstanceSegmentation": {
+        "mask_rcnn_R_101_C4_3x": "138363239 a2914c",
+        "mask_rcnn_R_101_DC5_3x": "138363294 0464b7",
+        "mask_rcnn_R_101_FPN_3x": "138205316 a3ec72",
+        "mask_rcnn_R_50_C4_1x": "137259246 9243eb",
+        "mask_rcnn_R_50_C4_3x": "137849525 4ce675",
+        "mask_rcnn_R_50_DC5_1x": "137260150 4f86c3",
+        "mask_rcnn_R_50_DC5_3x": "137849551 84107b",
+        "mask_rcnn_R_50_FPN_1x": "137260431 a54504",
+        "mask_rcnn_R_50_FPN_3x": "137849600 f10217",
+        "mask_rcnn_X_101_32x8d_FPN_3x": "139653917 2d9806",
+    },
+    "COCO-PanopticSegmentation": {
+        "panoptic_fpn_R_101_3x": "139514519 cafdb1",
+        "panoptic_fpn_R_50_1x": "139514544 dbfeb4",
+        "panoptic_fpn_R_50_3x": "139514569 c10459",
+    },
+    "Cityscapes": {
+        "mask_rcnn_R_50_FPN": "142423278 af9cf5",
+    },
+    "LVISv0.5-InstanceSegmentation": {
+        "mask_rcnn_R_101_FPN_1x": "144219035 824ab5",
+        "mask_rcnn_R_50_FPN_1x": "144219072 571f7c",
+        "mask_rcnn_X_101_32x8d_FPN_1x": "144219108 5e3439",
+    },
+    "Misc": {
+        "cascade_mask_rcnn_R_50_FPN_1x": "138602847 e9d89b",
+        "cascade_mask_rcnn_R_50_FPN_3x": "144998488 480dd8",
+        "mask_rcnn_R_50_FPN_3x_gn": "138602888 dc5d9e",
+        "mask_rcnn_R_50_FPN_3x_syncbn": "169527823 3b3c51",
+        "scratch_mask_rcnn_R_50_FPN_3x_gn": "138602908 01ca85",
+        "scratch_mask_rcnn_R_50_FPN_9x_gn": "183808979 da7b4c",
+        "scratch_mask_rcnn_R_50_FPN_9x_syncbn": "184226666 5ce33e",
+    },
+}
+"""Training run and checksum of the weights, by the folder and the name of the config."""
+
 WEIGHTS = {
-    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml": "137260431/model_final_a54504.pkl",
-    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml": "137849600/model_final_f10217.pkl",
-    "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml": "138205316/model_final_a3ec72.pkl",
-    "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml": "138602908/model_final_01ca85.pkl",
+    f"{folder}/{name}.yaml": "{}/model_final_{}.pkl".format(*run.split())
+    for folder, runs in _RUNS.items()
+    for name, run in runs.items()
 }
 """Training run and file of the weights, by config."""
 

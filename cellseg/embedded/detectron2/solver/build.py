@@ -50,7 +50,19 @@ def _clipping_subclass(base: type[torch.optim.Optimizer], settings: CfgNode) -> 
                 clip(parameter)
         return base.step(self, closure)
 
-    return type(f"{base.__name__}WithGradientClip", (base,), {"step": step})
+    def reduce(self: torch.optim.Optimizer) -> tuple[Any, ...]:
+        return _new_clipping_instance, (base, settings), self.__getstate__()
+
+    methods = {"step": step, "__reduce__": reduce}
+    return type(f"{base.__name__}WithGradientClip", (base,), methods)
+
+
+def _new_clipping_instance(
+    base: type[torch.optim.Optimizer], settings: CfgNode
+) -> torch.optim.Optimizer:
+    """An empty optimizer, for pickle, which does not find a class that was made on the way."""
+    made: Any = _clipping_subclass(base, settings)
+    return made.__new__(made)
 
 
 def maybe_add_gradient_clipping(

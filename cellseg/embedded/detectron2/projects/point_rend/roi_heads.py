@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads
 
-from .mask_head import rename_weights
+from .coarse_mask_head import rename_weights
 
 __all__ = ["PointRendROIHeads"]
 
