@@ -253,10 +253,18 @@ def _repeat(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
 
 
-def list_files(folder: Path, suffixes: Iterable[str] = ()) -> list[Path]:
+def list_files(
+    folder: Path, suffixes: Iterable[str] = (), *, is_known: Callable[[Path], bool] | None = None
+) -> list[Path]:
     """Files with one of the suffixes, by default images; sorted by name, hidden ones left out.
 
     Whatever else is there is said once; see `cellseg.images.listing`.
+
+    Args:
+        folder: where.
+        suffixes: endings of names, in lower case.
+        is_known: of files that are not taken, those that are no surprise and are not said: where
+            annotations lie beside their images.
 
     Raises:
         DatasetError: links that lead nowhere.
@@ -274,8 +282,16 @@ def list_files(folder: Path, suffixes: Iterable[str] = ()) -> list[Path]:
         for inner in found.folders
         if list_folder(inner, why_not if wanted else why_no_image).files
     ]
-    tell_passed_over(folder, [*found.passed_over, *not_entered])
+    strange = [one for one in found.passed_over if is_known is None or not is_known(one.path)]
+    tell_passed_over(folder, [*strange, *not_entered])
     return found.files
+
+
+def list_beside(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """The images of a folder, and the files with one of the suffixes beside them."""
+    endings = tuple(suffixes)
+    images = list_files(folder, is_known=lambda path: path.name.lower().endswith(endings))
+    return images, list_files(folder, suffixes, is_known=lambda path: True)
 
 
 def raise_broken(folder: Path, found: FolderListing) -> None:

@@ -25,7 +25,7 @@ from cellseg.io.base import (
     Option,
     copy_images,
     find_split_folder,
-    list_files,
+    list_beside,
     new_split_folder,
 )
 from cellseg.io.cell_file import prediction_of, predictions_of_files, write_checked
@@ -51,7 +51,8 @@ def read_split(
 
 def _find_pairs(folder: Path, mask_suffix: str) -> list[Pair]:
     images, masks = [], []
-    for path in list_files(folder):
+    files, saved_masks = list_beside(folder, (SEG_ENDING,))
+    for path in files:
         stem = stem_of_image(path)
         ending = _ending(stem, (mask_suffix, *CELLPOSE_OUTPUTS))
         if ending == mask_suffix and path.suffix.lower() in LABEL_SUFFIXES:
@@ -60,10 +61,7 @@ def _find_pairs(folder: Path, mask_suffix: str) -> list[Pair]:
             images.append((stem.removesuffix(IMAGE), path))
     if mask_suffix in (MASKS, SEG):
         known = {image_id for image_id, _ in masks}
-        saved = [
-            (path.name[: -len(SEG_ENDING)].removesuffix(IMAGE), path)
-            for path in list_files(folder, (SEG_ENDING,))
-        ]
+        saved = [(path.name[: -len(SEG_ENDING)].removesuffix(IMAGE), path) for path in saved_masks]
         masks += [(image_id, path) for image_id, path in saved if image_id not in known]
     return match_pairs(
         folder,

@@ -29,7 +29,7 @@ from cellseg.io.base import (
     Option,
     Problems,
     find_split_folder,
-    list_files,
+    list_beside,
     raise_problems,
     read_all,
 )
@@ -125,7 +125,7 @@ def _find_places(
         folder = base = find_split_folder(root, split)
         file = _choose_file(folder, suffixes, options)
     if not file.is_file():
-        there = ", ".join(path.name for path in list_files(folder, suffixes)) or "none"
+        there = ", ".join(path.name for path in list_beside(folder, suffixes)[1]) or "none"
         raise DatasetError(f"{file}: no such file; of {', '.join(suffixes)} there is {there}")
     named = base / options.get("images", "images")
     return file, [named] if named.is_dir() else [named, folder]
@@ -134,7 +134,7 @@ def _find_places(
 def _choose_file(folder: Path, suffixes: Sequence[str], options: Mapping[str, Any]) -> Path:
     if "annotations" in options:
         return folder / options["annotations"]
-    found = list_files(folder, suffixes)
+    _, found = list_beside(folder, suffixes)
     if len(found) != 1:
         listed = ", ".join(path.name for path in found) or "none"
         raise DatasetError(

@@ -17,12 +17,14 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, ImageReadError, LabelError
 from cellseg.images import SeveralPlanesError, read_image_hw, stem_of_image
+from cellseg.images.listing import list_folder
 from cellseg.io.base import (
     FOLDER_NAME,
     FileFormat,
     Problems,
     copy_images,
     find_split_folder,
+    list_beside,
     list_files,
     match_classes,
     new_split_folder,
@@ -101,8 +103,12 @@ def find_pairs(folder: Path, cell_file: CellFile, options: Mapping[str, Any]) ->
     image_folder = _find_folder(folder, "images", options)
     other_folder = _find_folder(folder, cell_file.folder, options)
     suffixes = cell_file.suffixes
-    images = [(stem_of_image(path), path) for path in list_files(image_folder)]
-    others = [(stem_of(path, suffixes), path) for path in list_files(other_folder, suffixes)]
+    if image_folder == other_folder:
+        files, annotations = list_beside(folder, suffixes)
+    else:
+        files, annotations = list_files(image_folder), list_files(other_folder, suffixes)
+    images = [(stem_of_image(path), path) for path in files]
+    others = [(stem_of(path, suffixes), path) for path in annotations]
     if cell_file.missing_is_empty and others:
         known = {name_key(name) for name, _ in others}
         others += [
@@ -134,7 +140,7 @@ def _find_folder(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
 
 def _lie_together(folder: Path) -> bool:
     """Whether images lie in a split's folder itself, with the annotations beside them."""
-    return folder.is_dir() and bool(list_files(folder))
+    return folder.is_dir() and bool(list_folder(folder).files)
 
 
 def read_pairs(

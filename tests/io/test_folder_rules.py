@@ -221,3 +221,17 @@ def test_predictions_in_sub_folders_get_their_images_back(tmp_path: Path) -> Non
     (tmp_path / "found.json").write_text("[]")
     records = read_records("coco_results", tmp_path, "found.json")
     assert [one.image_id for one in records] == ["day_1_a", "day_2_a"]
+
+
+def test_annotations_beside_their_images_are_no_surprise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / "train", "a.tif", "b.tif")
+    write_labels(tmp_path / "train", "a_masks.tif")
+    np.save(tmp_path / "train/b_seg.npy", {"masks": LABELS}, allow_pickle=True)  # type: ignore[arg-type]
+    (tmp_path / "train/notes.docx").touch()
+    records = read_records("cellpose", tmp_path, "train")
+    assert [len(one.cells) for one in records] == [2, 2]
+    assert "notes.docx" in caplog.text
+    assert "_seg.npy" not in caplog.text
+    assert "b.tif" not in caplog.text
