@@ -40,8 +40,11 @@ _RUNS: dict[str, dict[str, str]] = {
     "Misc": {
         "cascade_mask_rcnn_R_50_FPN_1x": "138602847 e9d89b",
         "cascade_mask_rcnn_R_50_FPN_3x": "144998488 480dd8",
+        "mask_rcnn_R_50_FPN_1x_dconv_c3-c5": "138602867 65c703",
+        "mask_rcnn_R_50_FPN_3x_dconv_c3-c5": "144998336 821d0b",
         "mask_rcnn_R_50_FPN_3x_gn": "138602888 dc5d9e",
         "mask_rcnn_R_50_FPN_3x_syncbn": "169527823 3b3c51",
+        "panoptic_fpn_R_101_dconv_cascade_gn_3x": "139797668 be35db",
         "scratch_mask_rcnn_R_50_FPN_3x_gn": "138602908 01ca85",
         "scratch_mask_rcnn_R_50_FPN_9x_gn": "183808979 da7b4c",
         "scratch_mask_rcnn_R_50_FPN_9x_syncbn": "184226666 5ce33e",
@@ -53,6 +56,11 @@ WEIGHTS = {
     f"{folder}/{name}.yaml": "{}/model_final_{}.pkl".format(*run.split())
     for folder, runs in _RUNS.items()
     for name, run in runs.items()
+} | {
+    # The only one that is not the last checkpoint of its training.
+    "Misc/cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv.yaml": (
+        "18131413/model_0039999_e76410.pkl"
+    )
 }
 """Training run and file of the weights, by config."""
 
