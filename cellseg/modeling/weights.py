@@ -21,35 +21,31 @@ _OWN_CONFIG = (
     "another config.yaml, `--model FILE` needs no more"
 )
 
+_AS_TRAINED = (
+    "The model has to be built from the configuration it was trained with (number of classes, "
+    "normalization, heads)."
+)
+
 logger = logging.getLogger(__name__)
 
 
 class WeightsCheckpointer(DetectionCheckpointer):
     """Reads bundles too, and knows what they were trained with and what did not fit.
 
-    Args:
-        model: to load into.
-        cfg: what the model was built from; where it departs from the config that the file carries,
-            that is told before anything is loaded. None: not compared.
-        is_start: the weights are where a training begins, which may depart in any way: a warning.
+    Attributes:
+        incompatible: what did not fit.
+        trained: the config that the file carries; None where it carries none.
     """
 
     incompatible: Any = None
-
-    def __init__(
-        self, model: nn.Module, cfg: CfgNode | None = None, *, is_start: bool = False
-    ) -> None:
-        super().__init__(model)
-        self.cfg, self.is_start = cfg, is_start
-        self.path = ""
+    trained: TrainedConfig | None = None
 
     def read(self, path: str) -> None:
         """Load the weights of a file.
 
         Raises:
-            CheckpointError: it cannot be read, or was trained with another config.
+            CheckpointError: it cannot be read.
         """
-        self.path = path
         try:
             self.load(path, checkpointables=[])
         except CheckpointError:
@@ -69,9 +65,7 @@ class WeightsCheckpointer(DetectionCheckpointer):
         return super()._load_file(f)
 
     def _load_model(self, checkpoint: Any) -> Any:
-        trained = TrainedConfig.from_entry(checkpoint.get(ENTRY))
-        if trained is not None and self.cfg is not None:
-            check_use(trained, self.cfg, self.path, is_start=self.is_start)
+        self.trained = TrainedConfig.from_entry(checkpoint.get(ENTRY))
         self.incompatible = super()._load_model(checkpoint)
         return self.incompatible
 
@@ -137,19 +131,22 @@ def load_weights(
             shape (with `partial`: all of them). The model may then hold some of the file's values.
     """
     path = find_weights_file(str(path))
-    checkpointer = WeightsCheckpointer(model, cfg, is_start=partial)
+    checkpointer = WeightsCheckpointer(model)
     register_torchvision_weights()  # for models that no configuration file was read for
     checkpointer.read(path)
+    trained = checkpointer.trained if cfg is not None else None
     problems = _describe_misfits(checkpointer.incompatible)
+    departures = find_departures(trained, cfg).network if trained is not None else ()
     if len(problems) > (len(model.state_dict()) - 1 if partial else 0):
         raise CheckpointError(
             collect_problems(
                 f"{path}: parameters that do not fit the model",
                 problems,
-                "The model has to be built from the configuration it was trained with "
-                "(number of classes, normalization, heads).",
+                "\n".join([_AS_TRAINED, *departures]),
             )
         )
+    if trained is not None and cfg is not None:
+        check_use(trained, cfg, path, is_start=partial)
 
 
 def find_weights_file(weights: str) -> str:
@@ -191,9 +188,12 @@ def start_from(model: nn.Module, cfg: CfgNode) -> None:
     Raises:
         CheckpointError: it names no file, one that cannot be read, or a bundle that cannot be used.
     """
-    weights = cfg.MODEL.WEIGHTS
-    if weights:
-        WeightsCheckpointer(model, cfg, is_start=True).read(find_weights_file(weights))
+    if not cfg.MODEL.WEIGHTS:
+        return
+    path, checkpointer = find_weights_file(cfg.MODEL.WEIGHTS), WeightsCheckpointer(model)
+    checkpointer.read(path)
+    if checkpointer.trained is not None:
+        check_use(checkpointer.trained, cfg, path, is_start=True)
 
 
 def _describe_misfits(incompatible: Any) -> list[str]:
