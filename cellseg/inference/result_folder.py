@@ -140,7 +140,7 @@ class ResultFolder:
 
     def state_of(self, file: InputFile) -> FileState:
         """What is on disk of an image file's results."""
-        return FileState.read(self._state_path(file))
+        return FileState.read(self._state_path(file.name))
 
     def claim_names(self, files: Sequence[InputFile]) -> list[InputFile]:
         """The files, with other names where results in this folder are those of another file.
@@ -164,7 +164,7 @@ class ResultFolder:
         return name_files([file.path for file in files], names)
 
     def _is_of_another(self, name: str, path: Path) -> bool:
-        state = FileState.read(self.state_folder / "images" / f"{name}.jsonl")
+        state = FileState.read(self._state_path(name))
         known = Path(state.place)
         both_there = bool(state.place) and known.exists() and path.exists()
         return both_there and not known.samefile(path)
@@ -183,8 +183,8 @@ class ResultFolder:
             for image_id, reason in state.failed.items():
                 yield {"file": state.place, "image": image_id, "outputs": "", "note": reason}
 
-    def _state_path(self, file: InputFile) -> Path:
-        return self.state_folder / "images" / _shorten(f"{file.name}.jsonl")
+    def _state_path(self, name: str) -> Path:
+        return self.state_folder / "images" / _shorten(f"{name}.jsonl")
 
     def cells_path(self, image_id: str) -> Path:
         """Where the cells of an image are kept."""
