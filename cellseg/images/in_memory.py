@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from cellseg.errors import InputTypeError
+from cellseg.errors import InputTypeError, InputValueError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +25,7 @@ def to_image_array(image: Any) -> NDArray[Any]:
         [H, W] or [H, W, C]; intensities as they are.
 
     Raises:
+        InputValueError: it has no pixel.
         InputTypeError: anything else, or a tensor whose channels could be the first or the last.
 
     Example:
@@ -66,6 +67,8 @@ def _is_array(value: Any) -> bool:
 def _of_numbers(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise InputTypeError(f"found an array of {array.dtype}; {_EXPECTED}")
+    if array.size == 0:
+        raise InputValueError(f"found an array {list(array.shape)} without a pixel; {_EXPECTED}")
     return array
 
 
@@ -79,7 +82,12 @@ def _from_pillow(image: Image.Image) -> NDArray[Any]:
 
 
 def _from_tensor(tensor: Any) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    if tensor.is_meta:
+        raise InputTypeError(f"found a tensor without values (device meta); {_EXPECTED}")
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":  # which NumPy has not
+        tensor = tensor.float()
+    array: NDArray[Any] = tensor.numpy()
     if array.ndim != 3:
         return _of_numbers(array)
     first, last = (array.shape[axis] in (1, 3) for axis in (0, -1))
