@@ -20,6 +20,10 @@ _LENGTHS = "a list with a number above 0 for each channel"
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla", "meta", "privateuseone")
 
 
+_PYRAMIDS = ("build_resnet_fpn_backbone", "build_fine_resnet_fpn_backbone")
+_STAGES = ("2", "3", "4", "5")
+
+
 def _filled(rule: Rule) -> Rule:
     return Rule(rule.expected, lambda value: rule.accepts(value) and len(value) > 0)
 
@@ -141,6 +145,8 @@ def _find_combinations(model: Any) -> Iterator[str]:
             f"MODEL.PIXEL_MEAN has {len(mean)} and MODEL.PIXEL_STD {len(std)} numbers; expected 3 "
             "each: images come to the network with three channels"
         )
+    if model.BACKBONE.NAME in _PYRAMIDS:
+        yield from _find_missing_maps(model)
     if model.ANCHOR_GENERATOR.NAME != "DefaultAnchorGenerator":
         return
     levels = len(model.RPN.IN_FEATURES)
@@ -155,4 +161,25 @@ def _find_combinations(model: Any) -> Iterator[str]:
             yield (
                 f"MODEL.ANCHOR_GENERATOR.{key} has lists of {[len(one) for one in lists]} numbers; "
                 "expected as many on every feature map: they share one RPN head"
+            )
+
+
+def _find_missing_maps(model: Any) -> Iterator[str]:
+    """Feature maps that are asked for and that the pyramid does not have.
+
+    It has p2 for res2 and so on, and one more above the last.
+    """
+    stages = [name.removeprefix("res") for name in model.FPN.IN_FEATURES]
+    unknown = [f"res{stage}" for stage in stages if stage not in _STAGES]
+    if unknown or not stages:
+        asked = list(model.FPN.IN_FEATURES)
+        yield f"MODEL.FPN.IN_FEATURES is {asked}; expected some of res2, res3, res4, res5"
+        return
+    maps = [f"p{stage}" for stage in stages] + [f"p{int(stages[-1]) + 1}"]
+    for part in ("RPN", "ROI_HEADS"):
+        missing = [name for name in model[part].IN_FEATURES if name not in maps]
+        if missing:
+            yield (
+                f"MODEL.{part}.IN_FEATURES names {', '.join(missing)}; the pyramid has "
+                f"{', '.join(maps)} (MODEL.FPN.IN_FEATURES)"
             )

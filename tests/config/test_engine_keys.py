@@ -29,6 +29,13 @@ from detectron2.config import get_cfg
         ("MODEL.PIXEL_MEAN", [1.0, 2.0], "expected 3 each"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[8]] * 7, "each of the 5 feature maps"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [8, 9], [8], [8], [8]], "as many on every"),
+        (
+            "MODEL.RPN.IN_FEATURES",
+            ["p2", "p3", "p4", "p5", "p7"],
+            "names p7; the pyramid has p2, p3, p4, p5, p6",
+        ),
+        ("MODEL.ROI_HEADS.IN_FEATURES", ["res4"], "names res4; the pyramid has p2"),
+        ("MODEL.FPN.IN_FEATURES", ["res3", "res6"], "expected some of res2, res3, res4, res5"),
         ("MODEL.RESNETS.DEPTH", 51, "one of 18, 34, 50, 101, 152"),
     ],
 )
