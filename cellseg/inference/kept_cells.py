@@ -42,7 +42,8 @@ class KeptRecord:
         classes = json.loads(self._head())["category_ids"]
         numbers = {category: number for number, category in enumerate(classes)}
         while block := [json.loads(line) for line in islice(lines, CELLS_AT_ONCE)]:
-            yield entries_to_cells(self.path, self.image_id, block, numbers, self.image_hw)
+            results = dict(enumerate(block))
+            yield entries_to_cells(self.path, self.image_id, results, numbers, self.image_hw)
 
     def _head(self) -> str:
         with self.path.open(encoding="utf-8") as stream:

@@ -98,9 +98,9 @@ def read_coco_results(
     entries = _read_entries(path, with_classes=len(classes) > 1)
     ids = {entry.get("category_id") for entry in entries}
     numbers = find_classes_of_ids(path, ids, classes, own=own_ids, asked=category_ids)
-    by_image: dict[str, list[Json]] = {}
-    for entry in entries:
-        by_image.setdefault(str(entry["image_id"]), []).append(entry)
+    by_image: dict[str, dict[int, Json]] = {}
+    for number, entry in enumerate(entries):
+        by_image.setdefault(str(entry["image_id"]), {})[number] = entry
     strange = sorted(set(by_image) - set(sizes_hw)) if sizes_hw is not None else []
     if strange:
         header = f"{path}: results of images that the data set does not have"
@@ -163,16 +163,30 @@ def _are_numbers(value: Any, length: int, kind: Any = (int, float)) -> bool:
 def entries_to_cells(
     path: Path,
     image_id: str,
-    entries: Sequence[Json],
+    results: Mapping[int, Json],
     numbers: Mapping[Any, int],
     image_hw: tuple[int, int] | None,
 ) -> CellInstances:
+    """The cells of one image.
+
+    Args:
+        path: named in errors.
+        image_id: likewise.
+        results: of the image, by their place in the file, from 0.
+        numbers: class of each category id.
+        image_hw: height and width in pixels; by default those of the first mask.
+
+    Raises:
+        DatasetError: a mask cannot be read, or is of another size.
+    """
+    entries = [*results.values()]
     shapes = [entry["segmentation"] for entry in entries]
     height, width = image_hw or shapes[0]["size"]
     runs, problems = segmentations_to_runs(shapes, (height, width))
     if problems:
         number, text = min(problems.items())
-        raise DatasetError(f"{path}: image {image_id!r}, cell {number}: {text}")
+        place = [*results][number]
+        raise DatasetError(f"{path}: result {place} (image {image_id!r}): {text}")
     boxes = None
     if all("bbox" in entry for entry in entries):
         boxes = np.array([entry["bbox"] for entry in entries], np.float64)

@@ -220,7 +220,7 @@ def test_results_of_other_images(tool: Command, run_dir: Path, tmp_path: Path) -
     companion_of(path).unlink()
     says = tool.main([str(path), "--config-file", str(run_dir / "config.yaml")])
     assert says.startswith(
-        f"DatasetError: {path}: image 'image_0', cell 0: run lengths of size [60,"
+        f"DatasetError: {path}: result 0 (image 'image_0'): run lengths of size [60,"
     )
 
 

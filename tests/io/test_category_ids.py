@@ -133,9 +133,9 @@ def test_what_is_wrong_with_results(tmp_path: Path) -> None:
     for wrong, says in (
         ({"score": float("nan")}, "score nan, expected a number"),
         ({"category_id": None}, "category_id None, expected a whole number"),
-        ({"segmentation": {"size": [2, 3], "counts": "~"}}, "image '7', cell 0"),
+        ({"segmentation": {"size": [2, 3], "counts": "~"}}, r"result 2 \(image '7'\)"),
     ):
-        path.write_text(json.dumps([{**good, **wrong}]))
+        path.write_text(json.dumps([{**good, "image_id": 8}, good, {**good, **wrong}]))
         with pytest.raises(DatasetError, match=says):
             read_coco_results(path, ("A", "B"), category_ids="from-1")
     path.write_text(json.dumps([good]))
