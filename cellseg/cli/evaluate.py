@@ -4,7 +4,8 @@ r"""Score predicted cells, of any program, against true ones.
 
 A side is a folder of label images (<id>.tif or .png, also <id>_labels.tif, <id>_masks.png), the
 coco_results.json of `cellseg predict`, or a dataset: then name its format and --split. Images
-belong together by their ids. docs/metrics.md defines the metrics. No model and no torch is needed.
+belong together by their ids, with or without the folders before them. docs/metrics.md defines the
+metrics. No model and no torch is needed.
 Exit status: 0 scored, 1 something cannot be read, 2 the two sides are not of the same images.
 """
 

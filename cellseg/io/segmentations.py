@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cellseg.io import FORMATS, find_format, read_records
 from cellseg.io.base import ANY_CLASS, raise_broken, tell_passed_over
 from cellseg.io.category_ids import CategoryIds
 from cellseg.io.coco_results import read_coco_results
+from cellseg.io.file_names import name_key
 
 LABELS, COCO_RESULTS = "labels", "coco_results"
 SOURCES = (LABELS, *sorted(FORMATS))
@@ -23,6 +25,9 @@ SOURCES = (LABELS, *sorted(FORMATS))
 LABEL_ENDINGS = ("_cp_masks", "_masks", "_labels")
 COMPANION_ENDINGS = ("_overlay", "_flows", "_cp_output", "_cp_outlines", "_img", "_tracks")
 """Ends of the names of pictures that programs write beside a label image."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class MismatchError(DatasetError):
@@ -194,6 +199,7 @@ def pair_up(
     """Image ids in order, true and predicted segmentation of each; both of one kind.
 
     Args:
+        truth, predictions: the two sides; ids that differ are matched by `match_ids`.
         ignore_missing: an image without a prediction has no predicted cells; as it is anyhow where
             the predictions do not list images without cells.
 
@@ -201,16 +207,21 @@ def pair_up(
         MismatchError: all images that are missing or too many, or that differ in size.
     """
     ids = sorted(truth.by_id)
-    missing = [name for name in ids if name not in predictions.by_id]
-    problems = [
-        f"{name}: no true cells known" for name in predictions.by_id if name not in truth.by_id
-    ]
+    names = match_ids(ids, [*predictions.by_id])
+    if names:
+        first = next(iter(names.items()))
+        logger.warning(
+            "%d predicted images are called otherwise: %s is taken for %s", len(names), *first
+        )
+    predicted = {names.get(name, name): one for name, one in predictions.by_id.items()}
+    missing = [name for name in ids if name not in predicted]
+    problems = [f"{name}: no true cells known" for name in predicted if name not in truth.by_id]
     if predictions.lists_empty and not ignore_missing:
         problems += [f"{name}: no prediction" for name in missing]
     pairs = []
     for name in ids:
         true = truth.by_id[name]
-        pred = predictions.by_id.get(name, CellInstances.empty(image_size(true)))
+        pred = predicted.get(name, CellInstances.empty(image_size(true)))
         sizes = [" x ".join(map(str, reversed(image_size(side)))) for side in (true, pred)]
         if sizes[0] != sizes[1]:
             problems.append(f"{name}: truth is {sizes[0]} (width x height), prediction {sizes[1]}")
@@ -222,6 +233,42 @@ def pair_up(
     if any(isinstance(side, CellInstances) for pair in pairs for side in pair):
         pairs = [(_to_cells(true), _to_cells(pred)) for true, pred in pairs]
     return ids, [true for true, _ in pairs], [pred for _, pred in pairs]
+
+
+def match_ids(true_ids: Sequence[str], predicted_ids: Sequence[str]) -> dict[str, str]:
+    """True ids of predictions that are called otherwise, where only one image can be meant.
+
+    Folders before a name belong to the id of a prediction, while a data set puts them there where
+    names repeat, with `_` between; and letters come in two Unicode forms.
+
+    Returns:
+        For each predicted id that is none of the true ones and has a partner, the true one.
+
+    Example:
+        >>> match_ids(["x", "day_1_y", "day_2_y"], ["in/x", "day_1/y", "day_2/y", "z"])
+        {'day_1/y': 'day_1_y', 'day_2/y': 'day_2_y', 'in/x': 'x'}
+    """
+    found: dict[str, str] = {}
+    keys: tuple[Callable[[str], str], ...] = (
+        name_key,
+        lambda name: name_key(name).replace("/", "_"),
+        lambda name: name_key(name).rpartition("/")[2],
+    )
+    for key in keys:
+        lonely = set(true_ids).difference(predicted_ids, found.values())
+        others = set(predicted_ids).difference(true_ids, found)
+        mine, theirs = (_by_key(names, key) for names in (lonely, others))
+        for shared in sorted(mine.keys() & theirs.keys()):
+            if len(mine[shared]) == len(theirs[shared]) == 1:
+                found[theirs[shared][0]] = mine[shared][0]
+    return found
+
+
+def _by_key(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_key.setdefault(key(name), []).append(name)
+    return by_key
 
 
 def image_size(side: Segmentation) -> tuple[int, int]:

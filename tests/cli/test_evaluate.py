@@ -310,3 +310,18 @@ def test_results_of_older_versions(tool: Command, folders: list[str], tmp_path: 
     for asked, found in ((["from-1"], 1), (["from-0"], 0), (["1", "2"], 1)):
         metrics = metrics_of(tool, tmp_path, *words, "tp@0.50", "--category-ids", *asked)["metrics"]
         assert metrics["tp@0.50"] == found
+
+
+def test_images_in_folders_and_a_data_set_that_names_them_otherwise(
+    tool: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prediction's id has the folders of its image; a data set's has them where names repeat."""
+    labels = true_labels()["a"]
+    write_folder(tmp_path / "truth", dict.fromkeys(("x", "day_1_y", "day_2_y"), labels))
+    for folder, name in (("in", "x"), ("day_1", "y"), ("day_2", "y")):
+        write_folder(tmp_path / "found" / folder, {name: labels}, "_labels")
+    words = ["--ground-truth", f"{tmp_path}/truth", "--predictions", f"{tmp_path}/found"]
+    assert metrics_of(tool, tmp_path, *words, "--metrics", "f1@0.50")["metrics"]["f1@0.50"] == 1.0
+    write_folder(tmp_path / "found" / "day_3", {"y": labels}, "_labels")
+    assert tool.main(words) == 2
+    assert "day_3/y: no true cells known" in capsys.readouterr().err
