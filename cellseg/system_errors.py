@@ -14,6 +14,11 @@ from collections.abc import Iterator
 _NO_SPACE = "free some space there, or choose a folder on another disk"
 _NOT_ALLOWED = "choose another folder, or have the permissions changed"
 _NO_FOLDER = "a file is where a folder is expected, or the other way round: choose another name"
+_FROM_WORKER = re.compile(
+    r"Caught (?P<name>\w+) in DataLoader worker process \d+\.\nOriginal Traceback.*"
+    r"\n(?P<module>(\w+\.)*)(?P=name): ",
+    re.DOTALL,
+)
 _ADVICE = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
@@ -96,6 +101,23 @@ def explain_system_error(error: BaseException) -> str:
                 if lines:
                     return f"{lines[-1].strip()[:_MOST]}; {advice}"
     return ""
+
+
+def strip_worker_traceback(text: str) -> str:
+    """An error's own text, without the traceback that a loader's process puts before it.
+
+    Example:
+        >>> strip_worker_traceback(
+        ...     "Caught DatasetError in DataLoader worker process 0.\\nOriginal Traceback (most "
+        ...     "recent call last):\\n  File ...\\ncellseg.errors.DatasetError: a.png: no mask\\n"
+        ... )
+        'a.png: no mask'
+    """
+    caught = _FROM_WORKER.match(text)
+    if caught is None:
+        return text
+    _, found, own = text.rpartition(f"\n{caught['module']}{caught['name']}: ")
+    return own.rstrip("\n") if found else text
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:

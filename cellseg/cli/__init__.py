@@ -28,7 +28,7 @@ import cellseg
 from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
 from cellseg.plugins import import_plugins
-from cellseg.system_errors import explain_system_error
+from cellseg.system_errors import explain_system_error, strip_worker_traceback
 
 __all__ = ["command_names", "main", "parse_command", "run_command"]
 
@@ -81,7 +81,7 @@ def run_command(
         sys.stdout.flush()
         return status
     except CellsegError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {strip_worker_traceback(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)

@@ -27,6 +27,7 @@ from cellseg.training_data.augmentations import (
 )
 from cellseg.training_data.label_masks import LabelMasks
 from cellseg.training_data.label_transforms import apply_to_planes
+from cellseg.training_data.shared_memory import wait_for_room
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils, get_detection_dataset_dicts
 from detectron2.data import transforms as T
@@ -123,6 +124,7 @@ class CellDatasetMapper:
         Raises:
             ImageReadError: the image cannot be read.
             DatasetError: an annotation lacks a key, or its segmentation does not fit the image.
+            TrainingError: in a loader's process, there is too little shared memory.
         """
         annotations = dataset_dict.get("annotations")
         entry = {key: each for key, each in dataset_dict.items() if key != "annotations"}
@@ -138,6 +140,7 @@ class CellDatasetMapper:
         except (KeyError, LabelError) as error:
             problem = f"no {error} in an annotation" if isinstance(error, KeyError) else error
             raise DatasetError(f"{entry['file_name']}: {problem}") from error
+        wait_for_room(entry)
         return entry
 
     def _paste_cells(
