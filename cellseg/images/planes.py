@@ -93,6 +93,7 @@ def open_planes(
     projection: str = "none",
     scenes: Sequence[int | str] = (),
     pixel_size_um: float | None = None,
+    palette_mode: str = "RGB",
 ) -> Iterator[Sequence[PlaneImage]]:
     """The planes of a file, to be read while the context is open.
 
@@ -104,6 +105,7 @@ def open_planes(
             for all of them.
         pixel_size_um: of a pyramid (slides, OME-Zarr, OME-TIFF), the coarsest level whose pixels
             are not larger; None for level 0. A file of one level gives that.
+        palette_mode: "P" for labels, whose stored numbers no palette or photometry changes.
 
     Raises:
         ImageReadError: as `read_image`; a scene is not there; or a level is asked for and the
@@ -111,7 +113,7 @@ def open_planes(
     """
     with ExitStack() as opened:
         with explaining_errors(path) as file:
-            found = opened.enter_context(open_scenes(file))
+            found = opened.enter_context(open_scenes(file, palette_mode))
             names = names_of_scenes(found)
             labels = file_labels(names)
             planes: list[PlaneImage] = []

@@ -118,7 +118,7 @@ def _read_planes(
         for plane in planes:
             yield plane, read_label_image(path)
         return
-    with open_planes(path) as pages:
+    with open_planes(path, palette_mode="P") as pages:
         for plane in planes:
             assert plane.page is not None
             yield plane, array_to_labels(pages[plane.page].read_whole(), path)

@@ -127,7 +127,7 @@ def _read_planes(path: Path) -> Iterator[NDArray[Any]]:
     if path.name.lower().endswith(SEG_ENDING):
         yield from read_seg_stack(path)
         return
-    with open_planes(path) as planes:
+    with open_planes(path, palette_mode="P") as planes:
         for plane in planes:
             yield array_to_labels(plane.read_whole(), path)
 

@@ -46,6 +46,18 @@ def test_label_images_of_a_time_lapse(tmp_path: Path, label_stack: np.ndarray) -
     assert [one.place.page for one in records] == [0, 1, 2]
 
 
+def test_white_is_zero_of_a_label_stack_is_minded_once(tmp_path: Path) -> None:
+    """What the file shows as black is background, in each plane as in a file of one."""
+    labels = np.full((2, *HW), 255, np.uint8)
+    labels[0, 1:3, 1:4], labels[1, 5:8, 2:6] = 0, 7
+    write_stack(tmp_path / "train/images/a.tif", 2)
+    path = tmp_path / "train/labels/a.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, labels, photometric="miniswhite", metadata={"axes": "TYX"})
+    records = read_records("label_images", tmp_path, "train")
+    assert [one.cells.areas_px.tolist() for one in records] == [[6], [12]]
+
+
 def test_training_and_inspection_read_the_frame(tmp_path: Path, label_stack: np.ndarray) -> None:
     record = read_records("label_images", tmp_path, "train")[2]
     entry = record_to_dict(record, ("cell",))
