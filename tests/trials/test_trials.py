@@ -1,0 +1,20 @@
+"""What users and fate do to cellseg ends well; see README.md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from commands import run_program
+
+HERE = Path(__file__).parent
+KINDS = sorted({int(path.stem.split("_")[1]) for path in HERE.glob("kind_*.py")})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and looked at in /proc")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_trial_ends_well(kind: int) -> None:
+    done = run_program(HERE, "--kind", str(kind), "--processes", "1")
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
