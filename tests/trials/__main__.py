@@ -1,6 +1,6 @@
 """Try what users and fate do to cellseg, and say how each trial ended.
 
-    python tests/trials [--kind N ...] [--name PART] [--processes 2] [--json FILE] [--cellseg FOLDER]
+    python tests/trials [--kind N ...] [--name PART] [--json FILE] [--cellseg FOLDER]
 
 Every trial runs in a scratch folder, in a process forked from this one. The table counts how they
 ended, by kind: well, or in a traceback, in words that do not help, in a silent wrong result, with
@@ -56,7 +56,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--name", default="", help="trials with this in their name alone")
     parser.add_argument("--processes", type=int, default=2, help="trials at a time")
     parser.add_argument("--json", type=Path, help="write every ending to this file")
-    parser.add_argument("--lines", type=int, default=8, help="of the output of what did not end well")
+    parser.add_argument("--lines", type=int, default=8, help="of the output of each fault")
     parser.add_argument("--cellseg", type=Path, default=REPOSITORY, help="the checkout to try")
     return parser.parse_args()
 

@@ -9,6 +9,7 @@ a partial file that is left or named, an exit status of 0 after nonsense.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -158,10 +159,8 @@ def _run(trial: Trial, place: Place, folder: Path) -> Ending:
 
 def _end_group(child: int, *, reap: bool) -> None:
     """End the trial and whatever it has started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     if reap:
         os.waitpid(child, 0)
 

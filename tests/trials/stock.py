@@ -37,7 +37,7 @@ cells:
 
 
 def draw_cells(seed: int, hw: tuple[int, int] = (64, 64)) -> tuple[Any, Any]:
-    """An image (uint8) and its label image (uint16): four discs, whose places follow from `seed`."""
+    """An image (uint8) and its label image (uint16): four discs by `seed`."""
     chance = np.random.default_rng(seed)
     labels = np.zeros(hw, np.uint16)
     corners = [(x, y) for x in (16, 46) for y in (16, 46)]
