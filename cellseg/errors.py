@@ -20,9 +20,11 @@ Every message names the file or key, what was found, what was expected and what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 MAX_PROBLEMS_LISTED = 50
+_NAMES_BREAK, _SHOWN_BREAK = re.compile(r"\n(?! )"), r"\\n"
 
 
 class CellsegError(Exception):
@@ -91,9 +93,14 @@ def collect_problems(header: str, problems: Sequence[str], hint: str = "") -> st
 
     Returns:
         `header (N):`, one indented line per problem (at most 50, then `... and K more`), then
-        the hint.
+        the hint. A line break in a name is shown as `\\n`, so that nothing looks like a line of
+        the list that is none.
     """
-    listed = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS_LISTED]]
+    header = _NAMES_BREAK.sub(_SHOWN_BREAK, header)
+    listed = [
+        f"  - {_NAMES_BREAK.sub(_SHOWN_BREAK, problem)}"
+        for problem in problems[:MAX_PROBLEMS_LISTED]
+    ]
     if len(problems) > MAX_PROBLEMS_LISTED:
         listed.append(f"  ... and {len(problems) - MAX_PROBLEMS_LISTED} more")
     return "\n".join([f"{header} ({len(problems)}):", *listed, *([hint] if hint else [])])

@@ -171,6 +171,8 @@ def explaining_errors(path: str | Path) -> Iterator[Path]:
     """Make one ImageReadError, which names the file, of whatever a decoder raises."""
     file = Path(path)
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ImageReadError("a pipe, a socket or a device, which is not waited for")
         yield file
     except ImageReadError as error:
         raise type(error)(f"{file}: {error}") from error

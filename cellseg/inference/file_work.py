@@ -17,6 +17,7 @@ from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.magnification import Found
 from cellseg.inference.result_folder import FileState, ResultFolder
+from cellseg.names import printable, printable_message
 from cellseg.system_errors import explain_system_error
 from numpy.typing import NDArray
 
@@ -328,7 +329,9 @@ def remember_failure(
 
 def describe_failure(file: InputFile, error: Exception) -> str:
     """The reason in one line that names the file."""
-    text = " ".join(str(error).split())
+    path = printable(str(file.path))
+    text = " ".join(printable_message(str(error)).split())
     if not isinstance(error, CellsegError):
-        text = explain_system_error(error) or f"{type(error).__name__}: {text[:300]}"
-    return text if str(file.path) in text else f"{file.path}: {text}"
+        explained = printable_message(explain_system_error(error))
+        text = explained or f"{type(error).__name__}: {text[:300]}"
+    return text if path in text else f"{path}: {text}"

@@ -99,7 +99,11 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
     first: dict[Path, Path] = {}
     pairs: list[tuple[Path, str]] = []
     for word in _expand_lists(inputs):
-        resolved = _resolve_input(word, result_suffixes, found)
+        try:
+            resolved = _resolve_input(word, result_suffixes, found)
+        except OSError as error:  # one of many, such as a folder that may not be read
+            resolved = []
+            found.passed_over.append(PassedOver(Path(word), error.strerror or str(error)))
         if not resolved:
             found.missing.append(word)
         for path, name in resolved:
@@ -139,10 +143,11 @@ def _expand_lists(inputs: Sequence[str]) -> Iterator[str]:
             yield word
             continue
         try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = path.read_text("utf-8", errors="surrogateescape").splitlines()
+        except OSError as error:
             raise ImageReadError(
-                f"{path}: cannot be read as a list of images, one path to a line: {error}"
+                f"{path}: cannot be read as a list of images, one path to a line: "
+                f"{error.strerror or error}"
             ) from error
         stripped = (line.strip() for line in lines)
         yield from (line for line in stripped if line and not line.startswith("#"))

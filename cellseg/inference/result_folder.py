@@ -275,14 +275,14 @@ def _shorten(path: str) -> str:
     noted here.
     """
     folder, slash, name = path.rpartition("/")
-    if len(name.encode()) <= _LONGEST_NAME:
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
         return path
     return f"{folder}{slash}{name[: _LONGEST_NAME // 4]}-{hash_text([name])}{Path(name).suffix}"
 
 
 def hash_text(parts: Sequence[str]) -> str:
     """One short text for several; another one if any of them changes."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()[:32]
 
 
 def describe_source(path: str | Path) -> Json:

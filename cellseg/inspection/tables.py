@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from cellseg.files import write_whole
 from cellseg.inspection.checks import SEVERITIES, Finding
 from cellseg.inspection.measures import PERCENTILES, CellTable, ImageMeasures
+from cellseg.io.table_rows import CsvWriter
 from tabulate import tabulate
 
 _SHOWN_PER_KIND = 3
@@ -179,6 +179,6 @@ def _cell_rows(images: Sequence[ImageMeasures], names: Sequence[str]) -> Iterabl
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, UTF-8, with a first line of column names."""
     with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
+        writer = CsvWriter(stream)
         writer.writerow(columns)
         writer.writerows(rows)

@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import DatasetError, collect_problems
+from cellseg.errors import CellsegError, DatasetError, collect_problems
+from cellseg.files import write_whole_folder
 from cellseg.images import stem_of_image, why_no_image
 from cellseg.images.listing import (
     FolderListing,
@@ -27,6 +27,7 @@ from cellseg.images.listing import (
 from cellseg.io.checks import check_file_name
 from cellseg.io.planes import write_plane
 from cellseg.names import suggest_name, unique_names
+from cellseg.system_errors import explain_system_error
 
 TREES_HINT = "datasets/README.md shows the folders that each format expects."
 
@@ -181,17 +182,14 @@ def new_split_folder(root: Path, split: str) -> Iterator[Path]:
     """
     folder = root / split
     check_free(folder)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        if folder.is_dir():
-            folder.rmdir()
-        partial.rename(folder)
+        with write_whole_folder(folder) as partial:
+            yield partial
+    except CellsegError:
+        raise
     except OSError as error:
-        raise DatasetError(f"{folder}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        explained = explain_system_error(error) or f"{folder}: {error}"
+        raise DatasetError(f"cannot be written: {explained}") from error
 
 
 def check_free(path: Path) -> None:
