@@ -250,7 +250,9 @@ def run(args: argparse.Namespace) -> int:
     results = ResultFolder(args.output, describe_settings(predictor, saving, args))
     files = results.claim_names(found.files)
     places = find_positions([file.path for file in files], args.pattern)
-    writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite)
+    images = [file.path for file in files]
+    writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite, images=images)
+    writer.claim_files_of_all()
     model = CellModel(predictor, args.scene, args.at_pixel_size_um, results.state_folder)
     part = take_part(files, *args.part)
     predict = open_prediction(args)

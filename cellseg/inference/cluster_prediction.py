@@ -83,7 +83,7 @@ def predict_on_cluster(
     try:
         recipe = describe_model(model, device, 1 / cluster.most_on_one_machine)
         task = FilesTask(recipe, (), results.folder, results.settings, write.saving, {}, options)
-        task = replace(task, overwrite=write.overwrite)
+        task = replace(task, overwrite=write.overwrite, images=write.images)
         with show_progress(len(files)) as bar:
             job = _Job(cluster, results, bar)
             large = job.predict_whole(task, files, write.places)

@@ -17,7 +17,7 @@ from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.magnification import Found
 from cellseg.inference.result_folder import FileState, ResultFolder
-from cellseg.names import printable, printable_message
+from cellseg.names import printable
 from cellseg.system_errors import explain_system_error
 from numpy.typing import NDArray
 
@@ -329,9 +329,8 @@ def remember_failure(
 
 def describe_failure(file: InputFile, error: Exception) -> str:
     """The reason in one line that names the file."""
-    path = printable(str(file.path))
-    text = " ".join(printable_message(str(error)).split())
+    path, said = str(file.path), str(error)
     if not isinstance(error, CellsegError):
-        explained = printable_message(explain_system_error(error))
-        text = explained or f"{type(error).__name__}: {text[:300]}"
-    return text if path in text else f"{path}: {text}"
+        said = explain_system_error(error) or f"{type(error).__name__}: {said[:300]}"
+    text = printable(" ".join(said.replace(path, printable(path)).split()))
+    return text if printable(path) in text else f"{printable(path)}: {text}"

@@ -19,12 +19,12 @@ from cellseg.images.listing import (
     name_below,
     why_not_there,
 )
+from cellseg.inference.own_files import STATE_FOLDER, OwnFiles
 from cellseg.names import unique_names
 
 LIST_SUFFIX = ".txt"
 RESULT = "a result of an earlier prediction, by its name"
-STATE_FOLDER = ".cellseg"
-"""In a folder of results; where it lies, nothing is taken for an image."""
+OWN_RESULT = "a result of an earlier prediction; to predict it, copy it to another folder"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
         inputs: a file of any name; a folder, for the image files in it and below it; a pattern with
             `*`, `?`, `[...]` and `**`; or a text file (.txt, or any file with `@` in front) with
             one of these to a line, relative to the current folder; `#` begins a comment. Hidden
-            files and folders, and folders of results, are passed over.
+            files and folders, folders of results, and results wherever they lie, are passed over.
         result_suffixes: a file in a folder that is called like another image with one of these
             behind it is a result of an earlier prediction, and no image.
 
@@ -98,6 +98,7 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
     found = FoundInputs()
     first: dict[Path, Path] = {}
     pairs: list[tuple[Path, str]] = []
+    own_files = OwnFiles()
     for word in _expand_lists(inputs):
         try:
             resolved = _resolve_input(word, result_suffixes, found)
@@ -107,6 +108,9 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
         if not resolved:
             found.missing.append(word)
         for path, name in resolved:
+            if own_files.have(path):
+                found.passed_over.append(PassedOver(path, OWN_RESULT))
+                continue
             known = first.setdefault(path.resolve(), path)
             if known is path:
                 pairs.append((path, name))
@@ -143,12 +147,14 @@ def _expand_lists(inputs: Sequence[str]) -> Iterator[str]:
             yield word
             continue
         try:
-            lines = path.read_text("utf-8", errors="surrogateescape").splitlines()
-        except OSError as error:
+            content = path.read_bytes()
+            if b"\0" in content:
+                raise ValueError("it is no text")
+        except (OSError, ValueError) as error:
             raise ImageReadError(
-                f"{path}: cannot be read as a list of images, one path to a line: "
-                f"{error.strerror or error}"
+                f"{path}: cannot be read as a list of images, one path to a line: {error}"
             ) from error
+        lines = os.fsdecode(content).splitlines()  # names are bytes, of whatever alphabet
         stripped = (line.strip() for line in lines)
         yield from (line for line in stripped if line and not line.startswith("#"))
 

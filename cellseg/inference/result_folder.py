@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.files import marked_partials, remove_partials, write_whole
-from cellseg.inference.inputs import STATE_FOLDER, InputFile, name_files
+from cellseg.inference.inputs import InputFile, name_files
+from cellseg.inference.own_files import IMAGES_FOLDER, STATE_FOLDER
 
 _LONGEST_NAME = 140
 """Bytes of a file's name; systems take 255, encrypted folders 143."""
@@ -135,7 +136,7 @@ class ResultFolder:
     def __init__(self, folder: str | Path, settings: str) -> None:
         self.folder, self.settings = Path(folder), settings
         self.state_folder = self.folder / STATE_FOLDER
-        for name in ("images", "cells"):
+        for name in (IMAGES_FOLDER, "cells"):
             (self.state_folder / name).mkdir(parents=True, exist_ok=True)
 
     def state_of(self, file: InputFile) -> FileState:
@@ -174,7 +175,7 @@ class ResultFolder:
 
         Of what failed there are the reason and no files.
         """
-        for path in sorted((self.state_folder / "images").rglob("*.jsonl")):
+        for path in sorted((self.state_folder / IMAGES_FOLDER).rglob("*.jsonl")):
             state = FileState.read(path)
             for image_id, step in state.images.items():
                 if self._has_files(step):
@@ -184,7 +185,7 @@ class ResultFolder:
                 yield {"file": state.place, "image": image_id, "outputs": "", "note": reason}
 
     def _state_path(self, name: str) -> Path:
-        return self.state_folder / "images" / _shorten(f"{name}.jsonl")
+        return self.state_folder / IMAGES_FOLDER / _shorten(f"{name}.jsonl")
 
     def cells_path(self, image_id: str) -> Path:
         """Where the cells of an image are kept."""

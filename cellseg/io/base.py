@@ -74,6 +74,7 @@ class PredictionFile:
         class_suffix: end of the name of its companion, which is written where there are several
             classes; "" if the file itself can say them, or nothing can.
         is_folder: it is a folder.
+        holds_image: `write` reads all channels of `options["image"]`.
         options: what `write` is given beside the caller's options.
         check: (classes) -> what is wrong with them; "" if nothing is.
     """
@@ -82,6 +83,7 @@ class PredictionFile:
     write: WriteFiles
     class_suffix: str = ""
     is_folder: bool = False
+    holds_image: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[tuple[str, ...]], str] = lambda classes: ""
 
