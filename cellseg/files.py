@@ -242,6 +242,21 @@ def write_whole_folder(path: str | Path) -> Iterator[Path]:
             _remove(left)
 
 
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path, which need not be there, is a folder or lies in it, through links too.
+
+    Example:
+        >>> is_inside("data/train/new/cells.csv", "data/train"), is_inside("data", "data/train")
+        (True, False)
+    """
+    place = _follow(path)
+    for one in (place, *place.parents):
+        with suppress(OSError):
+            if one.samefile(folder):
+                return True
+    return place.is_relative_to(_follow(folder))
+
+
 def is_cache_on() -> bool:
     """Whether $CELLSEG_CACHE does not say `off`."""
     return os.environ.get("CELLSEG_CACHE", "").lower() != CACHE_OFF
@@ -259,5 +274,5 @@ def cache_root() -> Path:
     try:
         return Path.home() / ".cache" / "cellseg"
     except RuntimeError as error:
-        text = "the home folder is not known; set $CELLSEG_CACHE to a folder"
+        text = "Could not determine home directory; set $CELLSEG_CACHE to a folder"
         raise OSError(errno.ENOENT, text, "~/.cache/cellseg") from error

@@ -64,6 +64,21 @@ def printable_message(text: str) -> str:
     return f"{printable(text[: first.start()])}{printable_lines(text[first.start() :])}"
 
 
+def why_unsafe_name(name: str) -> str:
+    """Why nothing is called so that is written to a folder; "" for a name that may be.
+
+    It may name sub-folders, as in `plate1/a_t3`, but nothing outside the folder.
+
+    Example:
+        >>> why_unsafe_name("plate1/a_t3"), why_unsafe_name("../evil")
+        ('', 'expected names joined by /, none empty and none that begins with a dot')
+    """
+    parts = name.replace("\\", "/").split("/")
+    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+        return "expected names joined by /, none empty and none that begins with a dot"
+    return ""
+
+
 def find_near_names(
     name: str, known: Iterable[str], count: int = 3, likeness: float = 0.6
 ) -> list[str]:

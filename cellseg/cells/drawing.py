@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
+SIGNATURE = b"Software\0cellseg"
+"""A text in every PNG that is written: its key and what it says."""
+PNG_METADATA = {"Software": "cellseg"}
+"""The same for those that matplotlib writes."""
+
+_END_OF_HEADER = 33  # bytes of a PNG's first chunk and what is before it
 MIN_SIDE_PX = 640
 MAX_SCALE = 8
 _STRETCH_PERCENTILES = (0.5, 99.8)
@@ -280,4 +288,11 @@ def write_picture(path: str | Path, rgb: Picture) -> None:
     """
     _, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     with write_whole(path) as partial:
-        partial.write_bytes(encoded.tobytes())
+        partial.write_bytes(_sign(encoded.tobytes()))
+
+
+def _sign(png: bytes) -> bytes:
+    """A PNG that says what made it, so that it is known later whether it may be replaced."""
+    chunk = b"tEXt" + SIGNATURE
+    length, check = (struct.pack(">I", n) for n in (len(SIGNATURE), zlib.crc32(chunk)))
+    return png[:_END_OF_HEADER] + length + chunk + check + png[_END_OF_HEADER:]

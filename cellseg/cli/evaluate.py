@@ -17,6 +17,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cellseg.cli._outputs import (
+    JSON_OF_METRICS,
+    TABLE_OF_METRICS,
+    Output,
+    add_overwrite,
+    check_outputs,
+)
 from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.errors import DatasetError
 from cellseg.evaluation import DEFAULT_METRICS, METRICS
@@ -73,6 +80,7 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="take an image without a prediction as one without predicted cells",
     )
+    add_overwrite(parser)
 
 
 def read_sides(args: argparse.Namespace) -> Sides:
@@ -108,6 +116,10 @@ def run(args: argparse.Namespace) -> int:
     if metrics == ["all"]:
         metrics = list(METRICS)
     split_ranked(metrics)  # wrong names are told before anything is read
+    json_file = args.json and Output("--json", args.json, (".json",), JSON_OF_METRICS)
+    table = args.per_image and Output("--per-image", args.per_image, (".csv",), TABLE_OF_METRICS)
+    inputs = (args.predictions, args.ground_truth)
+    check_outputs((json_file, table), inputs, overwrite=args.overwrite)
     try:
         sides = read_sides(args)
     except MismatchError as error:

@@ -298,7 +298,7 @@ def link_predictions(
     images = [file for file, _, _ in writer.results.done_images(files)]
     paths = [Path(args.output, f"{file.name}{file.path.suffix}") for file in images]
     records = list(writer.records(files))
-    linked = link_records(records, paths, rules=rules, ctc=args.ctc)
+    linked = link_records(records, paths, rules=rules, ctc=args.ctc, overwrite=args.overwrite)
     if not linked:
         logger.warning("--link: no time-lapse among the images: each has one frame")
 

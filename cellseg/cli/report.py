@@ -13,6 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
+from cellseg.cli._outputs import REPORT, Output, add_overwrite, check_outputs
 from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.config.runs import find_run_config
 from cellseg.engine.setup import load_config
@@ -45,6 +46,7 @@ def add_arguments(parser: CommandParser) -> None:
         "--max-images", type=_count, default=MAX_IMAGES, metavar="N",
         help="images in the gallery of each test set, the worst first (default: %(default)s)",
     )  # fmt: skip
+    add_overwrite(parser)
     parser.add_overrides()
 
 
@@ -78,12 +80,17 @@ def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    cfg = load_config(find_run_config(args.run_dir), args.opts)
+    config = find_run_config(args.run_dir)
+    cfg = load_config(config, args.opts)
+    predictions = name_predictions(cfg, args.predictions)
+    path = args.output or args.run_dir / "report.html"
+    page = Output("--output", path, (".html", ".htm"), REPORT)
+    check_outputs([page], [config, *predictions.values()], overwrite=args.overwrite)
     output = write_report(
         cfg,
         args.run_dir,
-        args.output or args.run_dir / "report.html",
-        predictions=name_predictions(cfg, args.predictions),
+        path,
+        predictions=predictions,
         category_ids=parse_category_ids(args.category_ids),
         score_threshold=args.score_threshold,
         max_images=args.max_images,

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from cellseg.cells.selection import DetectionThresholds
+from cellseg.cli._outputs import THRESHOLDS, Output, add_overwrite, check_outputs
 from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.config.files import CONFIG_FILE
 from cellseg.datasets.ground_truth import GroundTruth
@@ -68,6 +69,7 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="FILE",
         help=f"config to write (default: {OUTPUT_NAME} beside the run's config)",
     )
+    add_overwrite(parser)
     parser.add_overrides()
 
 
@@ -167,6 +169,9 @@ def run(args: argparse.Namespace) -> int:
     cfg = load_config(config, args.opts)
     dataset = find_dataset(cfg, args)
     results = find_results(args.predictions, dataset)
+    output = Path(args.output) if args.output else config.parent / OUTPUT_NAME
+    fragment = Output("--output", output, (".yaml", ".yml"), THRESHOLDS)
+    check_outputs([fragment], [config, results], overwrite=args.overwrite)
     truth = GroundTruth.load(dataset)
     found = truth.read_predictions(results, parse_category_ids(args.category_ids))
     true = [truth.cells(key) for key in found]
@@ -188,7 +193,6 @@ def run(args: argparse.Namespace) -> int:
     lines = describe(tuning, truth.classes)
     for line in lines:
         logger.info("%s", line)
-    output = Path(args.output) if args.output else config.parent / OUTPUT_NAME
     write_fragment(output, config, tuning, lines)
     logger.info("Written: %s", output)
     return 0

@@ -35,7 +35,7 @@ from cellseg.datasets.splits import select_split
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.io import find_format, read_records
 from cellseg.io.base import FileFormat, Option
-from cellseg.names import suggest_name
+from cellseg.names import suggest_name, why_unsafe_name
 from cellseg.shipped import shipped_folder
 from cellseg.yaml_text import parse_yaml
 
@@ -159,6 +159,9 @@ def _problems_of(name: str, content: Any) -> Iterator[str]:
         if key not in content:
             yield f"{name}.{key}: missing, expected {allowed[key].expected}"
     if _are_splits(content.get("splits"), format_):
+        for split in content["splits"]:
+            if reason := why_unsafe_name(f"{name}_{split}"):  # as folders of results are called
+                yield f"{name}: no name for a data set whose split is {split!r}: {reason}"
         for problem in find_plan_problems(content, format_.split.accepts):
             yield f"{name}.{problem}"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.drawing import PNG_METADATA
 from cellseg.engine.freezing import build_freezing
 from cellseg.engine.steps import CellStep, build_step
 from cellseg.engine.trainer import CellTrainer
@@ -102,7 +103,7 @@ class LearningRateSweep:
         axes.grid(alpha=0.3)
         axes.legend()
         with write_whole(path) as partial:
-            figure.savefig(partial, format="png", dpi=110)
+            figure.savefig(partial, format="png", dpi=110, metadata=PNG_METADATA)
 
 
 def find_learning_rate(

@@ -18,7 +18,7 @@ from cellseg.engine.hooks import TrainingStopped, cell_hooks
 from cellseg.engine.optimizer import build_optimizer
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint, fit_trainer_state
 from cellseg.engine.steps import build_step
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, DatasetError
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
 from cellseg.evaluation.pictures import PictureEvaluator
@@ -30,6 +30,7 @@ from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.dataset_classes import check_classes
 from cellseg.modeling.device import check_device
 from cellseg.modeling.weights import start_from
+from cellseg.names import why_unsafe_name
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -107,6 +108,8 @@ class CellTrainer(DefaultTrainer):
             output_folder: where they write; `<OUTPUT_DIR>/inference/<dataset_name>` by default,
                 so that several test sets do not overwrite each other.
         """
+        if reason := why_unsafe_name(dataset_name):
+            raise DatasetError(f"the data set {dataset_name!r} cannot name its folder: {reason}")
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         selection = DetectionThresholds.from_config(cfg)
         evaluators = [

@@ -101,8 +101,13 @@ class FilesTask:
                 if not (self.options.resume and results.is_done(file)) and _has_tiles(model, file)
             ]
             whole = [file for file in self.files if file not in large]
-            how = {"places": self.places, "overwrite": self.overwrite, "images": self.images}
-            write = ResultWriter(results, self.saving, **how)
+            write = ResultWriter(
+                results,
+                self.saving,
+                places=self.places,
+                overwrite=self.overwrite,
+                images=self.images,
+            )
             outcome = self.options.predict(model, whole, results, write)
             return outcome, large
 
