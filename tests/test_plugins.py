@@ -210,7 +210,7 @@ def test_weights_bring_no_code_that_is_not_installed(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "plugin_theirs.py")
     for name in ("plugin_theirs", "plugin_theirs.py", "./plugin_theirs.py"):
-        with pytest.raises(PluginError, match="cells.zip names the plug-in .* --plugin"):
+        with pytest.raises(PluginError, match=r"cells\.zip names the plug-in .* --plugin"):
             import_installed([name], "cells.zip")
     assert not (tmp_path / "runs.txt").exists()
     import_plugins(["plugin_theirs.py"])  # the user names it

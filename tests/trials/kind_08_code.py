@@ -302,8 +302,10 @@ TRIALS = [
     ),
     _never_runs(
         "what Cellpose saves with a program in it",
-        ("convert", "--from", "cellpose", "--input", ".", "--split", "images")
-        + ("--to", "coco_json", "--output", "out"),
+        (
+            *("convert", "--from", "cellpose", "--input", ".", "--split", "images"),
+            *("--to", "coco_json", "--output", "out"),
+        ),
         _seg_files,
         needs=("images",),
         says=("cells_0_seg.npy",),
