@@ -81,7 +81,7 @@ def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
 def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     config = find_run_config(args.run_dir)
-    cfg = load_config(config, args.opts)
+    cfg = load_config(config, args.opts, plugins=args.plugin)
     predictions = name_predictions(cfg, args.predictions)
     path = args.output or args.run_dir / "report.html"
     page = Output("--output", path, (".html", ".htm"), REPORT)
