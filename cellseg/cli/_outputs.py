@@ -18,9 +18,9 @@ from cellseg.cells.drawing import SIGNATURE
 from cellseg.errors import ConfigError
 
 _BEGINNING = 4096
-# Images and other binary files; markup; tables, YAML and code; JSON that the field knows.
+# Images and other binary files; tables, markup, YAML and code; JSON that the field knows.
 _SOMEBODYS = re.compile(
-    rb"\0|\A\s*<|\A\s*#|\A[^{\[\n]*[:,]|"
+    rb"\0|\A(?!\s*[{\[])[^:,#<=(]*[:,#<=(]|"
     rb'"(annotations|categories|image_id|segmentation|features|shapes|runs)"|"images": *\['
 )
 

@@ -160,8 +160,9 @@ def _problems_of(name: str, content: Any) -> Iterator[str]:
             yield f"{name}.{key}: missing, expected {allowed[key].expected}"
     if _are_splits(content.get("splits"), format_):
         for split in content["splits"]:
-            if reason := why_unsafe_name(f"{name}_{split}"):  # as folders of results are called
-                yield f"{name}: no name for a data set whose split is {split!r}: {reason}"
+            # Folders of results are called so, and so.
+            if reason := why_unsafe_name(name) or why_unsafe_name(f"{name}_{split}"):
+                yield f"{name!r}: no name for a data set whose split is {split!r}: {reason}"
         for problem in find_plan_problems(content, format_.split.accepts):
             yield f"{name}.{problem}"
 
