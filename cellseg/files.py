@@ -242,6 +242,16 @@ def write_whole_folder(path: str | Path) -> Iterator[Path]:
             _remove(left)
 
 
+def check_no_pipe(path: str | Path) -> None:
+    """Raise OSError for a named pipe, which reading would wait for without end.
+
+    Those of a shell, as in `<(command)`, have a writer.
+    """
+    named = os.path.abspath(path)
+    if Path(path).is_fifo() and not named.startswith(("/dev/", "/proc/")):
+        raise OSError(errno.EINVAL, "a pipe, which is not waited for", str(path))
+
+
 def is_inside(path: str | Path, folder: str | Path) -> bool:
     """Whether a path, which need not be there, is a folder or lies in it, through links too.
 

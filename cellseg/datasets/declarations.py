@@ -33,6 +33,7 @@ from cellseg.datasets.split_plans import (
 )
 from cellseg.datasets.splits import select_split
 from cellseg.errors import DatasetError, collect_problems
+from cellseg.files import check_no_pipe
 from cellseg.io import find_format, read_records
 from cellseg.io.base import FileFormat, Option
 from cellseg.names import suggest_name, why_unsafe_name
@@ -129,6 +130,7 @@ def read_declarations(path: str | Path) -> list[Declaration]:
 
 def _load_yaml(file: Path) -> dict[str, Any]:
     try:
+        check_no_pipe(file)
         with file.open(encoding="utf-8") as stream:
             tree = parse_yaml(stream)
     except OSError as error:

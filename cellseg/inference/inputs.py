@@ -216,7 +216,7 @@ def _fixed_part(pattern: str) -> str:
 
 def _walk(folder: Path, found: FoundInputs) -> list[Path]:
     """Image files in a folder and below it, but for folders of results."""
-    listing = list_folder(folder, is_deep=True, skip=lambda one: (one / STATE_FOLDER).is_dir())
+    listing = list_folder(folder, is_deep=True, skip=lambda one: os.path.isdir(one / STATE_FOLDER))
     found.passed_over += listing.passed_over
     return listing.files
 
