@@ -36,9 +36,7 @@ def test_predicting_needs_no_data_of_the_training(
     assert cfg.CELLSEG.TRAIN.BEST_METRIC == ""
 
 
-@pytest.mark.parametrize(
-    "text", ["CELLSEG: 3", "CELLSEG: {DATASETS: 3}", "CELLSEG: {DATASETS: {DECLARATIONS: 3}}"]
-)
+@pytest.mark.parametrize("value", ["3", "{DATASETS: 3}", "{DATASETS: {DECLARATIONS: 3}}"])
 def test_a_config_of_another_shape_is_said_in_words(value: str, run: Path) -> None:
     (run / "config.yaml").write_text(f"CELLSEG: {value}")
     with pytest.raises(ConfigError):
