@@ -15,10 +15,8 @@ from stock import write_data
 ESCAPES = "cell\x1b]0;owned\x07\x1b[31m"
 BREAK = "a\nERROR: all is lost"
 BIDI = "cell\u202egnp.fdp\u2066"
-FORMULAS = ("=HYPERLINK(\"http:x\")", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "'=1", "\uff1d1")
-RAW = (r"\x1b", r"\x07", "\u202e", "\u2066", r"^ERROR: all is lost")
-# The characters themselves: a regular expression for what must not be in the output.
-NEVER = tuple(one.encode().decode("unicode_escape") if one.startswith("\\x") else one for one in RAW)
+FORMULAS = ('=HYPERLINK("http:x")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "'=1", "\uff1d1")
+NEVER = ("\x1b", "\x07", "\u202e", "\u2066", r"^ERROR: all is lost")
 NAMES = {"escape codes": ESCAPES, "a line break": BREAK, "marks of direction": BIDI}
 
 
@@ -49,7 +47,8 @@ def texts_are_clean(folder: Path) -> str:
             if "images" in path.relative_to(folder).parts[:1]:
                 continue
             text = path.read_text("utf-8")
-            found = re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", text.replace("\r\n", ""))
+            controls = "[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]"
+            found = re.search(controls, text.replace("\r\n", ""))
             if found:
                 return f"{path.name!a} holds {found[0]!a}"
             if path.suffix == ".csv" and (cell := find_formula(path)):
@@ -88,91 +87,216 @@ def masks_with_formula(folder: Path) -> None:
 SAVE = ("--save", "labels,table,csv-rle,sartorius,coco,geojson")
 TRIALS = [
     *(
-        Trial(8, f"predict an image with {what} in its name",
-              ("predict", "images", "-o", "out", *SAVE), needs=("images",), status=(0,),
-              prepare=rename(name), never=NEVER, holds=texts_are_clean)
+        Trial(
+            8,
+            f"predict an image with {what} in its name",
+            ("predict", "images", "-o", "out", *SAVE),
+            needs=("images",),
+            status=(0,),
+            prepare=rename(name),
+            never=NEVER,
+            holds=texts_are_clean,
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"predict a damaged image with {what} in its name",
-              ("predict", "images", "-o", "out", *SAVE), needs=("images",), status=(1,),
-              prepare=spoil(name), never=NEVER, holds=texts_are_clean, says=("2 of 3 images done",))
+        Trial(
+            8,
+            f"predict a damaged image with {what} in its name",
+            ("predict", "images", "-o", "out", *SAVE),
+            needs=("images",),
+            status=(1,),
+            prepare=spoil(name),
+            never=NEVER,
+            holds=texts_are_clean,
+            says=("2 of 3 images done",),
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"predict an image that is missing, with {what} in its name",
-              ("predict", f"{name}.png", "images", "-o", "out"), needs=("images",), status=(1,),
-              never=NEVER, says=("no image found",))
+        Trial(
+            8,
+            f"predict an image that is missing, with {what} in its name",
+            ("predict", f"{name}.png", "images", "-o", "out"),
+            needs=("images",),
+            status=(1,),
+            never=NEVER,
+            says=("no image found",),
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"predict to a folder with {what} in its name",
-              ("predict", "images", "-o", name, "--save", "labels"), needs=("images",),
-              status=(0,), never=NEVER)
+        Trial(
+            8,
+            f"predict to a folder with {what} in its name",
+            ("predict", "images", "-o", name, "--save", "labels"),
+            needs=("images",),
+            status=(0,),
+            never=NEVER,
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"{command} what is missing, with {what} in its name", (*words, name), never=NEVER,
-              needs=("results",))
+        Trial(
+            8,
+            f"{command} what is missing, with {what} in its name",
+            (*words, name),
+            never=NEVER,
+            needs=("results",),
+        )
         for what, name in NAMES.items()
         for command, words in (
-            ("report on", ("report",)), ("inspect", ("inspect",)), ("tune", ("tune",)),
-            ("link", ("link",)), ("bundle", ("bundle", "--name", "x")),
-            ("train with", ("train", "--config-file")), ("preview", ("preview", "--output", "x.png",
-             "--config-file")), ("evaluate", ("evaluate", "--ground-truth",
-             "results/results.json", "--predictions")),
+            ("report on", ("report",)),
+            ("inspect", ("inspect",)),
+            ("tune", ("tune",)),
+            ("link", ("link",)),
+            ("bundle", ("bundle", "--name", "x")),
+            ("train with", ("train", "--config-file")),
+            ("preview", ("preview", "--output", "x.png", "--config-file")),
+            ("evaluate", ("evaluate", "--ground-truth", "results/results.json", "--predictions")),
             ("predict with", ("predict", "results", "-o", "out", "--model")),
-            ("convert", ("convert", "--from", "coco_json", "--input", ".", "--to", "label_images",
-             "--output", "out", "--split")),
+            (
+                "convert",
+                (
+                    "convert",
+                    "--from",
+                    "coco_json",
+                    "--input",
+                    ".",
+                    "--to",
+                    "label_images",
+                    "--output",
+                    "out",
+                    "--split",
+                ),
+            ),
         )
     ),
     *(
-        Trial(8, f"inspect data with {what} in a name", (*INSPECT, "--output", "out"),
-              needs=("data",), status=(0, 1), prepare=rename_data(name), never=NEVER,
-              holds=texts_are_clean)
+        Trial(
+            8,
+            f"inspect data with {what} in a name",
+            (*INSPECT, "--output", "out"),
+            needs=("data",),
+            status=(0, 1),
+            prepare=rename_data(name),
+            never=NEVER,
+            holds=texts_are_clean,
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"inspect data with a damaged image with {what} in its name", INSPECT,
-              needs=("data",), status=(1,), never=NEVER, prepare=both(
-                  rename_data(name), spoil(name, "data/train/images")))
+        Trial(
+            8,
+            f"inspect data with a damaged image with {what} in its name",
+            INSPECT,
+            needs=("data",),
+            status=(1,),
+            never=NEVER,
+            prepare=both(rename_data(name), spoil(name, "data/train/images")),
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"convert annotations with {what} in names",
-              ("convert", "--from", "coco_json", "--input", "results", "--split", "truth.json",
-               "--to", "label_images", "--output", "out"), needs=("results", "images"),
-              prepare=classes_of(name), never=NEVER)
+        Trial(
+            8,
+            f"convert annotations with {what} in names",
+            (
+                "convert",
+                "--from",
+                "coco_json",
+                "--input",
+                "results",
+                "--split",
+                "truth.json",
+                "--to",
+                "label_images",
+                "--output",
+                "out",
+            ),
+            needs=("results", "images"),
+            prepare=classes_of(name),
+            never=NEVER,
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Trial(8, f"link label images with {what} in their names", ("link", "data/train/labels"),
-              needs=("data",), status=(0, 1, 2), prepare=rename_data(name), never=NEVER)
+        Trial(
+            8,
+            f"link label images with {what} in their names",
+            ("link", "data/train/labels"),
+            needs=("data",),
+            status=(0, 1, 2),
+            prepare=rename_data(name),
+            never=NEVER,
+        )
         for what, name in NAMES.items()
     ),
-    Trial(8, "predict images called like formulas", ("predict", "images", "-o", "out", *SAVE),
-          needs=("images",), status=(0,), holds=texts_are_clean, prepare=lambda folder: [
-              (folder / "images" / f"{name.replace('/', '_')}.png").write_bytes(
-                  (folder / "images/cells_1.png").read_bytes()) for name in FORMULAS]),
-    Trial(8, "inspect images called like formulas", (*INSPECT, "--output", "out"),
-          needs=("data",), status=(0, 1), prepare=rename_data("=1+1"), holds=texts_are_clean),
-    Trial(8, "evaluate --per-image of images called like formulas",
-          ("evaluate", "--predictions", "data/train/labels", "--ground-truth", "data/train/labels",
-           "--per-image", "t.csv"), needs=("data",), status=(0,), prepare=rename_data("=1+1"),
-          holds=lambda folder: texts_are_clean(folder) or (
-              "" if "'=1+1," in (folder / "t.csv").read_text() else "no such row")),
+    Trial(
+        8,
+        "predict images called like formulas",
+        ("predict", "images", "-o", "out", *SAVE),
+        needs=("images",),
+        status=(0,),
+        holds=texts_are_clean,
+        prepare=lambda folder: [
+            (folder / "images" / f"{name.replace('/', '_')}.png").write_bytes(
+                (folder / "images/cells_1.png").read_bytes()
+            )
+            for name in FORMULAS
+        ],
+    ),
+    Trial(
+        8,
+        "inspect images called like formulas",
+        (*INSPECT, "--output", "out"),
+        needs=("data",),
+        status=(0, 1),
+        prepare=rename_data("=1+1"),
+        holds=texts_are_clean,
+    ),
+    Trial(
+        8,
+        "evaluate --per-image of images called like formulas",
+        (
+            "evaluate",
+            "--predictions",
+            "data/train/labels",
+            "--ground-truth",
+            "data/train/labels",
+            "--per-image",
+            "t.csv",
+        ),
+        needs=("data",),
+        status=(0,),
+        prepare=rename_data("=1+1"),
+        holds=lambda folder: (
+            texts_are_clean(folder)
+            or ("" if "'=1+1," in (folder / "t.csv").read_text() else "no such row")
+        ),
+    ),
     *(
-        Trial(8, f"convert an image called like a formula to {target} and back", status=(0,),
-              prepare=masks_with_formula, holds=texts_are_clean, code=f"""
+        Trial(
+            8,
+            f"convert an image called like a formula to {target} and back",
+            status=(0,),
+            prepare=masks_with_formula,
+            holds=texts_are_clean,
+            code=f"""
 from cellseg.cli import main
 assert main(["convert", "--from", "label_images", "--input", "sums", "--split", "train",
              "--to", "{target}", "--output", "new"]) == 0
 raise SystemExit(main(["convert", "--from", "{target}", "--input", "new", "--split", "train",
                        "--to", "label_images", "--output", "back"]))
-""")
+""",
+        )
         for target in ("sartorius_table", "dsb2018_table", "run_length_csv", "coco_json")
     ),
-    Trial(8, "names of formulas are read from tables as they were", status=(0,), code="""
+    Trial(
+        8,
+        "names of formulas are read from tables as they were",
+        status=(0,),
+        code="""
 from pathlib import Path
 from cellseg.io.table_rows import read_rows
 from cellseg.io.tables import read_text_rows, write_rows
@@ -183,5 +307,6 @@ write_rows(path, [{"image": name, "cells": 1} for name in names])
 found = [row["image"] for row in read_text_rows(path, ["image"])]
 assert found == names, found
 assert list(read_rows(path, ["image"])) == names
-"""),
-]  # fmt: skip
+""",
+    ),
+]
