@@ -41,6 +41,7 @@ from cellseg.io.segmentations import (
     pair_up,
     read_segmentations,
 )
+from cellseg.names import printable
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         raise DatasetError(f"{args.ground_truth}: no image in it")
     found = evaluate(sides, metrics, args.intervals)
     print(f"{len(sides.ids)} images")
-    print(*table_lines(found), sep="\n")
+    print(*map(printable, table_lines(found)), sep="\n")
     if args.per_image:
         write_per_image(sides, metrics, args.per_image)
     if args.json:

@@ -27,6 +27,7 @@ from cellseg.inspection.fix import Fixes, write_fixed
 from cellseg.inspection.report import PLOTS_FILE, Inspection, inspect_splits
 from cellseg.inspection.sources import Split, find_datasets, find_folders, read_split
 from cellseg.inspection.suggestions import suggest_config
+from cellseg.names import printable, printable_lines
 from cellseg.shipped import shipped_folder
 
 SUGGESTED_FILE = "suggested.yaml"
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         check_places(args, splits, dataset if several else "")
         inspection = inspect_splits(splits, tiny_px=args.tiny, image_input=image_input)
         has_errors |= inspection.has_errors
-        print(f"{dataset}\n\n{inspection.to_text()}\n")
+        print(printable_lines(f"{dataset}\n\n{inspection.to_text()}\n"))
         act(args, dataset, inspection, dataset if several else "")
     return int(has_errors)
 
@@ -136,11 +137,11 @@ def act(args: argparse.Namespace, dataset: str, inspection: Inspection, folder: 
     """Write what was asked for; `folder` is below the folders that were given."""
     if args.output:
         inspection.write(args.output / folder, max_pages=args.pages)
-        print(f"Tables, plots and contact sheets: {args.output / folder}\n")
+        print(f"Tables, plots and contact sheets: {printable(str(args.output / folder))}\n")
     if args.fix:
         fixes = Fixes(args.tiny, split_pieces=args.split_pieces, fill_holes=args.fill_holes)
         changes = write_fixed(inspection, dataset, args.fix / folder, fixes)
-        print(f"Cleaned copy, {len(changes)} changes: {args.fix / folder}\n")
+        print(f"Cleaned copy, {len(changes)} changes: {printable(str(args.fix / folder))}\n")
     if args.suggest:
         text = suggest_config(inspection, args.config_file or BASE_CONFIG)
         print(text)

@@ -20,6 +20,7 @@ from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._outputs import add_overwrite
 from cellseg.cli._parser import CommandParser
 from cellseg.io.segmentations import find_label_files
+from cellseg.names import printable
 from cellseg.tracking.results import STACK_SUFFIX, link_label_files
 
 
@@ -48,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     linked = link_label_files(files, args.output, rules=rules, **how)
     for one in linked:
         print(
-            f"{one.time_lapse.name}: {len(one.time_lapse)} frames, {len(one.tracks)} tracks, "
-            f"{one.tracks.divisions} divisions: {one.files[0]}"
+            f"{printable(one.time_lapse.name)}: {len(one.time_lapse)} frames, "
+            f"{len(one.tracks)} tracks, "
+            f"{one.tracks.divisions} divisions: {printable(str(one.files[0]))}"
         )
     if not linked:
         print(

@@ -19,6 +19,7 @@ from cellseg.config.runs import find_run_config
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
 from cellseg.io.category_ids import parse_category_ids
+from cellseg.names import printable
 from cellseg.report.build import MAX_IMAGES, write_report
 from detectron2.config import CfgNode
 
@@ -96,5 +97,7 @@ def run(args: argparse.Namespace) -> int:
         max_images=args.max_images,
     )
     size_mb = output.stat().st_size / 1e6
-    print(f"{output}: {size_mb:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+    print(
+        f"{printable(str(output))}: {size_mb:.1f} MB, written in {time.perf_counter() - start:.0f} s"
+    )
     return 0
