@@ -96,8 +96,6 @@ def run(args: argparse.Namespace) -> int:
         score_threshold=args.score_threshold,
         max_images=args.max_images,
     )
-    size_mb = output.stat().st_size / 1e6
-    print(
-        f"{printable(str(output))}: {size_mb:.1f} MB, written in {time.perf_counter() - start:.0f} s"
-    )
+    size_mb, seconds = output.stat().st_size / 1e6, time.perf_counter() - start
+    print(f"{printable(str(output))}: {size_mb:.1f} MB, written in {seconds:.0f} s")
     return 0
