@@ -65,7 +65,7 @@ setup(
         "cellseg.embedded.detectron2.model_zoo": ["configs/**/*.yaml"],
     },
     cmdclass={"build_py": BuildWithYaml},
-    entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},
+    entry_points={"console_scripts": ["cellseg = cellseg.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",

@@ -70,7 +70,7 @@ class CheckpointError(CellsegError, RuntimeError):
 
 
 class TrainingError(CellsegError, RuntimeError):
-    """A training cannot go on: its losses or gradients are not finite."""
+    """A training cannot begin or go on: no finite losses, no room, or a folder that is in use."""
 
 
 class ExportError(CellsegError, RuntimeError):

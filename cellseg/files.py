@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def remove_partials(path: str | Path, mark: str) -> None:
 
 
 _KINDS = ("partial", "old")
+_PARTIAL = re.compile(rf"\.[0-9a-f]{{32}}\.({'|'.join(_KINDS)})")
 
 
 def _partial_path(path: Path, kind: str = "partial") -> Path:
@@ -58,6 +60,11 @@ def _partial_path(path: Path, kind: str = "partial") -> Path:
     mark = _mark.get() or uuid.uuid4().hex
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"{mark}/{path.name}").hex
     return path.with_name(f".{name}.{kind}{path.suffix}")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file's name is one that `write_whole` gives until all is written."""
+    return _PARTIAL.match(path.name) is not None
 
 
 def _remove(path: Path) -> None:

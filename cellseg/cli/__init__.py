@@ -27,6 +27,7 @@ from pathlib import Path
 import cellseg
 from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
+from cellseg.interrupts import Interrupted, requested, starting, watched
 from cellseg.plugins import import_plugins
 from cellseg.system_errors import explain_system_error, strip_worker_traceback
 
@@ -68,31 +69,46 @@ def run_command(
 
     Returns:
         What the command's `run` returns; 1 after a `CellsegError` or an error of the system, such
-        as a full disk, whose text went to the error stream; 130 after Ctrl-C, 141 where the reader
-        of the output has gone.
+        as a full disk, whose text went to the error stream; 130 after Ctrl-C, 143 after SIGTERM,
+        129 after SIGHUP (see `cellseg.interrupts`), 141 where the reader of the output has gone.
 
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
     """
     _silence_future_warnings()
+    with watched():
+        try:
+            return _run_whole_command(name, arguments, prog)
+        except KeyboardInterrupt as error:
+            asked = error if isinstance(error, Interrupted) else Interrupted()
+        except Exception:  # of a library, perhaps, that makes something else of a signal
+            if (noted := requested()) is None:
+                raise
+            asked = noted
+        print(asked, file=sys.stderr)
+        return asked.status
+
+
+def _run_whole_command(name: str, arguments: Sequence[str] | None, prog: str | None) -> int:
     try:
-        args = parse_command(name, arguments, prog=prog)
-        status = int(_import_command(name).run(args))
+        with starting():
+            args = parse_command(name, arguments, prog=prog)
+            command = _import_command(name)
+        status = int(command.run(args))
         sys.stdout.flush()
         return status
     except CellsegError as error:
+        if requested():
+            raise
         print(f"{type(error).__name__}: {strip_worker_traceback(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as `| head` has
         # Python flushes once more at the end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (OSError, RuntimeError, MemoryError) as error:
         explained = explain_system_error(error)
-        if not explained:  # a bug, which its traceback helps to mend
+        if not explained or requested():  # a bug, which its traceback helps to mend
             raise
         print(f"{type(error).__name__}: {explained}", file=sys.stderr)
         return 1

@@ -39,6 +39,7 @@ from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
+from cellseg.interrupts import Interrupted, finishing
 from cellseg.modeling.weights import find_weights_file
 from cellseg.shipped import DEFAULT_MODEL
 from cellseg.tracking.linking import LinkRules, load_laptrack
@@ -255,17 +256,23 @@ def run(args: argparse.Namespace) -> int:
     part = take_part(files, *args.part)
     predict = open_prediction(args)
     try:
-        outcome = predict(
-            model,
-            part,
-            results,
-            writer,
-            resume=args.resume,
-            batch_size=args.batch,
-            pixel_size_um=args.pixel_size_um,
-        )
-    finally:
-        writer.write_all(files, found.passed_over)
+        with finishing():
+            try:
+                outcome = predict(
+                    model,
+                    part,
+                    results,
+                    writer,
+                    resume=args.resume,
+                    batch_size=args.batch,
+                    pixel_size_um=args.pixel_size_um,
+                )
+            finally:
+                writer.write_all(files, found.passed_over)
+    except Interrupted as asked:
+        done = sum(1 for _ in results.done_images(part))
+        told = f"the results of {done} images are in {args.output}; go on with --resume"
+        raise Interrupted(asked.signum, told) from None
     log_outcome(outcome, args.output)
     if args.link:
         link_predictions(writer, files, rules, args)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cellseg.errors import CellsegError, ConfigError
+from cellseg.interrupts import Interrupted, expect_repeats, forwarding, requested, watched
 from cellseg.system_errors import explain_system_error
 from detectron2.engine import launch
 from detectron2.utils import comm
@@ -41,8 +42,14 @@ def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.N
         return
     try:
         machines = (args.num_machines, args.machine_rank, args.dist_url)
-        launch(_end_with_message, args.num_gpus, *machines, (main, args))
+        with forwarding():
+            launch(_end_with_message, args.num_gpus, *machines, (main, args))
     except torch.multiprocessing.ProcessExitedException as error:
+        asked = requested()
+        if asked is not None and error.exit_code == asked.status:  # the process has said it all
+            sys.exit(asked.status)
+        if asked is not None:
+            raise asked from None
         # the process has said why; a traceback of this one would say nothing more
         sys.exit(f"The run ended because one of its processes did: {error}")
     except torch.multiprocessing.ProcessRaisedException as error:  # before it came to `main`
@@ -57,6 +64,16 @@ def _started_by_torchrun() -> bool:
 
 
 def _end_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    with watched(is_child=True):
+        try:
+            _say_what_ends(main, args)
+        except KeyboardInterrupt as error:
+            if comm.is_main_process():
+                print(error, file=sys.stderr, flush=True)
+            sys.exit(error.status if isinstance(error, Interrupted) else Interrupted().status)
+
+
+def _say_what_ends(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     try:
         main(args)
     except CellsegError as error:
@@ -81,6 +98,12 @@ def _run_as_one_of_torchrun(
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if use_cuda else "gloo")
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    main(args)
+    expect_repeats()
+    try:
+        main(args)
+    except Interrupted as asked:
+        if comm.is_main_process():
+            raise
+        sys.exit(asked.status)  # one process says it for all
     # not in a `finally`: after an error it would wait for the others
     dist.destroy_process_group()
