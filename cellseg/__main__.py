@@ -2,15 +2,18 @@
 
 import sys
 
-from cellseg.interrupts import starting, watched
+from cellseg.interrupts import ignore_signals, watched
 
 
 def main() -> int:
     """The command, and how a signal ends it from the first import on."""
     with watched():
-        with starting():
-            from cellseg import cli
-        return cli.main()
+        from cellseg import cli
+
+        status = cli.main()
+    if status > 128:  # interrupted: whoever asks again does not hit Python tidying up
+        ignore_signals()
+    return status
 
 
 if __name__ == "__main__":

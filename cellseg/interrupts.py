@@ -1,10 +1,10 @@
 """How a command ends when somebody asks it to: Ctrl-C, a scheduler's SIGTERM, a closed terminal.
 
-The frame of commands runs each inside `watched()`. A signal then raises `Interrupted`, so that
-partial files are removed on the way out; where work has begun that is worth finishing, `finishing`
-lets it poll `requested()` and end where everything is whole. A second signal ends the process at
-once, also where it waits inside a library. Callers from Python are left alone: without `watched`
-nothing here does anything.
+The frame of commands runs each inside `watched()` and `running()`. A signal then raises
+`Interrupted`, so that partial files are removed on the way out; where work has begun that is worth
+finishing, `finishing` lets it poll `requested()` and end where everything is whole. A second signal
+ends the process at once, also where it waits inside a library. Callers from Python are left alone:
+without `watched` nothing here does anything.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+CONFIRMED = getattr(signal, "SIGUSR1", 0)
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 UNWIND_WITHIN_S = 20
 """A process that a signal was to end, and that some library holds, is ended after so long."""
+CONFIRM_WITHIN_S = 2.0
+"""The launcher of several processes ends them with SIGTERM when one of them fails, which is no
+request: one to all of them the process that has started them confirms."""
 ONE_REQUEST_S = 1.0
 """A terminal and the launcher of several processes may both tell a process of one Ctrl-C."""
 
@@ -57,7 +61,9 @@ class _Watch:
         self.active = False
         self.is_child = False
         self.forwards = False
-        self.starting = False
+        self.confirmed = False
+        self.repeats = False
+        self.running = self.has_run = False
         self.finishing = 0
         self.signum = 0
         self.since = 0.0
@@ -68,10 +74,14 @@ class _Watch:
             self.signum = self.signum or signum
             for child in multiprocessing.active_children():
                 with suppress(ProcessLookupError):
-                    os.kill(child.pid or 0, signum)
+                    confirmed = CONFIRMED if signum == signal.SIGTERM else signum
+                    os.kill(child.pid or 0, confirmed)
             return
-        if self.starting:
-            end_at_once(signum, "nothing was begun")
+        if self.is_child and not self._is_confirmed(signum):
+            return
+        signum = _meaning(signum)
+        if not self.running:
+            self.end_idle(signum)
         if not self.signum:
             self.signum, self.since = signum, time.monotonic()
             if self.finishing:
@@ -80,8 +90,22 @@ class _Watch:
                 timer = threading.Timer(UNWIND_WITHIN_S, self._give_up)
                 timer.daemon = True
                 timer.start()
-        elif not self.is_child or time.monotonic() - self.since > ONE_REQUEST_S:
+        elif not self.repeats or time.monotonic() - self.since > ONE_REQUEST_S:
             end_at_once(signum, "ended at once; files with their own names are whole")
+
+    def _is_confirmed(self, signum: int) -> bool:
+        """Whether a signal is a request; SIGTERM is none until it has been confirmed."""
+        if signum != signal.SIGTERM:
+            self.confirmed = True
+        elif not self.confirmed:
+            timer = threading.Timer(CONFIRM_WITHIN_S, self._end_unconfirmed)
+            timer.daemon = True
+            timer.start()
+        return self.confirmed
+
+    def _end_unconfirmed(self) -> None:
+        if not self.confirmed:
+            os._exit(128 + signal.SIGTERM)  # another process has said why
 
     def _give_up(self) -> None:
         if self.active and self.signum and not self.finishing:
@@ -89,26 +113,42 @@ class _Watch:
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Python's handler, in the main thread."""
-        if not (self.finishing or self.starting or self.forwards):
+        if self.is_child and signum == signal.SIGTERM:
+            return
+        signum = _meaning(signum)
+        if not self.running:
+            self.end_idle(signum)
+        if not (self.finishing or self.forwards):
             raise Interrupted(signum)
+
+    def end_idle(self, signum: int) -> NoReturn:
+        """There is nothing to tidy up, and Python's imports do not all let an error through."""
+        end_at_once(signum, "all was done" if self.has_run else "nothing was begun")
 
 
 _watch = _Watch()
+_ending = threading.RLock()
+_counting = threading.Lock()
 
 
 def _name(signum: int) -> str:
     return signal.Signals(signum).name
 
 
+def _meaning(signum: int) -> int:
+    return signal.SIGTERM if signum == CONFIRMED else signum
+
+
 def end_at_once(signum: int, told: str) -> NoReturn:
     """Say so in one line and end this process; nothing is tidied up."""
-    os.write(2, f"{Interrupted(signum, told)}\n".encode())
-    os._exit(128 + signum)
+    with _ending:  # the main thread and the one that watches may both come here
+        os.write(2, f"{Interrupted(signum, told)}\n".encode())
+        os._exit(128 + signum)
 
 
 def requested() -> Interrupted | None:
     """The request to end that has come, if one has; to be asked where everything is whole."""
-    return Interrupted(_watch.signum) if _watch.signum else None
+    return Interrupted(_watch.signum) if _watch.active and _watch.signum else None
 
 
 @contextmanager
@@ -118,23 +158,34 @@ def finishing() -> Iterator[None]:
     Raises:
         Interrupted: behind the block, if a signal came too late for that.
     """
-    _watch.finishing += 1
+    with _counting:
+        _watch.finishing += 1
     try:
         yield
     finally:
-        _watch.finishing -= 1
+        with _counting:
+            _watch.finishing -= 1
     if not _watch.finishing and (asked := requested()):
         raise asked
 
 
 @contextmanager
-def starting() -> Iterator[None]:
-    """Inside, nothing is worth tidying up: a signal ends the process in one line at once."""
-    before, _watch.starting = _watch.starting, True
+def running() -> Iterator[None]:
+    """Inside, the work is done, and a signal raises `Interrupted`.
+
+    Before and behind it there is nothing to tidy up: a signal ends the process in one line at once.
+    """
+    before, _watch.running = _watch.running, True
     try:
         yield
     finally:
-        _watch.starting = before
+        _watch.running, _watch.has_run = before, True
+
+
+def ignore_signals() -> None:
+    """For a process that ends by itself in a moment."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 @contextmanager
@@ -157,18 +208,18 @@ def forwarding() -> Iterator[None]:
 
 def expect_repeats() -> None:
     """Take what comes again within a second for the same request, as a launcher may pass it on."""
-    _watch.is_child = True
+    _watch.repeats = True
 
 
 @contextmanager
 def watched(*, is_child: bool = False) -> Iterator[None]:
-    """Inside, signals end what runs as this module says; to be used in the main thread.
+    """Inside, signals end the process, and what is `running` in it, as this module says.
 
-    In another thread, and inside another such block, nothing changes.
+    To be used in the main thread. In another one, and inside another such block, nothing changes.
 
     Args:
-        is_child: the process is one of several that are told of every request together, perhaps
-            more than once.
+        is_child: the process is one of several that another one has started, and that `forwarding`
+            there tells of every request, perhaps more than once.
     """
     global _watch
     if _watch.active or threading.current_thread() is not threading.main_thread():
@@ -177,9 +228,11 @@ def watched(*, is_child: bool = False) -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     _watch = _Watch()
-    _watch.active, _watch.is_child = True, is_child
+    _watch.active = True
+    _watch.is_child = _watch.repeats = _watch.running = is_child
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    before = {signum: signal.getsignal(signum) or signal.SIG_DFL for signum in SIGNALS}
+    watched_for = (*SIGNALS, CONFIRMED) if is_child and CONFIRMED else SIGNALS
+    before = {signum: signal.getsignal(signum) or signal.SIG_DFL for signum in watched_for}
     kept = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
     hook = sys.unraisablehook
     sys.unraisablehook = lambda what: _on_unraisable(what, hook)
@@ -207,7 +260,7 @@ def watched(*, is_child: bool = False) -> Iterator[None]:
 
 def _read_signals(reader: int) -> None:
     while received := os.read(reader, 1):
-        if received[0] in SIGNALS:
+        if received[0] in (*SIGNALS, CONFIRMED):
             _watch.note(received[0])
 
 

@@ -28,7 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cellseg.cli.train  # noqa: F401 -- imported once, here
 import torch
+import torch.utils.tensorboard
 from cellseg.cli import main as run_cellseg
 
 QUICK_START = "quick_start.yaml"
@@ -63,10 +65,10 @@ OPTIONS = {
     "MODEL.ROI_MASK_HEAD.NUM_CONV": "1",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "16",
     "SOLVER.IMS_PER_BATCH": "2",
-    "SOLVER.MAX_ITER": "36",
-    "SOLVER.WARMUP_ITERS": "5",
-    "SOLVER.CHECKPOINT_PERIOD": "6",
-    "TEST.EVAL_PERIOD": "9",
+    "SOLVER.MAX_ITER": "24",
+    "SOLVER.WARMUP_ITERS": "4",
+    "SOLVER.CHECKPOINT_PERIOD": "5",
+    "TEST.EVAL_PERIOD": "5",
     "TEST.DETECTIONS_PER_IMAGE": "10",
     "CELLSEG.DETERMINISTIC": "True",
     "CELLSEG.TEST.PICTURES": "0",

@@ -27,7 +27,7 @@ from pathlib import Path
 import cellseg
 from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
-from cellseg.interrupts import Interrupted, requested, starting, watched
+from cellseg.interrupts import Interrupted, requested, running, watched
 from cellseg.plugins import import_plugins
 from cellseg.system_errors import explain_system_error, strip_worker_traceback
 
@@ -91,11 +91,11 @@ def run_command(
 
 def _run_whole_command(name: str, arguments: Sequence[str] | None, prog: str | None) -> int:
     try:
-        with starting():
-            args = parse_command(name, arguments, prog=prog)
-            command = _import_command(name)
-        status = int(command.run(args))
-        sys.stdout.flush()
+        args = parse_command(name, arguments, prog=prog)
+        command = _import_command(name)
+        with running():
+            status = int(command.run(args))
+            sys.stdout.flush()
         return status
     except CellsegError as error:
         if requested():
