@@ -96,6 +96,7 @@ setup(
             "pytest>=8.4",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",
             "import-linter>=2.1",
@@ -116,6 +117,8 @@ setup(
             *MICROSCOPES,  # what they read is tested
             *SLIDES,
         ],
+        # Fuzzing of readers and loaders, `python tests/fuzz`: Linux.
+        "fuzz": ["atheris>=2.3"],
         # The site of the documentation: `mkdocs serve`.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         # Models for other programs: ONNX and bioimage.io (docs/export.md).

@@ -146,6 +146,14 @@ def end_at_once(signum: int, told: str) -> NoReturn:
         os._exit(128 + signum)
 
 
+def leave(status: int) -> NoReturn:
+    """End this process now, and what it has started; libraries may take their time to do so."""
+    sys.stdout.flush()
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(status)
+
+
 def requested() -> Interrupted | None:
     """The request to end that has come, if one has; to be asked where everything is whole."""
     return Interrupted(_watch.signum) if _watch.active and _watch.signum else None

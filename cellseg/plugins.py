@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -45,6 +46,38 @@ def import_plugins(
         _import_file(plugin, folders) if is_plugin_file(plugin) else _import_module(plugin, folders)
         for plugin in plugins
     ]
+
+
+def import_installed(plugins: Sequence[str], place: str) -> list[ModuleType]:
+    """Import plug-ins that weights name: modules that are installed, or were imported before.
+
+    Weights come from strangers. A file that lies beside them, or in the current folder, is not
+    run because of its name alone.
+
+    Args:
+        plugins: names of modules, or paths of files, as `import_plugins` takes them.
+        place: what names them, for messages.
+
+    Returns:
+        The modules, in the order of `plugins`.
+
+    Raises:
+        PluginError: one is neither installed nor imported, or its code raises.
+    """
+    return [_import_installed(plugin, place) for plugin in plugins]
+
+
+def _import_installed(plugin: str, place: str) -> ModuleType:
+    name = Path(plugin).stem if is_plugin_file(plugin) else plugin
+    if name in sys.modules:
+        return sys.modules[name]
+    if is_plugin_file(plugin) or name.partition(".")[0] not in packages_distributions():
+        raise PluginError(
+            f"{place} names the plug-in {plugin!r}, which is not installed; code is not taken from "
+            f"where weights lie. If you trust it, name it yourself: --plugin {plugin} (from "
+            f"Python: import {name} first)"
+        )
+    return _import(plugin, name)
 
 
 def locate_plugins(plugins: Sequence[str]) -> list[tuple[str, Path]]:

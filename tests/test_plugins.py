@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cellseg.errors import PluginError
 from cellseg.evaluation import EVALUATOR_REGISTRY
-from cellseg.plugins import import_plugins
+from cellseg.plugins import import_installed, import_plugins
 
 COUNTING = """
 import os
@@ -202,3 +202,19 @@ def test_two_plugins_that_register_one_name(tmp_path: Path) -> None:
     assert repr(str(paths[1])) in text
     assert "'plugin_twice' was already registered in 'EVALUATOR' registry" in text
     assert "choose another name" in text
+
+
+def test_weights_bring_no_code_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "plugin_theirs.py")
+    for name in ("plugin_theirs", "plugin_theirs.py", "./plugin_theirs.py"):
+        with pytest.raises(PluginError, match=r"cells\.zip names the plug-in .* --plugin"):
+            import_installed([name], "cells.zip")
+    assert not (tmp_path / "runs.txt").exists()
+    import_plugins(["plugin_theirs.py"])  # the user names it
+    (module,) = import_installed(["plugin_theirs"], "cells.zip")
+    assert module.Head
+    (installed,) = import_installed(["pycocotools.mask"], "cells.zip")
+    assert installed.encode

@@ -31,6 +31,7 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument(
             "--plugin",
             action="append",
+            default=[],
             metavar="FILE",
             help="module or .py file of yours, imported before all else, whose formats and metrics "
             "are then known; may be given several times",

@@ -78,7 +78,7 @@ def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    cfg = load_config(find_run_config(args.run_dir), args.opts)
+    cfg = load_config(find_run_config(args.run_dir), args.opts, plugins=args.plugin)
     output = write_report(
         cfg,
         args.run_dir,

@@ -164,7 +164,7 @@ def write_fragment(path: Path, config: Path, tuning: Tuning, lines: Sequence[str
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
     config = find_config(args)
-    cfg = load_config(config, args.opts)
+    cfg = load_config(config, args.opts, plugins=args.plugin)
     dataset = find_dataset(cfg, args)
     results = find_results(args.predictions, dataset)
     truth = GroundTruth.load(dataset)

@@ -24,10 +24,13 @@ class ConfigTree:
     Attributes:
         place: what it was read from, for messages.
         tree: nested dicts without `_BASE_`; values as they are in YAML.
+        is_file: of a file that somebody named as a config. Others come with weights, and the
+            plug-ins that they name are imported only where they are installed.
     """
 
     place: str
     tree: dict[str, Any]
+    is_file: bool = False
 
 
 def find_config_file(name: str | Path, folder: str | Path = "") -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cellseg.errors import CellsegError, ConfigError
-from cellseg.interrupts import Interrupted, expect_repeats, forwarding, requested, watched
+from cellseg.interrupts import Interrupted, expect_repeats, forwarding, leave, requested, watched
 from cellseg.system_errors import explain_system_error
 from detectron2.engine import launch
 from detectron2.utils import comm
@@ -70,7 +70,7 @@ def _end_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.
         except KeyboardInterrupt as error:
             if comm.is_main_process():
                 print(error, file=sys.stderr, flush=True)
-            sys.exit(error.status if isinstance(error, Interrupted) else Interrupted().status)
+            leave(error.status if isinstance(error, Interrupted) else Interrupted().status)
 
 
 def _say_what_ends(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:

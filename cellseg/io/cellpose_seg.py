@@ -1,73 +1,24 @@
 """The masks in Cellpose's `_seg.npy`, read without running what the file says.
 
 Cellpose saves a pickle: a dict with `masks`, the label image [H, W] or [Z, H, W], beside outlines,
-flows and settings. A pickle may name any function of any package to be called on loading. Here
-nothing is called but what makes NumPy's arrays and dtypes; every other name stands for an empty
-object that does nothing, so that a file of any version gives its masks and no file gives anything
-else.
+flows and settings. `cellseg.pickles` reads it, so that a file of any version gives its masks and no
+file gives anything else.
 """
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from cellseg.errors import DatasetError
 from cellseg.images import SeveralPlanesError, array_to_labels
+from cellseg.pickles import ArraysOnly
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 SEG_ENDING = "_seg.npy"
 _WAY_OUT = "in Cellpose: File > Save masks as PNG/tif, and name the end in `mask_suffix`"
-
-
-class _Inert:
-    """Stands for whatever a pickle names beside arrays; takes anything and does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        """What a pickle does to a list of an unknown kind."""
-
-    def extend(self, items: Any) -> None:
-        """The same with several items."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How older pickles keep bytes."""
-    return text.encode("latin1")
-
-
-_reconstruct, _scalar = (
-    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-)
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode_latin1,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Makes plain containers and NumPy arrays; all else becomes `_Inert`."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _ALLOWED.get((module, name), _Inert)
-
-    def persistent_load(self, pid: Any) -> Any:
-        return _Inert()
 
 
 def read_seg_masks(path: Path) -> NDArray[Any]:
@@ -121,5 +72,5 @@ def _load_object(stream: BinaryIO) -> Any:
     shape, _, dtype = read_header(stream)
     if not dtype.hasobject:
         raise ValueError(f"an array of {dtype} and no dict")
-    content = _ArraysOnly(stream).load()
+    content = ArraysOnly(stream).load()
     return content.item() if isinstance(content, np.ndarray) and shape == () else content

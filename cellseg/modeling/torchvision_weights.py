@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 from cellseg.errors import CheckpointError
-from cellseg.files import write_whole
+from cellseg.files import cache_root, write_whole
+from cellseg.modeling.downloads import fetch_file
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
-from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
+from iopath.common.file_io import PathHandler, file_lock
 from torch import Tensor
 from torchvision.models import get_model_weights
 
@@ -65,7 +66,7 @@ _LAYERS = {
 class TorchvisionHandler(PathHandler):
     """Gives `torchvision://<network>` as a local file that Detectron2's checkpointer reads.
 
-    The file is made once, in iopath's cache (`$FVCORE_CACHE`), and again when torchvision's file
+    The file is made once, in cellseg's cache (`$CELLSEG_CACHE`), and again when torchvision's file
     is newer. An interrupted download or conversion leaves nothing under either name.
     """
 
@@ -76,7 +77,8 @@ class TorchvisionHandler(PathHandler):
         self._check_kwargs(kwargs)
         url = _weights_url(path)
         source = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-        converted = Path(get_cache_dir()) / "torchvision" / source.name
+        converted = cache_root() / "torchvision" / source.name
+        converted.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(str(converted)):  # of several processes, one downloads
             if not source.is_file():
                 _download_weights(path, url, source)
@@ -171,14 +173,8 @@ def _weights_url(path: str) -> str:
 def _download_weights(path: str, url: str, target: Path) -> None:
     """Fetch `url`; the eight digits in its name are the start of the file's SHA-256."""
     digits = re.search(r"-([0-9a-f]{8,})\.", target.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(url, str(target), digits and digits[1], progress=False)
-    except (OSError, RuntimeError) as error:  # no network, no such page; a wrong hash
-        raise CheckpointError(
-            f"{path}: {url} cannot be downloaded: {error}. Fetch that file elsewhere and put it "
-            f"to {target}, or start without weights (MODEL.WEIGHTS '')"
-        ) from error
+    way_out = f"{path} needs that file: fetch it elsewhere and put it to {target}"
+    fetch_file(url, target, digits[1] if digits else "", way_out)
 
 
 def _is_up_to_date(converted: Path, source: Path) -> bool:

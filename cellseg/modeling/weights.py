@@ -9,8 +9,10 @@ from typing import Any
 
 from cellseg.config.trained import ENTRY, TrainedConfig, find_departures
 from cellseg.errors import CheckpointError, collect_problems
+from cellseg.modeling.downloads import register_downloads
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.models import bundle_file, locate_bundle, open_bundle, suggest_model
+from cellseg.pickles import ArraysOnly
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -62,12 +64,27 @@ class WeightsCheckpointer(DetectionCheckpointer):
             opened = open_bundle(bundle)
             trained = TrainedConfig(opened.read_config().tree, opened.card.classes)
             return {"model": opened.read_weights(), ENTRY: trained.to_entry()}
+        if f.endswith(".pkl"):
+            _refuse_code(f)  # an installed Detectron2 would run it
         return super()._load_file(f)
 
     def _load_model(self, checkpoint: Any) -> Any:
         self.trained = TrainedConfig.from_entry(checkpoint.get(ENTRY))
         self.incompatible = super()._load_model(checkpoint)
         return self.incompatible
+
+
+def _refuse_code(path: str) -> None:
+    """Refuse a pickle that names anything but arrays and plain containers."""
+    with open(path, "rb") as stream:
+        unpickler = ArraysOnly(stream, encoding="latin1")
+        unpickler.load()
+    if unpickler.others:
+        raise CheckpointError(
+            f"{path}: holds more than weights and might run code: it names "
+            f"{', '.join(sorted(unpickler.others))}. Expected arrays in dicts and lists; take a "
+            "file from elsewhere, or have its author save a .pth with tensors alone"
+        )
 
 
 def check_use(trained: TrainedConfig, cfg: CfgNode, path: str, *, is_start: bool = False) -> None:
@@ -132,7 +149,8 @@ def load_weights(
     """
     path = find_weights_file(str(path))
     checkpointer = WeightsCheckpointer(model)
-    register_torchvision_weights()  # for models that no configuration file was read for
+    register_downloads()  # for models that no configuration file was read for
+    register_torchvision_weights()
     checkpointer.read(path)
     trained = checkpointer.trained if cfg is not None else None
     problems = _describe_misfits(checkpointer.incompatible)

@@ -19,7 +19,7 @@ import torch
 from cellseg import load_config
 from cellseg.engine import CellTrainer
 from cellseg.engine.hooks import ProgressBar, RunRecord, ValidationLoss, cell_hooks
-from cellseg.engine.hooks.run_record import describe_dataset, describe_working_trees, hash_config
+from cellseg.engine.hooks.run_record import describe_dataset, hash_config
 from cellseg.engine.hooks.samples import draw_sample, find_indexed
 from cellseg.engine.hooks.validation import average_losses
 from cellseg.engine.setup import check_config
@@ -374,11 +374,6 @@ def test_the_config_hash_does_not_depend_on_the_output_folder(cfg: CfgNode) -> N
     assert hash_config(cfg) == hash_config(other)
     other.SEED = 7
     assert hash_config(cfg) != hash_config(other)
-
-
-def test_without_git_there_is_no_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert describe_working_trees() == []
 
 
 @pytest.fixture

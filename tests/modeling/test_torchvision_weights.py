@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ import torchvision
 import yaml
 from cellseg import load_config
 from cellseg.errors import CheckpointError
-from cellseg.modeling import torchvision_weights
+from cellseg.modeling import downloads, torchvision_weights
 from cellseg.modeling.torchvision_weights import (
     ARCHITECTURES,
     register_torchvision_weights,
@@ -51,11 +53,11 @@ class RememberingCheckpointer(DetectionCheckpointer):
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folders of downloads and of converted files, both empty; no download can succeed."""
 
-    def refuse(url: str, *args: object, **kwargs: object) -> None:
-        raise OSError("no network here")
+    def refuse(address: str, target: Path) -> None:
+        raise URLError("no network here")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "iopath"))
+    monkeypatch.setattr(downloads, "_receive", refuse)
+    monkeypatch.setenv("CELLSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     register_torchvision_weights()
     folder = tmp_path / "torch" / "hub" / "checkpoints"
@@ -176,11 +178,11 @@ def test_an_interrupted_conversion_leaves_no_file(
     monkeypatch.setattr(torch, "save", save_half)
     with pytest.raises(KeyboardInterrupt):
         local_path("resnet18")
-    cache = Path(os.environ["FVCORE_CACHE"])
+    cache = Path(os.environ["CELLSEG_CACHE"])
     assert not [path for path in cache.rglob("*") if path.suffix == ".pth"]
 
     monkeypatch.undo()
-    monkeypatch.setenv("FVCORE_CACHE", str(cache))
+    monkeypatch.setenv("CELLSEG_CACHE", str(cache))
     monkeypatch.setenv("TORCH_HOME", str(caches.parents[1]))
     assert local_path("resnet18").is_file()
 
@@ -197,16 +199,14 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(cach
 def test_a_download_lands_where_torchvision_looks_and_its_hash_is_checked(
     caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str | None] = []
-
-    def fake(url: str, target: str, hash_prefix: str | None, progress: bool) -> None:
-        asked.append(hash_prefix)
-        torch.save(network_of_torchvision("resnet18").state_dict(), target)
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fake)
+    made = caches.parent / "made.pth"
+    torch.save(network_of_torchvision("resnet18").state_dict(), made)
+    monkeypatch.setattr(downloads, "_receive", lambda _, target: shutil.copy(made, target))
+    with pytest.raises(CheckpointError, match="expected f37072fd"):
+        local_path("resnet18")
+    assert not (caches / HUB_FILES["resnet18"]).exists()
+    monkeypatch.setattr(downloads, "_hash", lambda file: "f37072fd" + "0" * 56)
     assert local_path("resnet18").is_file()
-    assert local_path("resnet18").is_file()
-    assert asked == ["f37072fd"]
     assert (caches / HUB_FILES["resnet18"]).is_file()
 
 

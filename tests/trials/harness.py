@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CALM = "well"
-RESULTS = (CALM, "traceback", "words", "silent", "lost", "hang", "memory")
+RESULTS = (CALM, "traceback", "words", "silent", "lost", "hang", "memory", "unprepared")
 _TRACEBACK = re.compile(
     r"Traceback \(most recent call last\)|Exception ignored in|Fatal Python error|"
     r"^Segmentation fault|^Killed$",
@@ -59,7 +59,8 @@ class Trial:
         prepare: makes files in the trial's folder, which is the working folder of the trial. It
             has a link or a copy of what `needs` names.
         needs: of "run" (a trained tiny model), "images", "data" (images and label images with a
-            declaration), "results" (true and predicted cells); see `stock.py`. They are copies.
+            declaration), "results" (true and predicted cells), "bundle" (the run as a model
+            bundle); see `stock.py`. They are copies.
         status: exit statuses that are right; 1 is an error that is said in words.
         says: regular expressions, each to be found in the output; letters' case does not matter.
         never: regular expressions that must not be there.
@@ -115,7 +116,10 @@ def run_trial(trial: Trial, place: Place) -> Ending:
     try:
         for name in trial.needs:
             shutil.copytree(place.stock / name, folder / name, symlinks=True)
-        trial.prepare(folder)
+        try:
+            trial.prepare(folder)
+        except Exception as error:  # of the trial itself, or of another checkout than its own
+            return Ending(trial, "unprepared", f"{type(error).__name__}: {error}")
         before = _read_all(folder)
         ending = _run(trial, place, folder)
         after = _read_all(folder)

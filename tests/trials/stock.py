@@ -77,6 +77,14 @@ def write_run(folder: Path) -> None:
         raise RuntimeError("the tiny training of the trials failed")
 
 
+def write_bundle(folder: Path) -> None:
+    """A model bundle of the run beside it."""
+    from cellseg.cli import main
+
+    if main(["bundle", str(folder.parent / "run"), "--name", "cells", "-o", str(folder)]):
+        raise RuntimeError("no bundle of the tiny run could be made")
+
+
 def write_results(folder: Path) -> None:
     """`truth.json`, COCO annotations of two images, and `results.json`, COCO results: the same."""
     from pycocotools import mask as coco_masks
@@ -115,3 +123,4 @@ def make_stock(folder: Path) -> None:
     write_images(folder / "images")
     write_results(folder / "results")
     write_run(folder / "run")
+    write_bundle(folder / "bundle")

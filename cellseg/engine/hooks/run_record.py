@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ import torch
 import yaml
 from cellseg.datasets.registration import datasets_root
 from cellseg.engine.hooks.schedule import TrainingStopped
+from cellseg.engine.working_trees import describe_working_trees
 from cellseg.files import write_whole
 from cellseg.interrupts import Interrupted
 from detectron2.config import CfgNode
@@ -29,8 +29,6 @@ from detectron2.utils import comm
 RUN_FILE = "run.json"
 METRICS_FILE = "figures.json"
 """Metrics of `cellseg train --eval-only`, in OUTPUT_DIR."""
-
-_GIT_TIMEOUT_S = 10
 
 logger = logging.getLogger(__name__)
 
@@ -130,35 +128,6 @@ def describe_machine() -> dict[str, Any]:
         "gpus": gpus,
         "processes": comm.get_world_size(),
     }
-
-
-def describe_working_trees() -> list[dict[str, Any]]:
-    """Git revision of the present folder and of cellseg's own, where they are working trees.
-
-    Returns:
-        Dicts with "folder", "revision" and "dirty" (a file that Git knows was changed); none
-        without Git.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for folder in (Path.cwd(), Path(__file__).parent):
-        top = _ask_git(folder, "rev-parse", "--show-toplevel")
-        revision = _ask_git(folder, "rev-parse", "HEAD")
-        if top and revision:
-            changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
-            found[top] = {"folder": top, "revision": revision, "dirty": bool(changes)}
-    return list(found.values())
-
-
-def _ask_git(folder: Path, *arguments: str) -> str:
-    """What git prints; "" if it fails or is not there."""
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def hash_config(cfg: CfgNode) -> str:

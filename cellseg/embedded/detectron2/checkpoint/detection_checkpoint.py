@@ -128,7 +128,9 @@ def _drop(keys: list[str], is_unwanted: Callable[[str], bool]) -> None:
 
 def _split_query(path: str) -> tuple[str, bool]:
     """Path without its query, and whether names are to be matched by their endings."""
+    path, _, fragment = path.partition("#")
     file, _, query = path.partition("?")
+    file += fragment and f"#{fragment}"
     options = parse_qs(query)
     match_by_ending = options.pop("matching_heuristics", ["False"]) == ["True"]
     if options:

@@ -13,7 +13,8 @@ from typing import IO, Any
 import numpy as np
 
 # numpy 2 renamed the module.
-multiarray: Any = (np._core if hasattr(np, "_core") else np.core).multiarray
+_core: Any = np._core if hasattr(np, "_core") else np.core
+multiarray: Any = _core.multiarray
 
 # Under these names numpy 1 and 2, Python 2 and 3 write what an array consists of.
 _ARRAY_PARTS = {
@@ -23,6 +24,10 @@ _ARRAY_PARTS = {
         (f"numpy.{core}.multiarray", name): getattr(multiarray, name)
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
+    },
+    **{  # since protocol 5
+        (f"numpy.{name}.numeric", "_frombuffer"): _core.numeric._frombuffer
+        for name in ("core", "_core")
     },
 }
 _CONTAINERS = {
