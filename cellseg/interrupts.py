@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+_NO_MORE = 0
 CONFIRMED = getattr(signal, "SIGUSR1", 0)
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -159,6 +160,11 @@ def requested() -> Interrupted | None:
     return Interrupted(_watch.signum) if _watch.active and _watch.signum else None
 
 
+def is_watched() -> bool:
+    """Whether this process is `watched` for signals."""
+    return _watch.active
+
+
 @contextmanager
 def finishing() -> Iterator[None]:
     """Inside, the first signal raises nothing: who works polls `requested`.
@@ -259,15 +265,16 @@ def watched(*, is_child: bool = False) -> Iterator[None]:
         signal.set_wakeup_fd(wakeup)
         sys.unraisablehook = hook
         _watch.active = False
-        os.close(writer)
+        os.write(writer, bytes([_NO_MORE]))  # forked processes may hold it open, too
         thread.join()
+        os.close(writer)
         os.close(reader)
         for signum, handler in kept.items():
             signal.signal(signum, handler)
 
 
 def _read_signals(reader: int) -> None:
-    while received := os.read(reader, 1):
+    while (received := os.read(reader, 1)) and received[0] != _NO_MORE:
         if received[0] in (*SIGNALS, CONFIRMED):
             _watch.note(received[0])
 
@@ -285,10 +292,19 @@ def _in_forked_child() -> None:
         return
     signal.set_wakeup_fd(-1)
     for signum in SIGNALS:
-        # one that helps to finish goes on for a while: its end would be an error there
-        late = _end_late if _watch.finishing and signum != signal.SIGINT else signal.SIG_DFL
-        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGINT else late)
+        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGINT else signal.SIG_DFL)
     _watch.active = False
+
+
+def outlive_requests() -> None:
+    """Let a loader's process go on for a while when all of a group are asked to end.
+
+    The one that it works for finishes its iteration, and then ends it. PyTorch sets a handler of
+    its own when such a process begins: call this behind that.
+    """
+    signal.signal(signal.SIGTERM, _end_late)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end_late(signum: int, frame: FrameType | None) -> None:

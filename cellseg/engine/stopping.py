@@ -80,15 +80,21 @@ def stoppable_evaluation(trainer: Any, *, saves: bool = True) -> Iterator[None]:
         return
     state = find_hook(trainer, RunState) if saves else None
 
-    def stop_if_requested(*_: Any) -> None:
+    def is_to_end() -> Interrupted | None:
         evaluates = state is None or not state.is_complete  # before that, batch norm may be refined
-        if evaluates and (asked := requested()):
+        return requested() if evaluates else None
+
+    def stop_if_requested(*_: Any) -> None:
+        if asked := is_to_end():
             raise _CutOff(asked.signum)
 
     watch = trainer.checkpointer.model.register_forward_pre_hook(stop_if_requested)
     try:
         yield
-    except _CutOff as asked:
+    except (Exception, _CutOff):  # or the signal has ended a process that loads images
+        asked = is_to_end()
+        if asked is None:
+            raise
         if saves:
             raise _save_and_tell(trainer, asked) from None
         told = f"{trainer.checkpointer.save_dir} has all iterations but not this evaluation"

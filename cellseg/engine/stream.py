@@ -8,11 +8,13 @@ is given what it would have been given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from cellseg.engine.random_state import seeded, untouched_random_state
+from cellseg.interrupts import is_watched, outlive_requests
 from detectron2.data import ToIterableDataset
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -73,6 +75,12 @@ class _SeededImages(Dataset[Any]):
             return self._images[int(index)]
 
 
+def _begin_worker(engine_does: Callable[[int], None], outlives: bool, number: int) -> None:
+    engine_does(number)
+    if outlives:
+        outlive_requests()
+
+
 class _Watched:
     """A loader that uses up no random number, and tells what it gives."""
 
@@ -105,6 +113,7 @@ class TrainingStream:
     def __init__(self, build: Callable[[], Any], seed: int) -> None:
         self._build = build
         self.seed = seed
+        self._giving: Generator[Any, None, None] | None = None
         self._open()
 
     def _open(self) -> None:
@@ -116,6 +125,7 @@ class TrainingStream:
         images.dataset = _SeededImages(images.dataset, self.seed)
         # one by one, groups would be filled in an order that depends on the number of workers
         images.shard_chunk_size = loader.batch_size or 1
+        loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn, is_watched())
         self._order = images.sampler = _Order(images.sampler)
         self._next = 0
         self._waiting: list[tuple[int, Any]] = []  # given, and kept by the groups
@@ -127,10 +137,23 @@ class TrainingStream:
 
     def __iter__(self) -> Iterator[Any]:
         """Batches from here on; images that were loaded ahead and not given are loaded again."""
-        self._order.start, self._order.waiting = self._next, tuple(self._again)
-        for batch in self._batches:
+        self.close()
+        while True:
+            if self._giving is None:
+                self._order.start, self._order.waiting = self._next, tuple(self._again)
+                self._giving = (batch for batch in self._batches)
+            try:
+                batch = next(self._giving)
+            except StopIteration:
+                return
             self._waiting = [(n, e) for n, e in self._waiting if not any(e is b for b in batch)]
             yield batch
+
+    def close(self) -> None:
+        """End the processes that load images; the next batch begins new ones."""
+        if self._giving is not None:
+            self._giving.close()
+        self._giving = None
 
     def _note_batch(self, batch: list[Any]) -> None:
         self._next += len(batch)

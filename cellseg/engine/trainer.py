@@ -307,6 +307,10 @@ class CellTrainer(DefaultTrainer):
                 super().train()
             except TrainingStopped:
                 stopped = True
+            finally:
+                for loader in self.image_loaders().values():
+                    if isinstance(loader, TrainingStream):
+                        loader.close()
         results = getattr(self, "_last_eval_results", {})
         if stopped and comm.is_main_process():
             verify_results(self.cfg, results)

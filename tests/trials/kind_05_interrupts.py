@@ -17,7 +17,7 @@ PREDICT = ("predict", "images", "-o", "out", "--model", "run", "--save", "labels
 
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]] = {
     # words, needs, and in which of its calls the signal comes
-    "predict": (PREDICT, ("run", "images"), (1, 40, 400)),
+    "predict": (PREDICT, ("run", "images", "data"), (1, 40, 400)),
     "evaluate": (
         ("evaluate", "--predictions", "results/results.json", "--ground-truth", "truth.json"),
         ("results",),
@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]] = 
     "convert": (
         (
             *("convert", "--from", "label_images", "--input", "data", "--split", "train"),
-            *("--to", "coco", "--output", "converted"),
+            *("--to", "coco_json", "--output", "converted"),
         ),
         ("data",),
         (1, 20),
@@ -171,7 +171,7 @@ TRIALS += [
         5,
         "SIGTERM in a prediction by workers",
         code=struck((*PREDICT, "--workers", "1"), "SIGTERM", when="embedded engine|Detectron2"),
-        needs=("run", "images"),
+        needs=("run", "images", "data"),
         status=(143,),
         says=(_one_line("SIGTERM"),),
         holds=_nothing_half,
@@ -179,9 +179,9 @@ TRIALS += [
     Trial(
         5,
         "a prediction that was interrupted goes on",
-        shell="cellseg predict images -o out --model run --save labels & sleep 2; kill -TERM $!; "
+        shell="cellseg predict images -o out --model run --save labels & sleep 4; kill -TERM $!; "
         "wait $!; cellseg predict images -o out --model run --save labels --resume",
-        needs=("run", "images"),
+        needs=("run", "images", "data"),
         status=(0,),
         says=("2 of 2 images done",),
         holds=_nothing_half,
