@@ -55,4 +55,5 @@ def read_last_name(run_dir: str | Path) -> str:
         name = (Path(run_dir) / LAST_FILE).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-    return name if name.isprintable() and Path(name).name == name else ""
+    is_name = len(name.encode()) < 256 and name.isprintable() and Path(name).name == name
+    return name if is_name else ""

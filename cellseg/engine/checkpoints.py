@@ -67,6 +67,7 @@ class AtomicWrites:
     def __init__(self, path_manager: Any, needed: int = 0) -> None:
         self._path_manager = path_manager
         self._needed = needed
+        self._written: Path | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._path_manager, name)
@@ -87,15 +88,20 @@ class AtomicWrites:
     @contextmanager
     def _write_whole(self, path: str, mode: str, options: dict[str, Any]) -> Iterator[IO[Any]]:
         folder, partial = Path(path).parent, f"{path}{PARTIAL_SUFFIX}"
-        if not folder.is_dir():
-            logger.warning("%s was removed: made again, what was in it is lost", folder)
-            folder.mkdir(parents=True, exist_ok=True)
+        if self._written is not None and not self._written.exists():
+            logger.warning(
+                "%s is gone: somebody has removed or emptied the folder while training. What "
+                "follows is written there again",
+                self._written,
+            )
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             with self._path_manager.open(partial, mode, **options) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            self._written = Path(path)
         except (OSError, RuntimeError) as error:
             Path(partial).unlink(missing_ok=True)
             if not _is_full(error):

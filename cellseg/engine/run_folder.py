@@ -96,9 +96,16 @@ def locked_folder(output_dir: str | Path) -> Iterator[None]:
     block for the same folder nothing happens.
 
     Raises:
-        TrainingError: another process trains into it.
+        TrainingError: another process trains into it, or its name cannot be encoded.
         OSError: the folder cannot be made or written into.
     """
+    try:
+        str(output_dir).encode()
+    except UnicodeEncodeError:
+        raise TrainingError(
+            f"OUTPUT_DIR is {str(output_dir)!a}, which is in no encoding that all programs read: "
+            "choose another name"
+        ) from None
     folder = Path(output_dir).resolve()
     if folder in _mine or not comm.is_main_process():
         yield
@@ -112,7 +119,8 @@ def locked_folder(output_dir: str | Path) -> Iterator[None]:
     finally:
         _mine.discard(folder)
         if _is_same_file(file, path):  # the folder may have been removed, and made again
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it may have become read-only
+                path.unlink()
         file.close()
 
 

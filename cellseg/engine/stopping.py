@@ -160,7 +160,8 @@ def _end_hooks(hooks: Sequence[HookBase], error: BaseException | None) -> None:
             if error is None:
                 _end_hooks(hooks[number + 1 :], another)  # which may look at what is on its way
                 raise
-            logger.warning("%s after that: %s", type(hook).__name__, another)
+            reason = getattr(another, "strerror", None) or another
+            logger.warning("%s: could not do its part then (%s)", type(hook).__name__, reason)
 
 
 @contextmanager
