@@ -7,7 +7,7 @@ either covers. A cell without a pixel has IoU 0 with everything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from cellseg.cells.instances import CellInstances
@@ -17,6 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 
 Segmentation: TypeAlias = "NDArray[Any] | CellInstances"
 """The cells of one image: a label image [H, W], 0 is background, or `CellInstances`."""
+
+
+@runtime_checkable
+class StoredLabels(Protocol):
+    """A label image that is read whenever it is looked at, so that many need no memory."""
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+
+    def read_labels(self) -> NDArray[Any]:
+        """The label image, integers [H, W]."""
+
 
 _ROWS_AT_ONCE = 64
 _TABLE_LIMIT = 1 << 23  # entries of a histogram over all pairs: 64 MiB

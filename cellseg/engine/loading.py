@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cellseg.config import ConfigTree, read_config_tree
 from cellseg.engine.setup import load_config
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
@@ -37,12 +38,41 @@ def load_config_of_model(
         CheckpointError: the folder holds no checkpoint, or the bundle cannot be used.
     """
     files = find_model(model)
-    cfg = load_config([files.config, *config_file], opts, weights=files.weights)
+    config = files.config
+    if isinstance(config, Path):
+        tree = read_config_tree(config)
+        config = ConfigTree(str(config), _without_lost_data(tree, config), is_file=True)
+    cfg = load_config([config, *config_file], opts, weights=files.weights)
     named = str(opts[::2]).count("MODEL.DEVICE")
     if not named and not has_device(cfg.MODEL.DEVICE):
         logger.info("%s is not here; using %s", cfg.MODEL.DEVICE, default_device())
         cfg.MODEL.DEVICE = default_device()
     return cfg
+
+
+def _without_lost_data(tree: dict[str, Any], config: Path) -> dict[str, Any]:
+    """A run's config without its data sets where the files that declare them are not here.
+
+    They are looked for from the current folder, and often on another machine than the training's;
+    predicting needs none.
+    """
+    own = _section(tree, "CELLSEG")
+    declared = _section(own, "DATASETS").get("DECLARATIONS")
+    named = declared if isinstance(declared, list | tuple) else []
+    lost = [one for one in named if not Path(str(one)).is_file()]
+    if not lost:
+        return tree
+    logger.info("%s: %s is not here; the model is used without its data sets", config, lost[0])
+    train = {key: one for key, one in _section(own, "TRAIN").items() if key != "BEST_METRIC"}
+    kept = {key: value for key, value in own.items() if key != "DATASETS"}
+    rest = {key: value for key, value in tree.items() if key != "DATASETS"}
+    return {**rest, "CELLSEG": {**kept, "TRAIN": train}}
+
+
+def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a config; empty where there is none, or something else, which is told later."""
+    found = tree.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def load(

@@ -21,6 +21,7 @@ from cellseg.cells.matching import Matching, match_greedily, match_overlaps
 from cellseg.cells.overlaps import (
     Overlaps,
     Segmentation,
+    StoredLabels,
     find_label_overlaps,
     find_overlaps,
     renew_overlaps,
@@ -54,7 +55,8 @@ class Side:
     """One side of a comparison: true cells with crowd regions, or predicted cells.
 
     Attributes:
-        source: what was compared: a label image, or instances of which these are some.
+        source: what was compared: a label image, perhaps one on disk, or instances of which these
+            are some.
         index: int64 [N], the cells' numbers among those of `source`, ascending.
         areas_px: [N], pixels.
         classes: int64 [N]; 0 for the cells of a label image.
@@ -62,7 +64,7 @@ class Side:
         is_crowd: bool [N], which are regions of uncounted cells.
     """
 
-    source: Segmentation
+    source: Segmentation | StoredLabels
     index: IntArray
     areas_px: NDArray[Any]
     classes: IntArray
@@ -70,7 +72,7 @@ class Side:
     is_crowd: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, source: Segmentation, areas_px: IntArray) -> Side:
+    def of(cls, source: Segmentation | StoredLabels, areas_px: IntArray) -> Side:
         """All cells of `source`, whose areas are known."""
         index = np.arange(len(areas_px))
         if isinstance(source, CellInstances):
@@ -83,7 +85,7 @@ class Side:
 
     def select(self, chosen: ArrayLike) -> Side:
         """Some of the cells: bool [N], or their ascending numbers."""
-        which, source = np.asarray(chosen), self.source
+        which, source = np.asarray(chosen), _read(self.source)
         if not isinstance(source, CellInstances):
             source = CellInstances.from_label_image(source)
         numbers = (self.index[which], self.areas_px[which], self.classes[which])
@@ -96,14 +98,23 @@ class Side:
             whole = len(self.index) == len(self.source)
             cells = self.source if whole else self.source[self.index]
             return cells.replace(classes=self.classes)
-        return CellInstances.from_label_image(self.source)
+        return CellInstances.from_label_image(_read(self.source))
 
-    @cached_property
+    @property
     def labels(self) -> NDArray[Any]:
         """Label image [H, W]; of cells that overlap, the one of the higher score is in front."""
         if isinstance(self.source, CellInstances):
-            return self.cells.to_label_image()
-        return check_label_image(self.source)
+            return self._painted
+        return check_label_image(_read(self.source))
+
+    @cached_property
+    def _painted(self) -> NDArray[Any]:
+        return self.cells.to_label_image()
+
+
+def _read(source: Segmentation | StoredLabels) -> Any:
+    """A segmentation in memory."""
+    return source.read_labels() if isinstance(source, StoredLabels) else source
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +263,13 @@ class Comparison:
         return replace(self, truth=truth, pred=pred)
 
 
-def compare(true: Segmentation, pred: Segmentation) -> Comparison:
+def compare(true: Segmentation | StoredLabels, pred: Segmentation | StoredLabels) -> Comparison:
     """Compare two segmentations of one image.
 
     Args:
         true: the true cells, a label image [H, W] or `CellInstances`; crowd regions are among the
-            latter, with their flag.
+            latter, with their flag. One on disk is read here, and again where a metric needs its
+            pixels.
         pred: the predicted cells, of the same kind and size; crowd regions play no part.
 
     Raises:
@@ -269,7 +281,7 @@ def compare(true: Segmentation, pred: Segmentation) -> Comparison:
         Counts(tp=1, fp=1, fn=1, iou_sum=1.0)
     """
     pred = pred.counted if isinstance(pred, CellInstances) else pred
-    pairs, true_areas, pred_areas = _overlaps(true, pred)
+    pairs, true_areas, pred_areas = _overlaps(_read(true), _read(pred))
     return Comparison(pairs, Side.of(true, true_areas), Side.of(pred, pred_areas))
 
 
@@ -301,7 +313,8 @@ def _overlaps(true: Segmentation, pred: Segmentation) -> tuple[Overlaps, IntArra
 
 
 def compare_all(
-    ground_truth: Sequence[Segmentation], predictions: Sequence[Segmentation]
+    ground_truth: Sequence[Segmentation | StoredLabels],
+    predictions: Sequence[Segmentation | StoredLabels],
 ) -> list[Comparison]:
     """`compare` image by image.
 

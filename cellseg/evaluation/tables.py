@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cellseg.cells.overlaps import Segmentation
+from cellseg.cells.overlaps import Segmentation, StoredLabels
 from cellseg.evaluation.comparison import compare_all
 from cellseg.evaluation.scorer import split_ranked
 from cellseg.evaluation.scoring import Comparisons
@@ -30,8 +30,8 @@ class Sides:
     """
 
     ids: list[str]
-    true: list[Segmentation]
-    pred: list[Segmentation]
+    true: list[Segmentation | StoredLabels]
+    pred: list[Segmentation | StoredLabels]
     classes: tuple[str, ...] = ()
 
     @property

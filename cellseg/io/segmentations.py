@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.overlaps import Segmentation
+from cellseg.cells.overlaps import Segmentation, StoredLabels
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.images import LABEL_SUFFIXES, read_label_image, why_no_image
+from cellseg.images import LABEL_SUFFIXES, read_image_hw, read_label_image, why_no_image
 from cellseg.images.listing import PassedOver, list_folder, name_below
 from cellseg.io import FORMATS, find_format, read_records
 from cellseg.io.base import ANY_CLASS, raise_broken, tell_passed_over
 from cellseg.io.category_ids import CategoryIds
 from cellseg.io.coco_results import read_coco_results
 from cellseg.io.file_names import name_key
+from numpy.typing import NDArray
 
 LABELS, COCO_RESULTS = "labels", "coco_results"
 SOURCES = (LABELS, *sorted(FORMATS))
@@ -35,6 +38,30 @@ class MismatchError(DatasetError):
 
 
 @dataclass(frozen=True)
+class LabelFile:
+    """A label image on disk.
+
+    Args:
+        path: of the file.
+    """
+
+    path: Path
+
+    @cached_property
+    def image_hw(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return read_image_hw(self.path)
+
+    def read_labels(self) -> NDArray[Any]:
+        """The label image, integers [H, W]."""
+        return read_label_image(self.path)
+
+
+Side: TypeAlias = "Segmentation | StoredLabels"
+"""The cells of one image on one side of an evaluation."""
+
+
+@dataclass(frozen=True)
 class Segmentations:
     """One side of an evaluation.
 
@@ -47,7 +74,7 @@ class Segmentations:
     """
 
     source: Path
-    by_id: Mapping[str, Segmentation]
+    by_id: Mapping[str, Side]
     has_classes: bool = False
     lists_empty: bool = True
     crowd_regions: int = 0
@@ -100,7 +127,7 @@ def read_segmentations(
         DatasetError, ImageReadError, LabelError: what cannot be read, by name.
     """
     if format_name == LABELS:
-        return Segmentations(path, _read_folder(path))
+        return Segmentations(path, _find_labels(path))
     if format_name == COCO_RESULTS:
         found = read_coco_results(path, classes, own_ids=own_ids, category_ids=category_ids)
         return Segmentations(path, found, has_classes=len(classes) > 1, lists_empty=False)
@@ -118,7 +145,7 @@ def _need_split(split: str | None, format_name: str) -> str:
     return split
 
 
-def _read_folder(folder: Path) -> dict[str, Segmentation]:
+def _find_labels(folder: Path) -> dict[str, Side]:
     found: dict[str, Path] = {}
     for path in find_label_files(folder):
         image_id = strip_label_ending(name_below(folder, path))
@@ -128,7 +155,7 @@ def _read_folder(folder: Path) -> dict[str, Segmentation]:
                 f"{path.name}; leave one of them in the folder"
             )
         found[image_id] = path
-    return {name: read_label_image(path) for name, path in found.items()}
+    return {name: LabelFile(path) for name, path in found.items()}
 
 
 def find_label_files(folder: Path) -> list[Path]:
@@ -195,7 +222,7 @@ def strip_label_ending(stem: str) -> str:
 
 def pair_up(
     truth: Segmentations, predictions: Segmentations, *, ignore_missing: bool = False
-) -> tuple[list[str], list[Segmentation], list[Segmentation]]:
+) -> tuple[list[str], list[Side], list[Side]]:
     """Image ids in order, true and predicted segmentation of each; both of one kind.
 
     Args:
@@ -271,10 +298,15 @@ def _by_key(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[s
     return by_key
 
 
-def image_size(side: Segmentation) -> tuple[int, int]:
+def image_size(side: Side) -> tuple[int, int]:
     """(height, width)."""
-    return side.image_hw if isinstance(side, CellInstances) else (side.shape[0], side.shape[1])
+    if isinstance(side, CellInstances | StoredLabels):
+        return side.image_hw
+    return side.shape[0], side.shape[1]
 
 
-def _to_cells(side: Segmentation) -> CellInstances:
-    return side if isinstance(side, CellInstances) else CellInstances.from_label_image(side)
+def _to_cells(side: Side) -> CellInstances:
+    if isinstance(side, CellInstances):
+        return side
+    labels = side.read_labels() if isinstance(side, StoredLabels) else side
+    return CellInstances.from_label_image(labels)
