@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,17 +89,15 @@ class AtomicWrites:
     @contextmanager
     def _write_whole(self, path: str, mode: str, options: dict[str, Any]) -> Iterator[IO[Any]]:
         folder, partial = Path(path).parent, f"{path}{PARTIAL_SUFFIX}"
-        if self._written is not None and not self._written.exists():
-            logger.warning(
-                "%s is gone: somebody has removed or emptied the folder while training. What "
-                "follows is written there again",
-                self._written,
-            )
+        self._tell_if_gone(self._written)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with self._path_manager.open(partial, mode, **options) as file:
+            with self._path_manager.open(partial, mode.replace("w", "w+"), **options) as file:
                 yield file
                 file.flush()
+                if not os.path.exists(partial):
+                    self._tell_if_gone(Path(partial))
+                    _write_again(file, partial)
                 os.fsync(file.fileno())
             os.replace(partial, path)
             self._written = Path(path)
@@ -112,6 +111,24 @@ class AtomicWrites:
             ) from error
         finally:
             Path(partial).unlink(missing_ok=True)
+
+    def _tell_if_gone(self, path: Path | None) -> None:
+        if path is not None and not path.exists():
+            logger.warning(
+                "%s is gone: somebody has removed or emptied the folder while training. What "
+                "follows is written there again",
+                path,
+            )
+
+
+def _write_again(file: IO[Any], path: str) -> None:
+    """Write what an open file holds whose name was removed to that name once more."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file.seek(0)
+    with open(path, "wb" if isinstance(file.read(0), bytes) else "w") as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def _is_local(path: str) -> bool:
