@@ -76,13 +76,13 @@ def _end_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.
 def _say_what_ends(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     try:
         main(args)
-    except CellsegError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except (OSError, RuntimeError, MemoryError) as error:
-        explained = explain_system_error(error)
-        if not explained:
+    except Exception as error:
+        if (asked := requested()) is not None:  # another process was faster to end
+            raise asked from None
+        said = str(error) if isinstance(error, CellsegError) else explain_system_error(error)
+        if not said:  # a bug, which its traceback helps to mend
             raise
-        sys.exit(f"{type(error).__name__}: {explained}")
+        sys.exit(f"{type(error).__name__}: {said}")
 
 
 def _run_as_one_of_torchrun(

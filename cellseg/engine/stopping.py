@@ -175,7 +175,7 @@ def failures_in_words() -> Iterator[None]:
     def has_news(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         told = isinstance(error, CellsegError) or (error and explain_system_error(error))
-        return not told
+        return not (told or (error and requested()))  # or another process has ended first
 
     log.addFilter(has_news)
     try:
