@@ -27,7 +27,7 @@ from pathlib import Path
 import cellseg
 from cellseg.cli._parser import CommandParser, named_plugins
 from cellseg.errors import CellsegError
-from cellseg.plugins import import_plugins
+from cellseg.plugins import describe_plugin_error, import_plugins
 from cellseg.system_errors import explain_system_error, strip_worker_traceback
 
 __all__ = ["command_names", "main", "parse_command", "run_command"]
@@ -90,11 +90,13 @@ def run_command(
         # Python flushes once more at the end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         explained = explain_system_error(error)
-        if not explained:  # a bug, which its traceback helps to mend
+        of_plugin = "" if explained else describe_plugin_error(error)
+        if not explained and not of_plugin:  # a bug, which its traceback helps to mend
             raise
-        print(f"{type(error).__name__}: {explained}", file=sys.stderr)
+        said = f"PluginError: {of_plugin}" if of_plugin else f"{type(error).__name__}: {explained}"
+        print(said, file=sys.stderr)
         return 1
 
 

@@ -74,9 +74,11 @@ def read_additions(args: argparse.Namespace) -> dict[str, Any]:
     additions: dict[str, Any] = {}
     if args.card:
         try:
-            text = Path(args.card).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{args.card}: cannot be read: {error}; expected YAML") from error
+            text = Path(args.card).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{args.card}: cannot be read: {error.strerror}; expected YAML"
+            ) from error
         additions = read_card_additions(text, args.card)
     if args.model_version:
         additions["version"] = args.model_version

@@ -24,12 +24,12 @@ from cellseg.engine.distributed import run_in_processes
 from cellseg.engine.hooks.run_record import METRICS_FILE
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint
 from cellseg.files import write_whole
+from cellseg.modeling.building import build_model
 from cellseg.modeling.weights import load_weights
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 

@@ -20,12 +20,12 @@ from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.hooks.run_record import METRICS_FILE, RUN_FILE
 from cellseg.errors import CellsegError, ConfigError
 from cellseg.evaluation import DEFAULT_METRICS
+from cellseg.modeling.building import build_model
 from cellseg.modeling.weights import find_weights_file, load_weights
 from cellseg.models import Bundle, MeasuredMetric, ModelCard, TrainingSet, write_bundle
 from cellseg.training_data.augmentations import input_scale
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
 _TASK = "cell_iou/"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cellseg.errors import CellsegError, ConfigError
+from cellseg.rules import number
 from cellseg.system_errors import explain_system_error
 from detectron2.engine import launch
 from detectron2.utils import comm
@@ -33,6 +34,7 @@ def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.N
         SystemExit: a process that was started here has ended with an error, which it has said.
         ConfigError: both torchrun and `--num-gpus` or `--num-machines` ask for processes.
     """
+    _check_processes(args)
     if _started_by_torchrun():
         _run_as_one_of_torchrun(main, args)
         return
@@ -50,6 +52,28 @@ def run_in_processes(main: Callable[[argparse.Namespace], Any], args: argparse.N
         if not explained:
             raise
         sys.exit(f"RuntimeError: {explained}")
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    limits = {
+        "num_gpus": number(1, _most_processes(), whole=True),
+        "num_machines": number(1, 100_000, whole=True),
+    }
+    limits["machine_rank"] = number(0, max(args.num_machines - 1, 0), whole=True).remark(
+        "--num-machines, less 1"
+    )
+    for name, rule in limits.items():
+        value = getattr(args, name)
+        if not rule.accepts(value):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is {value}; expected {rule.expected}")
+
+
+def _most_processes() -> int:
+    """How many processes this machine has room for: its GPUs, or without any its processors."""
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return max(16, os.cpu_count() or 1)
 
 
 def _started_by_torchrun() -> bool:

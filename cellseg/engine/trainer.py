@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cellseg.arguments import check_argument, of_type
 from cellseg.cells.selection import DetectionThresholds
+from cellseg.config import check_keys
 from cellseg.config.trained import ENTRY
 from cellseg.engine.checkpoints import AtomicWrites, CarriedConfig, remove_partial_files
 from cellseg.engine.determinism import make_deterministic
@@ -26,6 +28,7 @@ from cellseg.evaluation.registry import build_extra_evaluators
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.limits import LimitWatch
+from cellseg.modeling.building import checked_building
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.dataset_classes import check_classes
 from cellseg.modeling.device import check_device
@@ -57,6 +60,8 @@ class CellTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_argument("cfg", cfg, of_type(CfgNode, "a config, as load_config gives it"))
+        check_keys(cfg)
         check_device(cfg)
         for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
             check_classes(cfg, name, read=True)
@@ -78,7 +83,8 @@ class CellTrainer(DefaultTrainer):
             cfg = cfg.clone()
             cfg.defrost()
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = lowest
-        model = super().build_model(cfg)
+        with checked_building(cfg):
+            model = super().build_model(cfg)
         if cfg.CELLSEG.COMPILE:
             compile_convolutions(model)
         return model

@@ -7,14 +7,17 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from cellseg.arguments import checked
 from cellseg.errors import CheckpointError
 from cellseg.files import write_whole, write_whole_folder
+from cellseg.rules import PATH
 from cellseg.shipped import CARD_FILE
 
 ZIP_SUFFIX = ".zip"
 _NOT_OURS = "__MACOSX"  # what macOS adds to a zip that is made there
 
 
+@checked(path=PATH)
 def is_bundle(path: str | Path) -> bool:
     """Whether a path is a bundle by its looks: a folder with a `model.yaml`, or a zip file."""
     path = Path(path)

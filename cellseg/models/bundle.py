@@ -14,6 +14,7 @@ from typing import Any
 import cellseg
 import safetensors.torch
 import yaml
+from cellseg.arguments import checked
 from cellseg.config import ConfigTree
 from cellseg.config.files import CONFIG_FILE
 from cellseg.errors import CheckpointError, ConfigError, collect_problems
@@ -27,6 +28,7 @@ from cellseg.models.card import (
 )
 from cellseg.models.storage import decode_weights, encode_weights
 from cellseg.plugins import is_plugin_file
+from cellseg.rules import PATH
 from cellseg.shipped import CARD_FILE
 from torch import Tensor
 
@@ -109,6 +111,7 @@ class Bundle:
         return content
 
 
+@checked(path=PATH)
 def open_bundle(path: str | Path) -> Bundle:
     """Read the card of a bundle.
 
@@ -137,6 +140,7 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path, ModelCard.from_tree(tree), members)
 
 
+@checked(path=PATH)
 def write_bundle(
     path: str | Path,
     card: ModelCard,
@@ -198,10 +202,9 @@ def _dependencies(config: Tree) -> Iterator[str]:
 
 def _parse(content: bytes, place: str) -> Tree:
     try:
-        return parse_tree(content.decode("utf-8"), place)
-    except (ConfigError, UnicodeDecodeError) as error:
-        problem = error if isinstance(error, ConfigError) else f"{place}: {error}"
-        raise CheckpointError(f"{problem}. {_AGAIN}") from error
+        return parse_tree(content, place)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}. {_AGAIN}") from error
 
 
 def _check_versions(tree: Tree, place: str) -> None:

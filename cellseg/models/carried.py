@@ -7,11 +7,14 @@ import zipfile
 from pathlib import Path
 
 import torch
+from cellseg.arguments import checked
 from cellseg.config.trained import ENTRY, TrainedConfig
+from cellseg.rules import PATH
 
 logger = logging.getLogger(__name__)
 
 
+@checked(path=PATH)
 def read_carried_config(path: str | Path) -> TrainedConfig | None:
     """The config of the training that wrote a checkpoint, and the names of its classes.
 
