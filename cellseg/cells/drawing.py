@@ -8,12 +8,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cellseg.arguments import COUNT, IMAGE, array_of, checked, of_type, or_nothing
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.matching import match_overlaps
 from cellseg.cells.overlaps import cell_windows, find_overlaps, pairs_of_touching_windows
 from cellseg.errors import LabelError
 from cellseg.files import write_whole
+from cellseg.rules import PATH
 from numpy.typing import NDArray
+
+_PICTURE = array_of(3, words="a picture, uint8 [H, W, 3], with a pixel", filled=True)
+_CELLS = of_type(CellInstances, "cells (CellInstances)")
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -57,6 +62,7 @@ def class_colour(number: int) -> Colour:
     return _ON_DARK[number % len(_ON_DARK)]
 
 
+@checked(image=IMAGE, cells=_CELLS, true_cells=or_nothing(_CELLS), scale=or_nothing(COUNT))
 def draw_overlay(
     image: NDArray[Any],
     cells: CellInstances,
@@ -87,6 +93,7 @@ def draw_overlay(
     return canvas.draw(cells, canvas.neighbour_colours(cells))
 
 
+@checked(image=IMAGE, true=_CELLS, pred=_CELLS, scale=or_nothing(COUNT))
 def draw_comparison(
     image: NDArray[Any], true: CellInstances, pred: CellInstances, *, scale: int | None = None
 ) -> Picture:
@@ -270,6 +277,7 @@ def _add_caption(picture: Picture, text: str) -> Picture:
     return np.concatenate([strip, picture])
 
 
+@checked(path=PATH, rgb=_PICTURE)
 def write_picture(path: str | Path, rgb: Picture) -> None:
     """Write a picture as a PNG.
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import NUMBERS, checked, is_numeric
 from cellseg.cells.run_lengths import IntArray, Rle, runs_to_rles
 from cellseg.cells.runs import Runs
 from cellseg.errors import LabelError
@@ -29,6 +30,9 @@ def check_label_image(labels: ArrayLike) -> NDArray[Any]:
     Raises:
         LabelError: not two-dimensional, not of an integer (or boolean) type, or negative.
     """
+    if not is_numeric(labels):
+        found = getattr(labels, "dtype", None) or type(labels).__name__
+        raise LabelError(f"a label image is an array [H, W] of integers; found dtype {found}")
     array = np.asarray(labels)
     if array.ndim != 2:
         raise LabelError(f"a label image has shape [H, W]; found shape {list(array.shape)}")
@@ -282,6 +286,7 @@ def crop_bitmap(bitmap: Crop) -> tuple[Crop, tuple[int, int]]:
     return window.copy(), (int(rows[0]), int(cols[0]))
 
 
+@checked(mask=NUMBERS)
 def bitmap_to_rle(mask: ArrayLike) -> Rle:
     """Encode one bitmap [H, W] (nonzero is cell) as a compressed RLE."""
     bitmap = np.asarray(mask) != 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import NAME, NAMES, VECTOR, checked
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.selection import DetectionThresholds
@@ -92,6 +93,7 @@ class CellIoUEvaluator(DatasetEvaluator):
         >>> inference_on_dataset(model, loader, evaluator)["cell_iou"]["f1@0.50"]  # doctest: +SKIP
     """
 
+    @checked(dataset_name=NAME, thresholds=VECTOR, metrics=NAMES)
     def __init__(
         self,
         dataset_name: str,

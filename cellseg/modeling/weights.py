@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cellseg.arguments import FLAG, checked, either, of_type
 from cellseg.config.trained import ENTRY, TrainedConfig, find_departures
 from cellseg.errors import CheckpointError, collect_problems
 from cellseg.modeling.downloads import register_downloads
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.models import bundle_file, locate_bundle, open_bundle, suggest_model
 from cellseg.pickles import ArraysOnly
+from cellseg.rules import PATH, TEXT
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -128,6 +130,12 @@ def _find_other_classes(trained: TrainedConfig, cfg: CfgNode) -> Iterator[str]:
             )
 
 
+@checked(
+    model=of_type(nn.Module, "a model"),
+    path=either(PATH, TEXT),
+    partial=FLAG,
+    cfg=of_type(CfgNode, "a config, as load_config gives it"),
+)
 def load_weights(
     model: nn.Module, path: str | Path, *, partial: bool = False, cfg: CfgNode | None = None
 ) -> None:
