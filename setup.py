@@ -83,6 +83,7 @@ setup(
         "tifffile>=2023.7.10",
         "imagecodecs>=2023.7.10",  # LZW, JPEG, Zstandard and other compressions of TIFF; JPEG 2000
         "jinja2>=3.1",
+        "regex>=2024.5.15",  # stops a pattern that searches for ever
         "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",

@@ -222,7 +222,8 @@ def stretch_contrast(image: NDArray[Any]) -> Picture:
     Returns:
         RGB uint8 [H, W, 3].
     """
-    values = np.asarray(image, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold counts as not finite
+        values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     lowest = values[finite].min(initial=np.inf)
     values = np.where(finite, values, lowest if np.isfinite(lowest) else 0)

@@ -22,9 +22,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Crop = NDArray[np.bool_]
 
+_GREATEST_LABEL = np.iinfo(np.int64).max
+
 
 def check_label_image(labels: ArrayLike) -> NDArray[Any]:
     """Return `labels` as an integer array [H, W] without negative values.
+
+    Labels of uint64 that int64 does not hold get lower numbers, which no other cell has.
 
     Raises:
         LabelError: not two-dimensional, not of an integer (or boolean) type, or negative.
@@ -38,7 +42,22 @@ def check_label_image(labels: ArrayLike) -> NDArray[Any]:
         raise LabelError(f"a label image holds integers; found dtype {array.dtype}")
     if array.dtype.kind == "i" and array.size and array.min() < 0:
         raise LabelError(f"a label image has no negative values; found {array.min()}")
+    if array.dtype == np.uint64 and array.size and array.max() > _GREATEST_LABEL:
+        return _with_lower_labels(array)
     return array
+
+
+def _with_lower_labels(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Labels that no int64 holds become the next numbers above all others; int64 is used below."""
+    values, places = np.unique(array, return_inverse=True)
+    too_high = values > _GREATEST_LABEL
+    highest = int(values[~too_high].max(initial=0))
+    free = _GREATEST_LABEL - highest
+    if int(too_high.sum()) > free:
+        raise LabelError(f"labels up to {values.max()}; expected numbers below 2^63, as 1, 2, 3")
+    lowered = values.copy()
+    lowered[too_high] = highest + 1 + np.arange(int(too_high.sum()), dtype=np.uint64)
+    return lowered[places.reshape(array.shape)]
 
 
 def label_dtype(num_cells: int) -> type[np.uint16] | type[np.uint32]:

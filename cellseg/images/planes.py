@@ -15,6 +15,7 @@ from cellseg.cells.records import PlaceInFile
 from cellseg.images.channels import page_axes, page_index, select_channels, select_image
 from cellseg.images.reading import check_pixels, explaining_errors, open_scenes
 from cellseg.images.stacks import EVERYTHING, ImageStack, choose_scenes, names_of_scenes
+from cellseg.limits import check_planes
 from numpy.typing import NDArray
 
 ReadWindow = Callable[[slice, slice], NDArray[Any]]
@@ -155,6 +156,7 @@ def _planes_of(
     """The planes of a scene, whose name and label are `scene`; `choice`: channels, projection."""
     axes = page_axes(stack, choice[0], page, choice[1])
     lengths = tuple(stack.shape[at] for at in axes)
+    check_planes(math.prod(lengths) if page < 0 else 1)
     several = [k for k, length in enumerate(lengths) if length > 1]
     for number in range(math.prod(lengths)) if page < 0 else [page]:
         place = page_index(stack, axes, number)

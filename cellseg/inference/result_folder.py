@@ -29,6 +29,7 @@ from typing import Any
 
 from cellseg.files import marked_partials, remove_partials, write_whole
 from cellseg.inference.inputs import STATE_FOLDER, InputFile, name_files
+from cellseg.json_text import parse_json
 
 _LONGEST_NAME = 140
 """Bytes of a file's name; systems take 255, encrypted folders 143."""
@@ -73,7 +74,7 @@ class FileState:
         if path.is_file():
             for line in path.read_text("utf-8").splitlines():
                 try:
-                    state._take(json.loads(line))
+                    state._take(parse_json(line))
                 except ValueError:  # the end of an interrupted run
                     break
         return state

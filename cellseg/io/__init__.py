@@ -55,7 +55,7 @@ from cellseg.io import (
     via,
     yolo_seg,
 )
-from cellseg.io.base import FileFormat, Option, WriteRecord
+from cellseg.io.base import FileFormat, Option, WriteRecord, check_class_names
 from cellseg.names import suggest_name
 
 FORMATS: dict[str, FileFormat] = {
@@ -129,7 +129,8 @@ def read_records(
     Raises:
         DatasetError: nothing there, or all offending files in one message.
     """
-    records = find_format(format_name).read(Path(root), split, tuple(classes), options)
+    names = check_class_names(classes)
+    records = find_format(format_name).read(Path(root), split, names, options)
     if not connected_components:
         return records
     return [replace(record, cells=split_into_pieces(record.cells)) for record in records]
@@ -158,7 +159,7 @@ def open_predictions(
         raise DatasetError(
             f"predictions cannot be written as {format_name}; choose one of {', '.join(names)}"
         )
-    return opener(Path(folder), tuple(classes))
+    return opener(Path(folder), check_class_names(classes))
 
 
 def write_predictions(

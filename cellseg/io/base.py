@@ -351,6 +351,34 @@ def _folder_names(path: PurePosixPath) -> list[str]:
     return [part for part in path.parent.parts if part not in ("/", "..")]
 
 
+def check_class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes, each another one, as a tuple.
+
+    Raises:
+        DatasetError: none at all, an empty one, or one that stands there twice.
+    """
+    names = tuple(classes)
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if not names or "" in names or twice:
+        found = f"{twice[0]!r} twice" if twice else "an empty name" if names else "none"
+        raise DatasetError(f"names of classes: found {found}; expected one name for each class")
+    return names
+
+
+def explain_entry(error: Exception) -> str:
+    """Why an entry of an annotation file cannot be read, from what reading it raised.
+
+    Example:
+        >>> explain_entry(KeyError("points")), explain_entry(ValueError("could not convert 'x'"))
+        ("cannot be read: it has no 'points'", "cannot be read: could not convert 'x'")
+    """
+    if isinstance(error, KeyError):
+        return f"cannot be read: it has no {error}"
+    if isinstance(error, OSError):
+        return "cannot be read: its mask is no picture that can be decoded"
+    return f"cannot be read: {error}"
+
+
 def match_classes(
     found: Iterable[str], classes: tuple[str, ...]
 ) -> tuple[dict[str, int], list[str]]:

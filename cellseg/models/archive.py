@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from cellseg.errors import CheckpointError
 from cellseg.files import write_whole, write_whole_folder
+from cellseg.limits import open_zip
 from cellseg.shipped import CARD_FILE
 
 ZIP_SUFFIX = ".zip"
@@ -57,9 +58,9 @@ def find_members(path: Path) -> dict[str, str]:
 
 def _list_zip(path: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return [name for name in archive.namelist() if not name.endswith("/")]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: cannot be read as a zip: {error}; expected a model bundle. Copy or download "
             "it again"
@@ -84,7 +85,7 @@ def read_member(path: Path, member: str) -> bytes:
     try:
         if path.is_dir():
             return (path / member).read_bytes()
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return archive.read(member)
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(

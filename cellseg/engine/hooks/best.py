@@ -15,6 +15,7 @@ from cellseg.config.trained import ENTRY
 from cellseg.engine.hooks.schedule import AfterEvaluation, TrainingStopped
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
+from cellseg.json_text import read_json
 from cellseg.names import find_near_names
 from detectron2.engine import HookBase
 from detectron2.utils import comm
@@ -171,7 +172,7 @@ class BestCheckpoint(AfterEvaluation):
         if not comm.is_main_process() or not path.is_file():
             return None
         try:
-            history = json.loads(path.read_text("utf-8"))
+            history = read_json(path)
             if (history["metric"], history["mode"]) != (self.metric, self.mode):
                 return None
             return dict(history)

@@ -20,6 +20,7 @@ from cellseg.datasets.registration import datasets_root
 from cellseg.engine.hooks.schedule import TrainingStopped
 from cellseg.engine.working_trees import describe_working_trees
 from cellseg.files import write_whole
+from cellseg.json_text import read_json
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
@@ -99,7 +100,7 @@ class RunRecord(HookBase):
         if not self._path.is_file():
             return []
         try:
-            return list(json.loads(self._path.read_text("utf-8"))["runs"])
+            return list(read_json(self._path)["runs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s cannot be read and is begun anew: %s", self._path, error)
             return []
