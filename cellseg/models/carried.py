@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from cellseg.config.trained import ENTRY, TrainedConfig
+from cellseg.models.explaining import explain_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,6 @@ def read_carried_config(path: str | Path) -> TrainedConfig | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever unpickling raises; who loads the weights says more
-        logger.info("%s: not known what it was trained with: %s", path, error)
+        logger.info("%s: not known what it was trained with: %s", path, explain_unreadable(error))
         return None
     return TrainedConfig.from_entry(content.get(ENTRY)) if isinstance(content, dict) else None
