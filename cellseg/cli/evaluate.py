@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,20 @@ def read_sides(args: argparse.Namespace) -> Sides:
     return Sides(*paired, tuple(classes) if truth.has_classes and predictions.has_classes else ())
 
 
+def tell_nonsense(args: argparse.Namespace, sides: Sides) -> None:
+    """Say what makes the figures mean little."""
+    if os.path.realpath(args.predictions) == os.path.realpath(args.ground_truth):
+        note(f"{args.predictions}: the truth is compared with itself")
+    images = sides.compared.images
+    counts = {
+        "true": sum(len(one.true.classes) for one in images),
+        "predicted": sum(len(one.pred.classes) for one in images),
+    }
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        note(f"not one {' and not one '.join(empty)} cell in any image: the figures say no more")
+
+
 def note(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -116,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     if not sides.ids:
         raise DatasetError(f"{args.ground_truth}: no image in it")
     found = evaluate(sides, metrics, args.intervals)
+    tell_nonsense(args, sides)
     print(f"{len(sides.ids)} images")
     print(*table_lines(found), sep="\n")
     if args.per_image:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser
-from cellseg.engine.lr_finder import build_sweep_step, describe_sweep, find_learning_rate
+from cellseg.engine.lr_finder import HIGHEST, build_sweep_step, describe_sweep, find_learning_rate
 from cellseg.errors import ConfigError
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
@@ -46,10 +46,10 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 0 < args.lowest < args.highest or args.iterations < 2:
+    if not 0 < args.lowest < args.highest <= HIGHEST or args.iterations < 2:
         raise ConfigError(
-            "expected 0 < --lowest < --highest and --iterations of 2 or more; found "
-            f"{args.lowest}, {args.highest} and {args.iterations}"
+            f"expected 0 < --lowest < --highest <= {HIGHEST:g} and --iterations of 2 or more; "
+            f"found {args.lowest}, {args.highest} and {args.iterations}"
         )
     setup_logger(name="cellseg")
     cfg = load_model_config(args)

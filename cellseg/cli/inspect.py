@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import cellseg
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, at_least
 from cellseg.files import write_whole
 from cellseg.images import ImageInput
 from cellseg.inspection.checks import TINY_PX
@@ -40,14 +40,14 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--tiny",
-        type=int,
+        type=at_least(0),
         default=TINY_PX,
         metavar="PX",
         help="report cells of fewer pixels than this as tiny (default: %(default)s)",
     )
     parser.add_argument(
         "--pages",
-        type=int,
+        type=at_least(0),
         default=3,
         metavar="N",
         help="write at most this many contact sheets of 20 images (default: %(default)s)",

@@ -29,7 +29,7 @@ from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.cli._cluster import add_cluster_options, open_prediction
 from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, at_least, number_in
 from cellseg.images.listing import describe_passed_over
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
@@ -40,6 +40,7 @@ from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
 from cellseg.modeling.weights import find_weights_file
+from cellseg.rules import number
 from cellseg.shipped import DEFAULT_MODEL
 from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
@@ -102,7 +103,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--tile",
-        type=int,
+        type=at_least(0),
         metavar="PX",
         help="look at larger images in tiles of so many pixels (default: as memory allows)",
     )
@@ -116,7 +117,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--at-pixel-size-um",
-        type=float,
+        type=number_in(number(above=0)),
         metavar="UM",
         help="look at slides and other pyramids at the level whose pixels are this large, or the "
         "next finer one (default: the finest)",
@@ -130,7 +131,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--neighbour-distance",
-        type=float,
+        type=number_in(number(above=0)),
         default=DEFAULTS.neighbour_distance_px,
         metavar="PX",
         help="cells are neighbours up to this distance of their centroids, in tables (default: "
@@ -162,7 +163,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="images of one size that go through the network together (default: %(default)s)",
@@ -237,8 +238,8 @@ def run(args: argparse.Namespace) -> int:
     saving = choose_saving(args, cfg)
     for sentence in saving.describe_losses():
         logger.info("%s", sentence)
+    rules = read_link_rules(args)
     if args.link:
-        rules = read_link_rules(args)
         load_laptrack()  # before hours of work
     found = find_inputs(args.inputs, result_suffixes=saving.suffixes)
     log_inputs(found)

@@ -13,15 +13,17 @@ import argparse
 
 from cellseg.cells.drawing import write_picture
 from cellseg.cli._model import load_given_config
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, at_least
 from cellseg.training_data.augmentations.preview import draw_preview
 
 
 def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--output", required=True, metavar="PNG", help="file to write")
     parser.add_config_option(required=False)
-    parser.add_argument("--image", type=int, default=0, help="number in the training set")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance")
+    parser.add_argument("--image", type=at_least(0), default=0, help="number in the training set")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn by chance"
+    )
     parser.add_overrides()
 
 

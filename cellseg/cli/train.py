@@ -23,6 +23,7 @@ from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
 from cellseg.engine.hooks.run_record import METRICS_FILE
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint
+from cellseg.evaluation.tables import without_nan
 from cellseg.files import write_whole
 from cellseg.modeling.weights import load_weights
 from detectron2.config import CfgNode
@@ -100,7 +101,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
 def write_metrics(results: dict[str, dict[str, float]], path: Path) -> None:
     """Write what `--eval-only` found, under the names that metrics.json has too."""
     with write_whole(path) as partial:
-        partial.write_text(json.dumps(flatten_results_dict(results), indent=1) + "\n", "utf-8")
+        figures = without_nan(dict(flatten_results_dict(results)))
+        partial.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", "utf-8")
     logger.info("Metrics: %s", path)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.cli._parser import CommandParser, add_category_ids
+from cellseg.cli._parser import CommandParser, add_category_ids, at_least
 from cellseg.config.files import CONFIG_FILE
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.setup import load_config
@@ -48,15 +48,14 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="FILE",
         help="config of the run (default: config.yaml beside the predictions or above them)",
     )
-    for name, default, metavar, text in (
-        ("--metric", "ap_dsb", "NAME", "metric to improve, one of docs/metrics.md"),
-        ("--folds", 5, "N", "parts that the images are divided into for the cross-validation"),
-        ("--seed", 0, "N", "seed of that division"),
+    folds = "parts that the images are divided into for the cross-validation"
+    for name, kind, default, metavar, text in (
+        ("--metric", str, "ap_dsb", "NAME", "metric to improve, one of docs/metrics.md"),
+        ("--folds", at_least(2), 5, "N", folds),
+        ("--seed", at_least(0), 0, "N", "seed of that division"),
     ):
         described = f"{text} (default: {default})"
-        parser.add_argument(
-            name, type=type(default), default=default, metavar=metavar, help=described
-        )
+        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=described)
     parser.add_argument(
         "--dataset",
         metavar="NAME",
@@ -171,6 +170,11 @@ def run(args: argparse.Namespace) -> int:
     found = truth.read_predictions(results, parse_category_ids(args.category_ids))
     true = [truth.cells(key) for key in found]
     detections = list(found.values())
+    if not any(map(len, detections)):
+        raise DatasetError(
+            f"{results}: no detection in any of {len(detections)} images; there is nothing that "
+            "thresholds could choose from. Was it a trained model?"
+        )
     logger.info("%s: %d detections", results, sum(map(len, detections)))
     start = DetectionThresholds.from_config(cfg)
     if start.mask != 0.5:

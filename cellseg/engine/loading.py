@@ -43,6 +43,8 @@ def load_config_of_model(
         tree = read_config_tree(config)
         config = ConfigTree(str(config), _without_lost_data(tree, config), is_file=True)
     cfg = load_config([config, *config_file], opts, weights=files.weights)
+    if "MODEL.WEIGHTS" in opts[::2]:
+        logger.warning("MODEL.WEIGHTS is not looked at: the weights are those of %s", model)
     named = str(opts[::2]).count("MODEL.DEVICE")
     if not named and not has_device(cfg.MODEL.DEVICE):
         logger.info("%s is not here; using %s", cfg.MODEL.DEVICE, default_device())

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 DIVERGED = 4.0
+HIGHEST = 1e6
+"""No training has a higher learning rate, and floats of 32 bits hold what comes of it."""
 _MEMORY = 0.9  # of the running mean that says when to end
 _SMOOTHING = 1 / 25  # of the range, standard deviation
 _FEWEST = 5
@@ -128,10 +130,10 @@ def find_learning_rate(
         TrainingError: the loss is not finite in the first iteration already.
         ValueError: no range, or fewer than two iterations.
     """
-    if not 0 < lowest < highest or iterations < 2:
+    if not 0 < lowest < highest <= HIGHEST or iterations < 2:
         raise ValueError(
-            f"expected 0 < lowest < highest and two iterations or more; found {lowest}, {highest} "
-            f"and {iterations}"
+            f"expected 0 < lowest < highest <= {HIGHEST:g} and two iterations or more; found "
+            f"{lowest}, {highest} and {iterations}"
         )
     groups = step.optimizer.param_groups
     ratios = [group["lr"] / base_lr for group in groups]
@@ -207,6 +209,11 @@ def describe_sweep(sweep: LearningRateSweep) -> str:
         raise CellsegError(
             "The loss neither fell nor diverged: try --highest above "
             f"{sweep.rates[-1]:.2g}, or more --iterations"
+        )
+    if sweep.steepest is None and len(sweep.losses) < _FEWEST:
+        raise CellsegError(
+            f"The loss diverges after {len(sweep.losses)} iterations, before it could be seen to "
+            f"fall: try --lowest below {sweep.rates[0]:.2g}, or more --iterations"
         )
     steepest = "nowhere" if sweep.steepest is None else f"at {sweep.steepest:.2g}"
     diverges = "nowhere" if sweep.diverges_at is None else f"at {sweep.diverges_at:.2g}"

@@ -18,6 +18,7 @@ from cellseg.engine.hooks import TrainingStopped, cell_hooks
 from cellseg.engine.optimizer import build_optimizer
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint, fit_trainer_state
 from cellseg.engine.steps import build_step
+from cellseg.engine.training_sets import check_training_sets
 from cellseg.errors import CellsegError
 from cellseg.evaluation.coco_evaluator import build_coco_evaluator
 from cellseg.evaluation.iou_evaluator import CellIoUEvaluator
@@ -85,6 +86,8 @@ class CellTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader of the training sets, which are looked at first."""
+        check_training_sets(cfg)
         return build_detection_train_loader(cfg, mapper=CellDatasetMapper(cfg, is_train=True))
 
     @classmethod
