@@ -65,7 +65,7 @@ setup(
         "cellseg.embedded.detectron2.model_zoo": ["configs/**/*.yaml"],
     },
     cmdclass={"build_py": BuildWithYaml},
-    entry_points={"console_scripts": ["cellseg = cellseg.cli:main"]},
+    entry_points={"console_scripts": ["cellseg = cellseg.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",
@@ -83,6 +83,7 @@ setup(
         "tifffile>=2023.7.10",
         "imagecodecs>=2023.7.10",  # LZW, JPEG, Zstandard and other compressions of TIFF; JPEG 2000
         "jinja2>=3.1",
+        "regex>=2024.5.15",  # stops a pattern that searches for ever
         "matplotlib>=3.10",
         "tensorboard>=2.14",
         "tabulate>=0.9",

@@ -8,9 +8,17 @@ and exporting work without it.
 from __future__ import annotations
 
 import importlib
+import os
+import signal
+import sys
 from typing import Any
 
-from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2, watch_imports
+_is_command = os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "cellseg")
+if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # until `cellseg.interrupts` is there, Ctrl-C ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from cellseg.bootstrap import EngineInfo, engine_info, ensure_detectron2, watch_imports  # noqa: E402
 
 __version__ = "0.2.0"
 

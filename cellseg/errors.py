@@ -20,9 +20,11 @@ Every message names the file or key, what was found, what was expected and what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 MAX_PROBLEMS_LISTED = 50
+_NAMES_BREAK, _SHOWN_BREAK = re.compile(r"\n(?! )"), r"\\n"
 
 
 class CellsegError(Exception):
@@ -70,7 +72,7 @@ class CheckpointError(CellsegError, RuntimeError):
 
 
 class TrainingError(CellsegError, RuntimeError):
-    """A training cannot go on: its losses or gradients are not finite."""
+    """A training cannot begin or go on: no finite losses, no room, or a folder that is in use."""
 
 
 class ExportError(CellsegError, RuntimeError):
@@ -91,9 +93,14 @@ def collect_problems(header: str, problems: Sequence[str], hint: str = "") -> st
 
     Returns:
         `header (N):`, one indented line per problem (at most 50, then `... and K more`), then
-        the hint.
+        the hint. A line break in a name is shown as `\\n`, so that nothing looks like a line of
+        the list that is none.
     """
-    listed = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS_LISTED]]
+    header = _NAMES_BREAK.sub(_SHOWN_BREAK, header)
+    listed = [
+        f"  - {_NAMES_BREAK.sub(_SHOWN_BREAK, problem)}"
+        for problem in problems[:MAX_PROBLEMS_LISTED]
+    ]
     if len(problems) > MAX_PROBLEMS_LISTED:
         listed.append(f"  ... and {len(problems) - MAX_PROBLEMS_LISTED} more")
     return "\n".join([f"{header} ({len(problems)}):", *listed, *([hint] if hint else [])])

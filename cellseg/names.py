@@ -3,11 +3,80 @@
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 Registered = Iterable[tuple[str, Any]]
 """A registry of Detectron2's: iterating it gives names and what they stand for."""
+
+
+_NOT_SHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's kinds of characters that move the cursor, turn text round, break lines, or are bytes of
+no text at all."""
+_JOINERS = "\u200c\u200d"  # of letters of Persian and Indian scripts, and of emoji
+_LISTED_LINE = re.compile(r"\n(?=  )")
+
+
+def printable(text: str) -> str:
+    r"""A name, or any text of somebody else's, in one line that a terminal can show.
+
+    Example:
+        >>> printable("cell\x1b[31m.png"), printable("a\nb"), printable("Käfer 7")
+        ('cell\\x1b[31m.png', 'a\\nb', 'Käfer 7')
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_show, text))
+
+
+def _show(letter: str) -> str:
+    if letter in _JOINERS or unicodedata.category(letter) not in _NOT_SHOWN:
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def printable_lines(text: str) -> str:
+    r"""`printable` for a text of several lines, such as a table or a list.
+
+    Example:
+        >>> printable_lines("a.png\n  1 cell\x07")
+        'a.png\n  1 cell\\x07'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_message(text: str) -> str:
+    r"""`printable` for an error, whose list of problems keeps its lines.
+
+    A line break before anything else comes from a name and is shown as one.
+
+    Example:
+        >>> printable_message("2 problems:\n  - a.png: empty\nSee docs")
+        '2 problems:\n  - a.png: empty\nSee docs'
+        >>> printable_message("a\nb.png: no such file")
+        'a\\nb.png: no such file'
+    """
+    first = _LISTED_LINE.search(text)
+    if first is None:
+        return printable(text)
+    return f"{printable(text[: first.start()])}{printable_lines(text[first.start() :])}"
+
+
+def why_unsafe_name(name: str) -> str:
+    """Why nothing is called so that is written to a folder; "" for a name that may be.
+
+    It may name sub-folders, as in `plate1/a_t3`, but nothing outside the folder.
+
+    Example:
+        >>> why_unsafe_name("plate1/a_t3"), why_unsafe_name("../evil")
+        ('', 'expected names joined by /, none empty and none that begins with a dot')
+    """
+    parts = name.replace("\\", "/").split("/")
+    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+        return "expected names joined by /, none empty and none that begins with a dot"
+    return ""
 
 
 def find_near_names(

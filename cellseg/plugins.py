@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import packages_distributions
@@ -42,10 +45,43 @@ def import_plugins(
             raises; that error is chained, with its traceback.
     """
     folders = [Path.cwd(), *([Path(base_dir).resolve()] if base_dir is not None else [])]
-    return [
+    modules = [
         _import_file(plugin, folders) if is_plugin_file(plugin) else _import_module(plugin, folders)
         for plugin in plugins
     ]
+    for plugin, module in zip(plugins, modules):
+        file = getattr(module, "__file__", None)
+        if file is not None:
+            _files[plugin] = str(Path(file).parent if hasattr(module, "__path__") else file)
+    return modules
+
+
+_files: dict[str, str] = {}
+"""File, or folder of a package, of each plug-in that was imported, to know its errors by."""
+
+
+def describe_plugin_error(error: BaseException) -> str:
+    """Which plug-in's code an error comes from, with its file, line and text; "" if from none.
+
+    Args:
+        error: as it was caught, perhaps the one of a loader's process, whose traceback is a text.
+    """
+    for place in reversed([*_frames_of(error), *_FRAME.findall(str(error))]):
+        file, line = place
+        for plugin, own in _files.items():
+            if file == own or file.startswith(f"{own}{os.sep}"):
+                text = str(error).strip().rpartition("\n")[2]
+                kind = "" if _FRAME.search(str(error)) else f"{type(error).__name__}: "
+                return f"plug-in {plugin!r} failed: {kind}{text} ({file}, line {line})"
+    return ""
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def _frames_of(error: BaseException) -> list[tuple[str, str]]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [(frame.filename, str(frame.lineno)) for frame in frames]
 
 
 def import_installed(plugins: Sequence[str], place: str) -> list[ModuleType]:
@@ -145,15 +181,39 @@ def _import_from(plugin: str, name: str, path: Path) -> ModuleType:
 
 
 def _import(plugin: str, name: str) -> ModuleType:
-    try:
+    with explain_plugin(plugin, "while it was imported"):
         return importlib.import_module(name)
-    except Exception as error:
+    raise AssertionError  # for mypy: the context does not swallow errors
+
+
+@contextmanager
+def explain_plugin(plugin: str, when: str = "while it added its keys") -> Iterator[None]:
+    """Code of a plug-in that fails, or that ends the program as a script does, is a PluginError.
+
+    Args:
+        plugin: its name, for the message.
+        when: what it was asked to do.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
         # Detectron2's registries have no type of their own for this.
         taken = isinstance(error, AssertionError) and "already registered" in str(error)
         raise PluginError(
-            f"plug-in {plugin!r} failed while it was imported: {type(error).__name__}: {error}"
-            + (f" {_NAME_TAKEN}" if taken else "")
+            f"plug-in {plugin!r} failed {when}: {type(error).__name__}: {error}"
+            f"{_where(error, plugin)}{f' {_NAME_TAKEN}' if taken else ''}"
         ) from error
+
+
+def _where(error: BaseException, plugin: str) -> str:
+    """File and line that raised an error, for whoever sees one line of it; "" where not known."""
+    if isinstance(error, SyntaxError):  # its text says so itself
+        return ""
+    ours = (__file__, importlib.__file__)
+    frames = [one for one in _frames_of(error) if one[0] not in ours and one[0][0] != "<"]
+    name = Path(plugin).stem if is_plugin_file(plugin) else plugin.rpartition(".")[2]
+    frames = [one for one in frames if Path(one[0]).stem == name] or frames
+    return f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else ""
 
 
 def _find_origin(name: str) -> str | None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 
@@ -24,10 +25,13 @@ class Rule:
     Attributes:
         expected: in words, so that it reads well behind "expected".
         accepts: whether a value is allowed; it takes any object and does not raise.
+        types: what other values may be of than those that are allowed; of anything else the type
+            is wrong (`cellseg.arguments`).
     """
 
     expected: str
     accepts: Callable[[Any], bool]
+    types: tuple[type, ...] = ()
 
     def said(self, expected: str) -> Rule:
         """The same rule in other words."""
@@ -36,6 +40,40 @@ class Rule:
     def remark(self, text: str) -> Rule:
         """The same rule with words in brackets behind its own, such as "0: off"."""
         return self.said(f"{self.expected} ({text})")
+
+
+_SHOWN = 120
+
+
+def show(value: Any, most: int = _SHOWN) -> str:
+    """A value as an error shows it: on one line, lists as they are typed, and not for pages.
+
+    Args:
+        value: anything.
+        most: letters that are shown.
+
+    Example:
+        >>> show((1, 2)), show("x" * 1000, 9)
+        ('[1, 2]', "'xxxxxxxx...")
+    """
+    try:
+        text = repr(list(value) if isinstance(value, tuple) else value)
+    except Exception:  # an object of a stranger's, or an int of 5,000 digits
+        text = f"a value of type {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def spell(value: float) -> str:
+    """A limit as a message says it: 65,536 and not 65536 or 6.6e+04.
+
+    Example:
+        >>> spell(65536), spell(0.5), spell(1024)
+        ('65,536', '0.5', '1024')
+    """
+    if value != int(value):
+        return f"{value:g}"
+    return f"{int(value):,}" if abs(value) >= 10_000 else str(int(value))
 
 
 def number(
@@ -59,18 +97,26 @@ def number(
     def accepts(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
             return False
-        size = float(value)
+        try:
+            size = float(value)
+        except OverflowError:  # an int of more than 308 digits
+            return False
         inside = math.isfinite(size) and least <= size <= most
         return inside and (above is None or size > above) and (below is None or size < below)
 
     if low is not None and high is not None:
-        words = [f"{low:g} to {high:g}"]
+        words = [f"{spell(low)} to {spell(high)}"]
     else:
         limits = {"more than": above, "at most": high, "below": below}
-        words = [] if low is None else [f"{low:g} or more"]
-        words += [f"{name} {limit:g}" for name, limit in limits.items() if limit is not None]
+        words = [] if low is None else [f"{spell(low)} or more"]
+        words += [f"{name} {spell(limit)}" for name, limit in limits.items() if limit is not None]
     kind = "a whole number" if whole else "a number"
-    return Rule(", ".join([kind, *words] if whole or not words else words), accepts)
+    said = ", ".join([kind, *words] if whole or not words else words)
+    return Rule(said, accepts, (Integral if whole else Real,))
+
+
+ABOVE_0 = number(above=0)
+SIZE = number(1, whole=True)
 
 
 def choice(*allowed: str) -> Rule:
@@ -78,11 +124,43 @@ def choice(*allowed: str) -> Rule:
     return Rule(
         f"one of {', '.join(allowed)}",
         lambda value: isinstance(value, str) and value in allowed,
+        (str,),
     )
 
 
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
+ANYTHING = Rule("anything", lambda value: True)
 TEXT = Rule("a text", lambda value: isinstance(value, str))
+
+
+PATH = Rule(
+    "a path, as a text or a Path",
+    lambda value: isinstance(value, Path) or (isinstance(value, str) and value != ""),
+    (str,),
+)
+
+
+def describe_kind(value: Any) -> str:
+    """What a value is, in words: "a list", "a number"; for anything else the name of its type.
+
+    Example:
+        >>> describe_kind([1]), describe_kind(b"")
+        ('a list', 'a value of type bytes')
+    """
+    for kind, words in _KINDS.items():
+        if isinstance(value, kind):
+            return words
+    return f"a value of type {type(value).__name__}"
+
+
+_KINDS: dict[Any, str] = {
+    type(None): "nothing",
+    bool: "True or False",
+    str: "a text",
+    Real: "a number",
+    (list, tuple): "a list",
+    dict: "keys and values",
+}
 
 
 def list_of(item: Rule, *, words: str = "", most: float = math.inf) -> Rule:
@@ -99,7 +177,7 @@ def list_of(item: Rule, *, words: str = "", most: float = math.inf) -> Rule:
             return False
         return all(map(item.accepts, value))
 
-    return Rule(words, accepts)
+    return Rule(words, accepts, (list, tuple))
 
 
 NAMES = list_of(TEXT, words="a list of names")
@@ -110,6 +188,7 @@ def or_empty(rule: Rule) -> Rule:
     return Rule(
         rule.expected,
         lambda value: (isinstance(value, (list, tuple)) and not value) or rule.accepts(value),
+        (*rule.types, list, tuple),
     )
 
 
@@ -129,7 +208,7 @@ def ascending(end: Rule, words: str, *, strictly: bool = False) -> Rule:
             return False
         return bool(value[0] < value[1] or (value[0] == value[1] and not strictly))
 
-    return Rule(f"[low, high]{words}", accepts)
+    return Rule(f"[low, high]{words}", accepts, (list, tuple))
 
 
 def per_class(one: Rule, noun: str = "number") -> Rule:
@@ -143,6 +222,7 @@ def per_class(one: Rule, noun: str = "number") -> Rule:
     return Rule(
         f"{one.expected}, as one {noun} or a list with one per class",
         lambda value: one.accepts(value) or (several.accepts(value) and len(value) > 0),
+        (*one.types, list, tuple),
     )
 
 

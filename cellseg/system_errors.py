@@ -14,6 +14,7 @@ from collections.abc import Iterator
 _NO_SPACE = "free some space there, or choose a folder on another disk"
 _NOT_ALLOWED = "choose another folder, or have the permissions changed"
 _NO_FOLDER = "a file is where a folder is expected, or the other way round: choose another name"
+_OTHER = "the system refuses: try another file, folder or disk"
 _FROM_WORKER = re.compile(
     r"Caught (?P<name>\w+) in DataLoader worker process \d+\.\nOriginal Traceback.*"
     r"\n(?P<module>(\w+\.)*)(?P=name): ",
@@ -37,6 +38,8 @@ _ADVICE = {
     errno.ESTALE: "the connection to a network folder was lost: try once more",
     errno.ENOTCONN: "the connection to a network folder was lost: try once more",
     errno.ENOMEM: "close other programs, or choose smaller tiles, images or batches",
+    errno.ELOOP: "links lead in a circle: choose another name",
+    errno.ENXIO: "nobody reads what is written there: start the reader of the pipe first",
     errno.EADDRINUSE: "another program has the port: end it, or give another --dist-url",
 }
 _MOST = 300  # letters of a message that are worth showing
@@ -89,10 +92,10 @@ def explain_system_error(error: BaseException) -> str:
         ''
     """
     for one in _with_causes(error):
-        if isinstance(one, OSError) and one.errno in _ADVICE and one.strerror:
+        if isinstance(one, OSError) and one.errno is not None and one.strerror:
             names = [str(name) for name in (one.filename, one.filename2) if name is not None]
             place = " -> ".join(names)
-            return f"{place and f'{place}: '}{one.strerror}; {_ADVICE[one.errno]}"
+            return f"{place and f'{place}: '}{one.strerror}; {_ADVICE.get(one.errno, _OTHER)}"
         if isinstance(one, MemoryError):
             return f"out of memory; {_ADVICE[errno.ENOMEM]}"
         if isinstance(one, OSError | RuntimeError):

@@ -79,12 +79,13 @@ def test_a_missing_file_and_odd_overrides() -> None:
         load_config(QUICK_START, ["SOLVER.MAX_ITER"])
 
 
-def test_a_whole_number_may_stand_for_a_float_and_null_for_the_default(tmp_path: Path) -> None:
-    text = "CELLSEG:\n  INPUT: {SCALE: 2, PERCENTILES: '(2, 98)'}\n  TEST: {MAX_COVERED: null}\n"
+def test_a_whole_number_may_stand_for_a_float_and_null_for_nothing(tmp_path: Path) -> None:
+    text = "CELLSEG:\n  INPUT: {SCALE: 2, PERCENTILES: '(2, 98)'}\n"
     cfg = load_config(write_config(tmp_path, text))
     assert repr(cfg.CELLSEG.INPUT.SCALE) == "2.0"
     assert cfg.CELLSEG.INPUT.PERCENTILES == [2, 98]
-    assert cfg.CELLSEG.TEST.MAX_COVERED == 1.0
+    with pytest.raises(ConfigError, match=r"mine.yaml, line 3: CELLSEG.TEST.MAX_COVERED is null"):
+        load_config(write_config(tmp_path, "CELLSEG:\n  TEST: {MAX_COVERED: null}\n"))
 
 
 def test_a_dumped_config_is_itself_again(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_repeats_nothing_of_its_base(path: Path, tmp_path: Path) -> None:
     if bases := bases_of(path):
         together = tmp_path / "bases.yaml"
         together.write_text(yaml.safe_dump({"_BASE_": bases}))
-        given |= leaves(read_config_tree(together))
+        given |= leaves(read_config_tree(together).tree)
     own = yaml.safe_load(path.read_text("utf-8"))
     own.pop("_BASE_", None)
     if path == BASE:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
+from cellseg.arguments import MASK, checked
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import Crop, crop_bitmap
 from cellseg.cells.overlaps import cell_windows
@@ -77,6 +78,7 @@ def replace_masks(cells: CellInstances, new: NewMasks) -> tuple[CellInstances, N
     return replaced, changed
 
 
+@checked(mask=MASK)
 def largest_component(mask: Crop) -> Crop:
     """The piece with the most pixels; of equal ones that which is first met row by row.
 
@@ -102,6 +104,7 @@ def largest_component(mask: Crop) -> Crop:
     return np.asarray(labels == flat[first])
 
 
+@checked(mask=MASK)
 def fill_holes(mask: Crop) -> Crop:
     """The mask and all background from which no way along pixel sides leads out of it.
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from cellseg.arguments import COUNT, IMAGE, array_of, checked, of_type, or_nothing
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.matching import match_overlaps
 from cellseg.cells.overlaps import cell_windows, find_overlaps, pairs_of_touching_windows
 from cellseg.errors import LabelError
 from cellseg.files import write_whole
+from cellseg.rules import PATH
 from numpy.typing import NDArray
+
+_PICTURE = array_of(3, words="a picture, uint8 [H, W, 3], with a pixel", filled=True)
+_CELLS = of_type(CellInstances, "cells (CellInstances)")
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
+SIGNATURE = b"Software\0cellseg"
+"""A text in every PNG that is written: its key and what it says."""
+PNG_METADATA = {"Software": "cellseg"}
+"""The same for those that matplotlib writes."""
+
+_END_OF_HEADER = 33  # bytes of a PNG's first chunk and what is before it
 MIN_SIDE_PX = 640
 MAX_SCALE = 8
 _STRETCH_PERCENTILES = (0.5, 99.8)
@@ -57,6 +70,7 @@ def class_colour(number: int) -> Colour:
     return _ON_DARK[number % len(_ON_DARK)]
 
 
+@checked(image=IMAGE, cells=_CELLS, true_cells=or_nothing(_CELLS), scale=or_nothing(COUNT))
 def draw_overlay(
     image: NDArray[Any],
     cells: CellInstances,
@@ -87,6 +101,7 @@ def draw_overlay(
     return canvas.draw(cells, canvas.neighbour_colours(cells))
 
 
+@checked(image=IMAGE, true=_CELLS, pred=_CELLS, scale=or_nothing(COUNT))
 def draw_comparison(
     image: NDArray[Any], true: CellInstances, pred: CellInstances, *, scale: int | None = None
 ) -> Picture:
@@ -222,7 +237,8 @@ def stretch_contrast(image: NDArray[Any]) -> Picture:
     Returns:
         RGB uint8 [H, W, 3].
     """
-    values = np.asarray(image, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold counts as not finite
+        values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     lowest = values[finite].min(initial=np.inf)
     values = np.where(finite, values, lowest if np.isfinite(lowest) else 0)
@@ -270,6 +286,7 @@ def _add_caption(picture: Picture, text: str) -> Picture:
     return np.concatenate([strip, picture])
 
 
+@checked(path=PATH, rgb=_PICTURE)
 def write_picture(path: str | Path, rgb: Picture) -> None:
     """Write a picture as a PNG.
 
@@ -280,4 +297,11 @@ def write_picture(path: str | Path, rgb: Picture) -> None:
     """
     _, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     with write_whole(path) as partial:
-        partial.write_bytes(encoded.tobytes())
+        partial.write_bytes(_sign(encoded.tobytes()))
+
+
+def _sign(png: bytes) -> bytes:
+    """A PNG that says what made it, so that it is known later whether it may be replaced."""
+    chunk = b"tEXt" + SIGNATURE
+    length, check = (struct.pack(">I", n) for n in (len(SIGNATURE), zlib.crc32(chunk)))
+    return png[:_END_OF_HEADER] + length + chunk + check + png[_END_OF_HEADER:]

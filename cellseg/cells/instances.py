@@ -6,6 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import (
+    COUNT,
+    FLAG,
+    IMAGE_HW,
+    NUMBERS,
+    WHOLE,
+    check_argument,
+    checked,
+    of_type,
+    several,
+)
 from cellseg.cells.label_planes import LabelPlanes
 from cellseg.cells.labels import (
     Crop,
@@ -27,7 +38,11 @@ from cellseg.cells.runs import (
     runs_to_first_pixels,
 )
 from cellseg.errors import LabelError
+from cellseg.rules import ANYTHING, list_of
 from numpy.typing import ArrayLike, NDArray
+
+_RLES = list_of(ANYTHING, words="a list of RLEs, dicts with size and counts")
+_CROPS = several(of_type(np.ndarray, "an array"), "a list of boolean arrays [h, w]")
 
 
 class CellInstances:
@@ -64,6 +79,15 @@ class CellInstances:
         (2, [3, 1], [[1.0, 0.0, 3.0, 2.0]])
     """
 
+    @checked(
+        image_hw=IMAGE_HW,
+        boxes_xyxy=NUMBERS,
+        scores=NUMBERS,
+        classes=NUMBERS,
+        is_crowd=NUMBERS,
+        crops=several(),
+        offsets_rc=NUMBERS,
+    )
     def __init__(
         self,
         image_hw: tuple[int, int],
@@ -121,6 +145,15 @@ class CellInstances:
         return array.astype(dtype, copy=False)
 
     @classmethod
+    @checked(
+        image_hw=IMAGE_HW,
+        boxes_xyxy=NUMBERS,
+        scores=NUMBERS,
+        classes=NUMBERS,
+        is_crowd=NUMBERS,
+        crops=_CROPS,
+        offsets_rc=NUMBERS,
+    )
     def from_crops(
         cls,
         crops: Sequence[Crop],
@@ -145,8 +178,20 @@ class CellInstances:
             is_crowd: whether each is a crowd region, [N]; by default none is.
         """
         count = len(crops)
-        offsets = np.asarray(offsets_rc, np.int64).reshape(-1, 2)
+        offsets = np.asarray(offsets_rc)
+        if offsets.dtype.kind == "f" and not np.isfinite(offsets).all():
+            raise LabelError("offsets_rc holds values that are not finite")
+        offsets = offsets.astype(np.int64, copy=False)
+        if offsets.size != 2 * count:
+            raise LabelError(
+                f"offsets_rc has shape {list(offsets.shape)}; {count} crops need {[count, 2]}"
+            )
+        offsets = offsets.reshape(-1, 2)
         if boxes_xyxy is None:
+            if wrong := [crop for crop in crops if crop.ndim != 2]:
+                raise LabelError(
+                    f"crops has a window of shape {list(wrong[0].shape)}; expected [h, w]"
+                )
             sizes_hw = np.array([crop.shape for crop in crops], np.int64).reshape(-1, 2)
             boxes_xyxy = np.concatenate([offsets, offsets + sizes_hw], axis=1)[:, [1, 0, 3, 2]]
             boxes_xyxy = np.where((sizes_hw == 0).any(axis=1, keepdims=True), 0, boxes_xyxy)
@@ -161,6 +206,15 @@ class CellInstances:
         )
 
     @classmethod
+    @checked(
+        image_hw=IMAGE_HW,
+        boxes_xyxy=NUMBERS,
+        scores=NUMBERS,
+        classes=NUMBERS,
+        is_crowd=NUMBERS,
+        runs=of_type(Runs, "runs of pixels (Runs)"),
+        num_cells=COUNT,
+    )
     def from_runs(
         cls,
         runs: Runs,
@@ -196,11 +250,13 @@ class CellInstances:
         return cells
 
     @classmethod
+    @checked(image_hw=IMAGE_HW)
     def empty(cls, image_hw: tuple[int, int]) -> CellInstances:
         """An image without cells."""
         return cls.from_crops([], np.zeros((0, 2)), image_hw)
 
     @classmethod
+    @checked(classes=NUMBERS, scores=NUMBERS, labels=NUMBERS)
     def from_label_image(
         cls, labels: ArrayLike, classes: ArrayLike | None = None, scores: ArrayLike | None = None
     ) -> CellInstances:
@@ -219,6 +275,7 @@ class CellInstances:
         return cls.from_runs(runs, len(ids), (height, width), scores=scores, classes=classes)
 
     @classmethod
+    @checked(masks=NUMBERS, scores=NUMBERS, classes=NUMBERS, boxes_xyxy=NUMBERS)
     def from_bitmaps(
         cls,
         masks: ArrayLike,
@@ -248,6 +305,14 @@ class CellInstances:
         )
 
     @classmethod
+    @checked(
+        image_hw=IMAGE_HW,
+        boxes_xyxy=NUMBERS,
+        scores=NUMBERS,
+        classes=NUMBERS,
+        is_crowd=NUMBERS,
+        rles=_RLES,
+    )
     def from_rles(
         cls,
         rles: Sequence[Rle],
@@ -291,6 +356,7 @@ class CellInstances:
         Raises:
             LabelError: a part is of an image of another size.
         """
+        _check_parts(cls, parts, image_hw)
         for part in parts:
             if part.image_hw != tuple(image_hw):
                 raise LabelError(
@@ -334,6 +400,7 @@ class CellInstances:
         part._runs = None if self._runs is None else select_runs(self._runs, chosen, len(self))
         return part
 
+    @checked(scores=NUMBERS, classes=NUMBERS, is_crowd=NUMBERS)
     def replace(
         self,
         *,
@@ -356,6 +423,7 @@ class CellInstances:
 
     def equals(self, other: CellInstances) -> bool:
         """Whether the same pixels, boxes, scores, classes and flags come in the same order."""
+        check_argument("other", other, of_type(CellInstances, "cells (CellInstances)"))
         return (
             self.image_hw == other.image_hw
             and len(self) == len(other)
@@ -423,6 +491,7 @@ class CellInstances:
         """The crowd regions, without the cells."""
         return self[self.is_crowd]
 
+    @checked(number=WHOLE)
     def of_class(self, number: int) -> CellInstances:
         """The cells (and crowd regions) of one class."""
         return self[self.classes == number]
@@ -454,6 +523,7 @@ class CellInstances:
         """
         return self[np.lexsort((-self.scores, self.first_pixels))]
 
+    @checked(by_score=FLAG)
     def to_label_image(self, by_score: bool = True) -> NDArray[Any]:
         """Draw the cells; cell k has label k + 1. Crowd regions are not drawn.
 
@@ -483,6 +553,11 @@ class CellInstances:
         for bitmap, crop, (row, col) in zip(bitmaps, self.crops, self.offsets_rc):
             bitmap[row : row + crop.shape[0], col : col + crop.shape[1]] = crop
         return bitmaps
+
+
+def _check_parts(kind: type, parts: Any, image_hw: Any) -> None:
+    check_argument("parts", parts, several(of_type(kind, ""), "a list of CellInstances"))
+    check_argument("image_hw", image_hw, IMAGE_HW)
 
 
 def select_runs(runs: Runs, chosen: IntArray, num_cells: int) -> Runs:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import NUMBERS, checked, is_numeric
 from cellseg.cells.run_lengths import IntArray, Rle, runs_to_rles
 from cellseg.cells.runs import Runs
 from cellseg.errors import LabelError
@@ -22,13 +23,20 @@ from numpy.typing import ArrayLike, NDArray
 
 Crop = NDArray[np.bool_]
 
+_GREATEST_LABEL = np.iinfo(np.int64).max
+
 
 def check_label_image(labels: ArrayLike) -> NDArray[Any]:
     """Return `labels` as an integer array [H, W] without negative values.
 
+    Labels of uint64 that int64 does not hold get lower numbers, which no other cell has.
+
     Raises:
         LabelError: not two-dimensional, not of an integer (or boolean) type, or negative.
     """
+    if not is_numeric(labels):
+        found = getattr(labels, "dtype", None) or type(labels).__name__
+        raise LabelError(f"a label image is an array [H, W] of integers; found dtype {found}")
     array = np.asarray(labels)
     if array.ndim != 2:
         raise LabelError(f"a label image has shape [H, W]; found shape {list(array.shape)}")
@@ -38,7 +46,22 @@ def check_label_image(labels: ArrayLike) -> NDArray[Any]:
         raise LabelError(f"a label image holds integers; found dtype {array.dtype}")
     if array.dtype.kind == "i" and array.size and array.min() < 0:
         raise LabelError(f"a label image has no negative values; found {array.min()}")
+    if array.dtype == np.uint64 and array.size and array.max() > _GREATEST_LABEL:
+        return _with_lower_labels(array)
     return array
+
+
+def _with_lower_labels(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Labels that no int64 holds become the next numbers above all others; int64 is used below."""
+    values, places = np.unique(array, return_inverse=True)
+    too_high = values > _GREATEST_LABEL
+    highest = int(values[~too_high].max(initial=0))
+    free = _GREATEST_LABEL - highest
+    if int(too_high.sum()) > free:
+        raise LabelError(f"labels up to {values.max()}; expected numbers below 2^63, as 1, 2, 3")
+    lowered = values.copy()
+    lowered[too_high] = highest + 1 + np.arange(int(too_high.sum()), dtype=np.uint64)
+    return lowered[places.reshape(array.shape)]
 
 
 def label_dtype(num_cells: int) -> type[np.uint16] | type[np.uint32]:
@@ -282,6 +305,7 @@ def crop_bitmap(bitmap: Crop) -> tuple[Crop, tuple[int, int]]:
     return window.copy(), (int(rows[0]), int(cols[0]))
 
 
+@checked(mask=NUMBERS)
 def bitmap_to_rle(mask: ArrayLike) -> Rle:
     """Encode one bitmap [H, W] (nonzero is cell) as a compressed RLE."""
     bitmap = np.asarray(mask) != 0

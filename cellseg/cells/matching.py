@@ -11,11 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from cellseg.arguments import FLAG, REAL, VECTOR, checked, is_numeric, of_type
 from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import Overlaps
 from cellseg.errors import LabelError
+from cellseg.rules import Rule
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+
+_MATRIX = Rule(
+    "IoUs [N, M]", lambda value: is_numeric(value) and np.ndim(value) == 2, (list, np.ndarray)
+)
+_OVERLAPS = of_type(Overlaps, "the pairs that share pixels (Overlaps)")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Matching:
         return len(self.iou)
 
 
+@checked(iou=_MATRIX, threshold=REAL, strict=FLAG)
 def match_cells(
     iou: NDArray[np.float64], threshold: float = 0.5, *, strict: bool = False
 ) -> Matching:
@@ -70,6 +78,7 @@ def match_cells(
     return match_overlaps(overlaps, threshold, strict=strict)
 
 
+@checked(overlaps=_OVERLAPS, threshold=REAL, strict=FLAG)
 def match_overlaps(overlaps: Overlaps, threshold: float = 0.5, *, strict: bool = False) -> Matching:
     """`match_cells` on the pairs that overlap; see there."""
     pairs = _passing(overlaps, threshold, strict)
@@ -80,6 +89,7 @@ def match_overlaps(overlaps: Overlaps, threshold: float = 0.5, *, strict: bool =
     return _matching(overlaps, np.concatenate([pairs[alone], contested[chosen]]))
 
 
+@checked(overlaps=_OVERLAPS, scores=VECTOR, threshold=REAL, strict=FLAG)
 def match_greedily(
     overlaps: Overlaps, scores: NDArray[np.float64], threshold: float = 0.5, *, strict: bool = False
 ) -> Matching:
@@ -97,7 +107,11 @@ def match_greedily(
     Raises:
         LabelError: the threshold lies outside (0, 1].
     """
-    pairs = _passing(overlaps, threshold, strict)
+    pairs, scores = _passing(overlaps, threshold, strict), np.asarray(scores, np.float64)
+    if len(scores) != overlaps.shape[1]:
+        raise LabelError(
+            f"scores has {len(scores)} numbers for {overlaps.shape[1]} predicted cells"
+        )
     rows, columns = overlaps.true_index[pairs], overlaps.pred_index[pairs]
     order = np.lexsort((-overlaps.iou[pairs], columns, -scores[columns]))
     return _matching(overlaps, pairs[take_free_pairs(rows, columns, order)])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import NAMES, checked
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.intensities import (
     STATISTICS,
@@ -43,6 +44,7 @@ from cellseg.cells.surroundings import (
 )
 from cellseg.cells.windows import window_around
 from cellseg.errors import LabelError
+from cellseg.rules import Rule
 from numpy.typing import NDArray
 
 Table = dict[str, NDArray[Any]]
@@ -83,6 +85,11 @@ class MeasurementSettings:
 DEFAULTS = MeasurementSettings()
 
 
+@checked(
+    record=Rule("an ImageRecord", lambda value: hasattr(value, "batches")),
+    classes=NAMES,
+    channel_names=NAMES,
+)
 def measure_cells(
     record: ImageRecord,
     classes: Sequence[str] = ("cell",),

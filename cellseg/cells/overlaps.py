@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from cellseg.arguments import checked, of_type
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray, check_label_image
 from cellseg.errors import LabelError
@@ -31,6 +32,7 @@ class StoredLabels(Protocol):
         """The label image, integers [H, W]."""
 
 
+_CELLS = of_type(CellInstances, "cells (CellInstances)")
 _ROWS_AT_ONCE = 64
 _TABLE_LIMIT = 1 << 23  # entries of a histogram over all pairs: 64 MiB
 
@@ -106,6 +108,7 @@ def _renumber(index: IntArray, count: int, chosen: ArrayLike | None) -> tuple[In
     return new[index], len(numbers)
 
 
+@checked(true=_CELLS, pred=_CELLS)
 def find_overlaps(true: CellInstances, pred: CellInstances) -> Overlaps:
     """Pairs of cells that share pixels, with their IoU.
 

@@ -26,9 +26,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import IMAGE_HW, checked, is_numeric, several
 from cellseg.cells.labels import Crop, crop_bitmap
 from cellseg.cells.run_lengths import IntArray
 from cellseg.errors import LabelError
+from cellseg.rules import Rule
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -41,7 +43,19 @@ _STRAIGHT = (0, 3, 5, 10, 12, 15)  # no pixel, a half, or all
 _IMAGEJ_SHIFT = 1e-8  # px, by which ImageJ moves edges to the right
 _IS_CORNER = ~np.isin(np.arange(16), _STRAIGHT)
 
+_CROP = Rule(
+    "an array [h, w] of True and False",
+    lambda value: is_numeric(value) and np.ndim(value) == 2,
+    (list, tuple, np.ndarray),
+)
+_RING = Rule(
+    "(x, y) of the points of a ring, [K, 2]",
+    lambda value: is_numeric(value) and np.size(value) % 2 == 0 and np.ndim(value) in (1, 2),
+    (list, tuple),
+)
 
+
+@checked(crop=_CROP, offset_rc=IMAGE_HW.said("(row, column), two whole numbers"))
 def crop_to_rings(crop: ArrayLike, offset_rc: Sequence[int] = (0, 0)) -> list[IntArray]:
     """Outlines of one cell along its pixels' edges.
 
@@ -184,6 +198,7 @@ def _simple_loops(walk: list[int]) -> list[list[int]]:
     return [path, *loops]
 
 
+@checked(ring=_RING)
 def ring_area(ring: ArrayLike) -> float:
     """Signed area in pixels by the shoelace formula: positive for outer rings.
 
@@ -229,6 +244,10 @@ def _pixel_beside(ring: IntArray) -> tuple[int, int]:
     return (y, x - 1) if to_y > y else (y - 1, x)
 
 
+@checked(
+    rings=several(words="a list of rings, each with (x, y) of its points [K, 2]"),
+    image_hw=IMAGE_HW,
+)
 def rings_to_crop(
     rings: Sequence[ArrayLike], image_hw: tuple[int, int], *, as_imagej: bool = False
 ) -> tuple[Crop, tuple[int, int]]:

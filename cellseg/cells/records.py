@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellseg.arguments import check_fields, of_type
 from cellseg.cells.instances import CellInstances
+from cellseg.rules import PATH, TEXT
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class PlaceInFile:
         return cls(**place)
 
 
+_RULES = {
+    "image_id": TEXT,
+    "cells": of_type(CellInstances, "cells (CellInstances)"),
+    "image_path": PATH,
+    "place": of_type(PlaceInFile, "a PlaceInFile"),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
     """One image and its cells, true or predicted.
@@ -69,6 +79,9 @@ class ImageRecord:
             and self.place == other.place
             and self.cells.equals(other.cells)
         )
+
+    def __post_init__(self) -> None:
+        check_fields(self, _RULES)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -227,10 +227,24 @@ def _read_counts(
     parts = [
         _parse_counts([one])[0]  # type: ignore[list-item]
         if text
-        else np.asarray(one, np.int64).reshape(-1)
+        else _whole_numbers(one)
         for one, text in zip(encoded, is_text)
     ]
     return np.concatenate(parts), np.array([part.size for part in parts])
+
+
+def _whole_numbers(counts: str | Sequence[int]) -> IntArray:
+    """Run lengths of a list.
+
+    Raises:
+        ValueError: they are no whole numbers, or beyond 64 bits.
+    """
+    found = np.asarray(counts)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        whole = found.ndim == 1 and found.dtype.kind == "f" and (found == np.rint(found)).all()
+        if not whole or (found.size and np.abs(found).max() >= 2**53):
+            raise ValueError("counts are no list of whole numbers")
+    return found.astype(np.int64)
 
 
 def _parse_counts(encoded: Sequence[str | bytes]) -> tuple[IntArray, IntArray]:
@@ -241,7 +255,10 @@ def _parse_counts(encoded: Sequence[str | bytes]) -> tuple[IntArray, IntArray]:
         >>> _parse_counts(["11110", "`0"])[0].tolist()
         [1, 1, 1, 2, 1, 16]
     """
-    texts = [one.encode("ascii") if isinstance(one, str) else one for one in encoded]
+    try:
+        texts = [one.encode("ascii") if isinstance(one, str) else one for one in encoded]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"no run lengths begin with {error.object[error.start]!r}") from error
     groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - _CHARACTER_OFFSET
     is_last = (groups & _MORE_FOLLOW) == 0
     last = np.flatnonzero(is_last)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from cellseg.arguments import checked, of_type
 from cellseg.cells.cleaning import NewMasks, clean_masks, replace_masks, touches_border
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
@@ -88,6 +89,10 @@ class Finished:
     is_changed: NDArray[np.bool_]
 
 
+@checked(
+    cells=of_type(CellInstances, "cells (CellInstances)"),
+    thresholds=of_type(DetectionThresholds, "DetectionThresholds"),
+)
 def select_cells(cells: CellInstances, thresholds: DetectionThresholds) -> CellInstances:
     """Keep the detections that are cells, with the pixels that are theirs.
 

@@ -10,8 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from cellseg.arguments import (
+    COUNT,
+    FLAG,
+    IMAGE_HW,
+    REAL,
+    WHOLE,
+    checked,
+    either,
+    of_type,
+    or_nothing,
+)
 from cellseg.cells.labels import IntArray
 from cellseg.errors import DatasetError
+from cellseg.rules import TEXT
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -27,6 +39,8 @@ _WAVES = ((2, 0.10), (3, 0.08), (4, 0.03))  # per turn, and highest share of the
 _FULL_SCALE = {"uint8": 255.0, "uint16": 4095.0}  # a 12-bit camera writes 16-bit files
 
 FloatArray = NDArray[np.float32]
+
+_SEED = either(COUNT, of_type(np.random.Generator, "a generator of NumPy's"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +58,15 @@ class SyntheticCells:
     classes: IntArray
 
 
+@checked(
+    seed=_SEED,
+    image_hw=IMAGE_HW,
+    num_cells=or_nothing(WHOLE),
+    touching=REAL,
+    small_share=REAL,
+    size_classes=FLAG,
+    dtype=TEXT,
+)
 def make_cells(
     seed: int | np.random.Generator,
     image_hw: tuple[int, int] = (128, 128),

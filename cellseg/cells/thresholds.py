@@ -103,7 +103,7 @@ class DetectionThresholds:
     def __post_init__(self) -> None:
         for name in _FIELDS:
             object.__setattr__(self, name, _check_value(name, getattr(self, name)))
-        if self.vote not in VOTES:
+        if not isinstance(self.vote, str) or self.vote not in VOTES:
             raise ConfigError(
                 f"the vote is {self.vote!r}; expected one of {', '.join(VOTES)} "
                 "(CELLSEG.CELL_TYPE.VOTE)"

@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
+from cellseg.cli._ending import end_well
 from cellseg.cli._parser import CommandParser, named_plugins
-from cellseg.errors import CellsegError
+from cellseg.interrupts import running
 from cellseg.plugins import import_plugins
-from cellseg.system_errors import explain_system_error, strip_worker_traceback
 
 __all__ = ["command_names", "main", "parse_command", "run_command"]
 
@@ -52,8 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: `--help` or `--version` (0), or bad usage (2), as argparse does.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    name = _outer_parser().parse_args(words[:1] or ["--help"]).command
-    return run_command(name, words[1:], prog=f"cellseg {name}")
+
+    def run() -> int:
+        name = _outer_parser().parse_args(words[:1] or ["--help"]).command
+        return run_command(name, words[1:], prog=f"cellseg {name}")
+
+    return end_well(run)
 
 
 def run_command(
@@ -68,34 +72,21 @@ def run_command(
 
     Returns:
         What the command's `run` returns; 1 after a `CellsegError` or an error of the system, such
-        as a full disk, whose text went to the error stream; 130 after Ctrl-C, 141 where the reader
-        of the output has gone.
+        as a full disk, whose text went to the error stream; 130 after Ctrl-C, 143 after SIGTERM,
+        129 after SIGHUP (see `cellseg.interrupts`), 141 where the reader of the output has gone.
 
     Raises:
         SystemExit: `--help` (0) or bad usage (2), as argparse does.
     """
     _silence_future_warnings()
-    try:
+
+    def run() -> int:
         args = parse_command(name, arguments, prog=prog)
-        status = int(_import_command(name).run(args))
-        sys.stdout.flush()
-        return status
-    except CellsegError as error:
-        print(f"{type(error).__name__}: {strip_worker_traceback(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read the output has seen enough, as `| head` has
-        # Python flushes once more at the end, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (OSError, RuntimeError, MemoryError) as error:
-        explained = explain_system_error(error)
-        if not explained:  # a bug, which its traceback helps to mend
-            raise
-        print(f"{type(error).__name__}: {explained}", file=sys.stderr)
-        return 1
+        command = _import_command(name)
+        with running():
+            return int(command.run(args))
+
+    return end_well(run)
 
 
 def parse_command(

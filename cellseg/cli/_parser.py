@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cellseg
+from cellseg.rules import Rule, number
 
 # `SOLVER.MAX_ITER`, `SEED`; not `IMAGE.TIF` where such a file exists.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|OUTPUT_DIR|SEED")
@@ -114,6 +116,37 @@ class CommandParser(argparse.ArgumentParser):
         return args
 
 
+def number_in(rule: Rule, *, whole: bool = False) -> Callable[[str], Any]:
+    """The `type` of an argument that is a number which a rule accepts.
+
+    Args:
+        rule: of `cellseg.rules`.
+        whole: 3 and not 3.0.
+
+    Example:
+        >>> number_in(number(1, whole=True), whole=True)("0")
+        Traceback (most recent call last):
+        ...
+        argparse.ArgumentTypeError: '0': expected a whole number, 1 or more
+    """
+
+    def parse(text: str) -> Any:
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = None
+        if not rule.accepts(value):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {rule.expected}")
+        return value
+
+    return parse
+
+
+def at_least(low: int) -> Callable[[str], Any]:
+    """The `type` of an argument that is a whole number, this one or more."""
+    return number_in(number(low, whole=True), whole=True)
+
+
 def named_plugins(words: Sequence[str]) -> list[str]:
     """What `--plugin` names, found before a parser is built whose choices plug-ins add to.
 
@@ -142,9 +175,9 @@ def split_off_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
         >>> split_off_overrides(["images", "SOLVER.MAX_ITER", "9"])
         (['images'], ['SOLVER.MAX_ITER', '9'])
     """
-    for number, word in enumerate(words):
+    for place, word in enumerate(words):
         if _KEY.fullmatch(word) and not Path(word).exists():
-            return list(words[:number]), list(words[number:])
+            return list(words[:place]), list(words[place:])
     return list(words), []
 
 

@@ -22,6 +22,7 @@ from cellseg.cli._parser import CommandParser
 from cellseg.engine.bundling import bundle_model
 from cellseg.engine.loading import load_config_of_model
 from cellseg.errors import ConfigError
+from cellseg.files import check_no_pipe
 from cellseg.models import ModelCard
 from cellseg.models.archive import ZIP_SUFFIX
 from cellseg.models.card import PRECISIONS, read_card_additions
@@ -74,9 +75,12 @@ def read_additions(args: argparse.Namespace) -> dict[str, Any]:
     additions: dict[str, Any] = {}
     if args.card:
         try:
-            text = Path(args.card).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{args.card}: cannot be read: {error}; expected YAML") from error
+            check_no_pipe(args.card)
+            text = Path(args.card).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{args.card}: cannot be read: {error.strerror or error}; expected YAML"
+            ) from error
         additions = read_card_additions(text, args.card)
     if args.model_version:
         additions["version"] = args.model_version

@@ -24,6 +24,7 @@ from cellseg.cli._parser import CommandParser
 from cellseg.errors import DatasetError
 from cellseg.io import FORMATS
 from cellseg.io.conversion import Conversion, SplitPlace, convert_split
+from cellseg.names import printable
 from cellseg.yaml_text import parse_yaml
 
 
@@ -101,16 +102,16 @@ def run(args: argparse.Namespace) -> int:
         connected_components=args.connected_components,
     )
     for loss in conversion.losses:
-        print(f"Lost: {loss}", file=sys.stderr)
+        print(f"Lost: {printable(loss)}", file=sys.stderr)
     if not conversion.with_images:
         print(
             f"{conversion.num_images} images with {conversion.num_cells} cells written to "
-            f"{target.root / target.split}, without the images, which are not known"
+            f"{printable(str(target.root / target.split))}, without the images, which are not known"
         )
         return 0
     print(
         f"{conversion.num_images} images with {conversion.num_cells} cells written to "
-        f"{target.root / target.split} and read again: the same. To declare them:\n"
+        f"{printable(str(target.root / target.split))} and read again: the same. To declare them:\n"
         f"{declaration_of(target, conversion)}"
     )
     return 0

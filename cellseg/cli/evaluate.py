@@ -13,10 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from cellseg.cli._outputs import (
+    JSON_OF_METRICS,
+    TABLE_OF_METRICS,
+    Output,
+    add_overwrite,
+    check_outputs,
+)
 from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.errors import DatasetError
 from cellseg.evaluation import DEFAULT_METRICS, METRICS
@@ -34,6 +42,7 @@ from cellseg.io.segmentations import (
     pair_up,
     read_segmentations,
 )
+from cellseg.names import printable
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -73,6 +82,7 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="take an image without a prediction as one without predicted cells",
     )
+    add_overwrite(parser)
 
 
 def read_sides(args: argparse.Namespace) -> Sides:
@@ -99,6 +109,20 @@ def read_sides(args: argparse.Namespace) -> Sides:
     return Sides(*paired, tuple(classes) if truth.has_classes and predictions.has_classes else ())
 
 
+def tell_nonsense(args: argparse.Namespace, sides: Sides) -> None:
+    """Say what makes the figures mean little."""
+    if os.path.realpath(args.predictions) == os.path.realpath(args.ground_truth):
+        note(f"{args.predictions}: the truth is compared with itself")
+    images = sides.compared.images
+    counts = {
+        "true": sum(len(one.true.classes) for one in images),
+        "predicted": sum(len(one.pred.classes) for one in images),
+    }
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        note(f"not one {' and not one '.join(empty)} cell in any image: the figures say no more")
+
+
 def note(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -108,6 +132,10 @@ def run(args: argparse.Namespace) -> int:
     if metrics == ["all"]:
         metrics = list(METRICS)
     split_ranked(metrics)  # wrong names are told before anything is read
+    json_file = args.json and Output("--json", args.json, (".json",), JSON_OF_METRICS)
+    table = args.per_image and Output("--per-image", args.per_image, (".csv",), TABLE_OF_METRICS)
+    inputs = (args.predictions, args.ground_truth)
+    check_outputs((json_file, table), inputs, overwrite=args.overwrite)
     try:
         sides = read_sides(args)
     except MismatchError as error:
@@ -116,8 +144,9 @@ def run(args: argparse.Namespace) -> int:
     if not sides.ids:
         raise DatasetError(f"{args.ground_truth}: no image in it")
     found = evaluate(sides, metrics, args.intervals)
+    tell_nonsense(args, sides)
     print(f"{len(sides.ids)} images")
-    print(*table_lines(found), sep="\n")
+    print(*map(printable, table_lines(found)), sep="\n")
     if args.per_image:
         write_per_image(sides, metrics, args.per_image)
     if args.json:

@@ -13,13 +13,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+from pathlib import Path
 
 from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
+from cellseg.cli._outputs import (
+    ONNX,
+    PACKAGE,
+    Output,
+    add_overwrite,
+    check_outputs,
+)
 from cellseg.cli._parser import CommandParser
 from cellseg.export.bioimageio import export_bioimageio
-from cellseg.export.onnx_file import export_onnx
+from cellseg.export.onnx_file import SCRIPT, export_onnx
 from cellseg.export.package_description import PackageTexts
 from detectron2.utils.logger import setup_logger
+
+OWN_SCRIPT = re.compile(rb"\A" + re.escape(SCRIPT.read_bytes().split(b"\n")[0]))
 
 logger = logging.getLogger("cellseg.export")
 
@@ -45,12 +56,24 @@ def add_arguments(parser: CommandParser) -> None:
         help="an image that the package shows and is tested with, as the model takes it "
         "(default: made-up nuclei)",
     )
+    add_overwrite(parser)
     parser.add_overrides()
 
 
 def run(args: argparse.Namespace) -> int:
     setup_logger(name="cellseg")
+    path = Path(args.output)
+    if args.to == "onnx":
+        outputs = [
+            Output("--output", path, (".onnx",), ONNX),
+            Output("the script beside --output", path.with_name(SCRIPT.name), (".py",), OWN_SCRIPT),
+        ]
+    else:
+        outputs = [Output("--output", path, (".zip",), PACKAGE)]
+    inputs = [args.model, args.image, *(args.config_file or ())]
+    check_outputs(outputs, inputs, overwrite=args.overwrite)
     cfg = model_config_of(args)
+    check_outputs(outputs, [cfg.MODEL.WEIGHTS], overwrite=args.overwrite)
     log_engine_and_device(logger, cfg)
     if args.to == "onnx":
         export_onnx(cfg, args.output)

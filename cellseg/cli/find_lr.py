@@ -14,8 +14,9 @@ import logging
 from pathlib import Path
 
 from cellseg.cli._model import load_model_config, log_engine_and_device
+from cellseg.cli._outputs import PICTURE, Output, add_overwrite, check_outputs, describe_own
 from cellseg.cli._parser import CommandParser
-from cellseg.engine.lr_finder import build_sweep_step, describe_sweep, find_learning_rate
+from cellseg.engine.lr_finder import HIGHEST, build_sweep_step, describe_sweep, find_learning_rate
 from cellseg.errors import ConfigError
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
@@ -42,17 +43,23 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--iterations", type=int, default=100, metavar="N", help="how many (default: %(default)s)"
     )
+    add_overwrite(parser)
     parser.add_overrides()
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 0 < args.lowest < args.highest or args.iterations < 2:
+    if not 0 < args.lowest < args.highest <= HIGHEST or args.iterations < 2:
         raise ConfigError(
-            "expected 0 < --lowest < --highest and --iterations of 2 or more; found "
-            f"{args.lowest}, {args.highest} and {args.iterations}"
+            f"expected 0 < --lowest < --highest <= {HIGHEST:g} and --iterations of 2 or more; "
+            f"found {args.lowest}, {args.highest} and {args.iterations}"
         )
     setup_logger(name="cellseg")
     cfg = load_model_config(args)
+    folder = Path(cfg.OUTPUT_DIR) / "learning_rate"
+    table, plot = folder / "rates.csv", folder / "rates.png"
+    own = describe_own(("rate", "loss"))
+    outputs = [Output("table", table, (".csv",), own), Output("plot", plot, (".png",), PICTURE)]
+    check_outputs(outputs, args.config_file, overwrite=args.overwrite)
     log_engine_and_device(logger, cfg)
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     sweep = find_learning_rate(
@@ -62,10 +69,8 @@ def run(args: argparse.Namespace) -> int:
         highest=args.highest,
         iterations=args.iterations,
     )
-    folder = Path(cfg.OUTPUT_DIR) / "learning_rate"
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep.write_csv(folder / "rates.csv")
-    sweep.write_plot(folder / "rates.png")
-    logger.info("Written: %s, %s", folder / "rates.csv", folder / "rates.png")
+    sweep.write_csv(table)
+    sweep.write_plot(plot)
+    logger.info("Written: %s, %s", table, plot)
     logger.info("%s", describe_sweep(sweep))
     return 0

@@ -11,20 +11,28 @@ Exit status: 0 nothing wrong, 1 errors were found (or the dataset cannot be used
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cellseg
-from cellseg.cli._parser import CommandParser
-from cellseg.files import write_whole
+from cellseg.cli._outputs import PICTURE, Output, add_overwrite, check_outputs, describe_own
+from cellseg.cli._parser import CommandParser, at_least
+from cellseg.errors import ConfigError
+from cellseg.files import is_inside, write_whole
 from cellseg.images import ImageInput
 from cellseg.inspection.checks import TINY_PX
 from cellseg.inspection.fix import Fixes, write_fixed
-from cellseg.inspection.report import Inspection, inspect_splits
-from cellseg.inspection.sources import find_datasets, read_split
+from cellseg.inspection.report import PLOTS_FILE, Inspection, inspect_splits
+from cellseg.inspection.sources import Split, find_datasets, find_folders, read_split
 from cellseg.inspection.suggestions import suggest_config
+from cellseg.names import printable, printable_lines
 from cellseg.shipped import shipped_folder
 
 SUGGESTED_FILE = "suggested.yaml"
+_SUGGESTED = re.compile(rb"\A# Suggested from ")
+_OF_IMAGE = ("split", "image_id")
 BASE_CONFIG = shipped_folder("configs") / "base_mask_rcnn_R_50_FPN.yaml"
 
 
@@ -40,14 +48,14 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--tiny",
-        type=int,
+        type=at_least(0),
         default=TINY_PX,
         metavar="PX",
         help="report cells of fewer pixels than this as tiny (default: %(default)s)",
     )
     parser.add_argument(
         "--pages",
-        type=int,
+        type=at_least(0),
         default=3,
         metavar="N",
         help="write at most this many contact sheets of 20 images (default: %(default)s)",
@@ -71,6 +79,7 @@ def add_arguments(parser: CommandParser) -> None:
         help="config of the training, which says how images are read, and which the settings of "
         "--suggest extend (default: the base config)",
     )
+    add_overwrite(parser)
     parser.add_overrides()
 
 
@@ -81,15 +90,45 @@ def read_image_input(args: argparse.Namespace) -> ImageInput:
     return ImageInput.from_config(cellseg.load_config(args.config_file or BASE_CONFIG, args.opts))
 
 
+def check_places(args: argparse.Namespace, splits: Sequence[Split], folder: str) -> None:
+    """Refuse folders in the data that are looked at, and files of somebody else's.
+
+    Raises:
+        ConfigError: one of them; nothing was written.
+    """
+    given = [(name, path) for name in ("output", "fix") if (path := getattr(args, name))]
+    for (name, path), data in itertools.product(given, find_folders(splits)):
+        if is_inside(path / folder, data):
+            raise ConfigError(
+                f"--{name} {path}: lies in {data}, which belongs to the data, and would be taken "
+                "for a part of it; choose another folder"
+            )
+    if args.output:
+        check_outputs(outputs_in(args.output / folder, args.pages), (), overwrite=args.overwrite)
+
+
+def outputs_in(folder: Path, pages: int) -> list[Output]:
+    """What is written to the folder of `--output`."""
+    tables = {"findings": ("severity", "kind"), **dict.fromkeys(("images", "cells"), _OF_IMAGE)}
+    pictures = [PLOTS_FILE, *(f"contact_sheet_{page + 1}.png" for page in range(pages))]
+    outputs = [
+        Output("--output", folder / f"{name}.csv", (".csv",), describe_own(columns))
+        for name, columns in tables.items()
+    ]
+    outputs += [Output("--output", folder / name, (".png",), PICTURE) for name in pictures]
+    return [*outputs, Output("--output", folder / SUGGESTED_FILE, (".yaml",), _SUGGESTED)]
+
+
 def run(args: argparse.Namespace) -> int:
     groups = find_datasets(args.dataset)
     has_errors, image_input = False, read_image_input(args)
     for dataset, names in groups.items():
         several = len(groups) > 1
         splits = [read_split(name) for name in names]
+        check_places(args, splits, dataset if several else "")
         inspection = inspect_splits(splits, tiny_px=args.tiny, image_input=image_input)
         has_errors |= inspection.has_errors
-        print(f"{dataset}\n\n{inspection.to_text()}\n")
+        print(printable_lines(f"{dataset}\n\n{inspection.to_text()}\n"))
         act(args, dataset, inspection, dataset if several else "")
     return int(has_errors)
 
@@ -98,11 +137,11 @@ def act(args: argparse.Namespace, dataset: str, inspection: Inspection, folder: 
     """Write what was asked for; `folder` is below the folders that were given."""
     if args.output:
         inspection.write(args.output / folder, max_pages=args.pages)
-        print(f"Tables, plots and contact sheets: {args.output / folder}\n")
+        print(f"Tables, plots and contact sheets: {printable(str(args.output / folder))}\n")
     if args.fix:
         fixes = Fixes(args.tiny, split_pieces=args.split_pieces, fill_holes=args.fill_holes)
         changes = write_fixed(inspection, dataset, args.fix / folder, fixes)
-        print(f"Cleaned copy, {len(changes)} changes: {args.fix / folder}\n")
+        print(f"Cleaned copy, {len(changes)} changes: {printable(str(args.fix / folder))}\n")
     if args.suggest:
         text = suggest_config(inspection, args.config_file or BASE_CONFIG)
         print(text)

@@ -17,8 +17,10 @@ import sys
 from pathlib import Path
 
 from cellseg.cli._linking import add_link_options, read_link_rules
+from cellseg.cli._outputs import add_overwrite
 from cellseg.cli._parser import CommandParser
 from cellseg.io.segmentations import find_label_files
+from cellseg.names import printable
 from cellseg.tracking.results import STACK_SUFFIX, link_label_files
 
 
@@ -30,6 +32,7 @@ def add_arguments(parser: CommandParser) -> None:
         "--output", "-o", type=Path, metavar="DIR", help="default: where the label images lie"
     )
     add_link_options(parser)
+    add_overwrite(parser)
 
 
 def find_frames(path: Path) -> list[Path]:
@@ -42,11 +45,13 @@ def find_frames(path: Path) -> list[Path]:
 def run(args: argparse.Namespace) -> int:
     rules = read_link_rules(args)
     files = [file for path in args.labels for file in find_frames(path)]
-    linked = link_label_files(files, args.output, rules=rules, ctc=args.ctc)
+    how = {"ctc": args.ctc, "overwrite": args.overwrite}
+    linked = link_label_files(files, args.output, rules=rules, **how)
     for one in linked:
         print(
-            f"{one.time_lapse.name}: {len(one.time_lapse)} frames, {len(one.tracks)} tracks, "
-            f"{one.tracks.divisions} divisions: {one.files[0]}"
+            f"{printable(one.time_lapse.name)}: {len(one.time_lapse)} frames, "
+            f"{len(one.tracks)} tracks, "
+            f"{one.tracks.divisions} divisions: {printable(str(one.files[0]))}"
         )
     if not linked:
         print(

@@ -29,7 +29,7 @@ from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.cli._cluster import add_cluster_options, open_prediction
 from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
-from cellseg.cli._parser import CommandParser
+from cellseg.cli._parser import CommandParser, at_least, number_in
 from cellseg.images.listing import describe_passed_over
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
@@ -39,7 +39,9 @@ from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
 from cellseg.inference.saving import DEFAULT_SAVE, ResultWriter, Saving, saveable_names
+from cellseg.interrupts import Interrupted, finishing
 from cellseg.modeling.weights import find_weights_file
+from cellseg.rules import number
 from cellseg.shipped import DEFAULT_MODEL
 from cellseg.tracking.linking import LinkRules, load_laptrack
 from cellseg.tracking.results import link_records
@@ -102,7 +104,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--tile",
-        type=int,
+        type=at_least(0),
         metavar="PX",
         help="look at larger images in tiles of so many pixels (default: as memory allows)",
     )
@@ -116,7 +118,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--at-pixel-size-um",
-        type=float,
+        type=number_in(number(above=0)),
         metavar="UM",
         help="look at slides and other pyramids at the level whose pixels are this large, or the "
         "next finer one (default: the finest)",
@@ -130,7 +132,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--neighbour-distance",
-        type=float,
+        type=number_in(number(above=0)),
         default=DEFAULTS.neighbour_distance_px,
         metavar="PX",
         help="cells are neighbours up to this distance of their centroids, in tables (default: "
@@ -162,7 +164,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="images of one size that go through the network together (default: %(default)s)",
@@ -237,8 +239,8 @@ def run(args: argparse.Namespace) -> int:
     saving = choose_saving(args, cfg)
     for sentence in saving.describe_losses():
         logger.info("%s", sentence)
+    rules = read_link_rules(args)
     if args.link:
-        rules = read_link_rules(args)
         load_laptrack()  # before hours of work
     found = find_inputs(args.inputs, result_suffixes=saving.suffixes)
     log_inputs(found)
@@ -250,22 +252,30 @@ def run(args: argparse.Namespace) -> int:
     results = ResultFolder(args.output, describe_settings(predictor, saving, args))
     files = results.claim_names(found.files)
     places = find_positions([file.path for file in files], args.pattern)
-    writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite)
+    images = [file.path for file in files]
+    writer = ResultWriter(results, saving, places=places, overwrite=args.overwrite, images=images)
+    writer.claim_files_of_all()
     model = CellModel(predictor, args.scene, args.at_pixel_size_um, results.state_folder)
     part = take_part(files, *args.part)
     predict = open_prediction(args)
     try:
-        outcome = predict(
-            model,
-            part,
-            results,
-            writer,
-            resume=args.resume,
-            batch_size=args.batch,
-            pixel_size_um=args.pixel_size_um,
-        )
-    finally:
-        writer.write_all(files, found.passed_over)
+        with finishing():
+            try:
+                outcome = predict(
+                    model,
+                    part,
+                    results,
+                    writer,
+                    resume=args.resume,
+                    batch_size=args.batch,
+                    pixel_size_um=args.pixel_size_um,
+                )
+            finally:
+                writer.write_all(files, found.passed_over)
+    except Interrupted as asked:
+        done = sum(1 for _ in results.done_images(part))
+        told = f"the results of {done} images are in {args.output}; go on with --resume"
+        raise Interrupted(asked.signum, told) from None
     log_outcome(outcome, args.output)
     if args.link:
         link_predictions(writer, files, rules, args)
@@ -296,7 +306,7 @@ def link_predictions(
     images = [file for file, _, _ in writer.results.done_images(files)]
     paths = [Path(args.output, f"{file.name}{file.path.suffix}") for file in images]
     records = list(writer.records(files))
-    linked = link_records(records, paths, rules=rules, ctc=args.ctc)
+    linked = link_records(records, paths, rules=rules, ctc=args.ctc, overwrite=args.overwrite)
     if not linked:
         logger.warning("--link: no time-lapse among the images: each has one frame")
 

@@ -13,11 +13,13 @@ import argparse
 import time
 from pathlib import Path
 
+from cellseg.cli._outputs import REPORT, Output, add_overwrite, check_outputs
 from cellseg.cli._parser import CommandParser, add_category_ids
 from cellseg.config.runs import find_run_config
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
 from cellseg.io.category_ids import parse_category_ids
+from cellseg.names import printable
 from cellseg.report.build import MAX_IMAGES, write_report
 from detectron2.config import CfgNode
 
@@ -45,6 +47,7 @@ def add_arguments(parser: CommandParser) -> None:
         "--max-images", type=_count, default=MAX_IMAGES, metavar="N",
         help="images in the gallery of each test set, the worst first (default: %(default)s)",
     )  # fmt: skip
+    add_overwrite(parser)
     parser.add_overrides()
 
 
@@ -78,16 +81,21 @@ def name_predictions(cfg: CfgNode, given: list[str]) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    cfg = load_config(find_run_config(args.run_dir), args.opts, plugins=args.plugin)
+    config = find_run_config(args.run_dir)
+    cfg = load_config(config, args.opts, plugins=args.plugin)
+    predictions = name_predictions(cfg, args.predictions)
+    path = args.output or args.run_dir / "report.html"
+    page = Output("--output", path, (".html", ".htm"), REPORT)
+    check_outputs([page], [config, *predictions.values()], overwrite=args.overwrite)
     output = write_report(
         cfg,
         args.run_dir,
-        args.output or args.run_dir / "report.html",
-        predictions=name_predictions(cfg, args.predictions),
+        path,
+        predictions=predictions,
         category_ids=parse_category_ids(args.category_ids),
         score_threshold=args.score_threshold,
         max_images=args.max_images,
     )
-    size_mb = output.stat().st_size / 1e6
-    print(f"{output}: {size_mb:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+    size_mb, seconds = output.stat().st_size / 1e6, time.perf_counter() - start
+    print(f"{printable(str(output))}: {size_mb:.1f} MB, written in {seconds:.0f} s")
     return 0

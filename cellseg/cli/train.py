@@ -1,13 +1,15 @@
 """Train and evaluate a cell segmentation model.
 
-    cellseg train --config-file quick_start.yaml [--resume] [KEY VALUE ...]
+    cellseg train --config-file quick_start.yaml [--resume | --overwrite] [KEY VALUE ...]
     cellseg train --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
 
 On several GPUs, either of
     cellseg train --num-gpus 2 --config-file FILE
     torchrun --nproc-per-node 2 -m cellseg train --config-file FILE
 
-Exit status: 0 all went well, 1 the run could not go on.
+Ctrl-C and SIGTERM end it behind the present iteration, with a checkpoint; a second one at once.
+
+Exit status: 0 all went well, 1 the run could not go on, 130 or 143 it was interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from cellseg.cli._model import load_model_config, log_engine_and_device
@@ -23,13 +26,15 @@ from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
 from cellseg.engine.hooks.run_record import METRICS_FILE
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint
+from cellseg.engine.run_folder import check_new, kept_config, locked_folder
+from cellseg.evaluation.tables import without_nan
 from cellseg.files import write_whole
+from cellseg.modeling.building import build_model
 from cellseg.modeling.weights import load_weights
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -40,6 +45,12 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_config_option()
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint of OUTPUT_DIR"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="throw away the training that OUTPUT_DIR holds; without it, and without --resume, "
+        "a folder with checkpoints is refused",
     )
     parser.add_argument("--eval-only", action="store_true", help="do not train, only evaluate")
     processes = parser.add_argument_group("several processes, as Detectron2 starts them")
@@ -60,22 +71,32 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_overrides()
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Configuration and logs; the first lines say which engine runs, and where."""
+def setup(args: argparse.Namespace, until_the_end: ExitStack | None = None) -> CfgNode:
+    """Configuration and logs; the first lines say which engine runs, and where.
+
+    Args:
+        args: of the command.
+        until_the_end: of a training, which has its folder for itself for so long.
+    """
     cfg = load_model_config(args)
+    if until_the_end is not None and comm.is_main_process():
+        until_the_end.enter_context(locked_folder(cfg.OUTPUT_DIR))
+        check_before_training(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cellseg")
     log_engine_and_device(logger, cfg)
-    if args.resume and not args.eval_only:
-        check_before_resuming(cfg)
     cfg.freeze()
     # Of the files Detectron2 would print the first; the whole config is printed in any case.
-    default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": ""}))
+    words = argparse.Namespace(**{**vars(args), "config_file": ""})
+    with kept_config(cfg.OUTPUT_DIR) if args.eval_only else nullcontext():
+        default_setup(cfg, words)
     return cfg
 
 
-def check_before_resuming(cfg: CfgNode) -> None:
-    """Refuse what cannot be resumed while the folder is still as it was, config.yaml included."""
-    found = find_last_checkpoint(cfg.OUTPUT_DIR)
+def check_before_training(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Refuse what cannot be begun or resumed while the folder is still as it was."""
+    found = find_last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    if found is None and not args.overwrite:
+        check_new(cfg.OUTPUT_DIR)
     if found is not None:
         on_cpu = cfg.clone()
         on_cpu.MODEL.DEVICE = "cpu"
@@ -100,18 +121,20 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
 def write_metrics(results: dict[str, dict[str, float]], path: Path) -> None:
     """Write what `--eval-only` found, under the names that metrics.json has too."""
     with write_whole(path) as partial:
-        partial.write_text(json.dumps(flatten_results_dict(results), indent=1) + "\n", "utf-8")
+        figures = without_nan(dict(flatten_results_dict(results)))
+        partial.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", "utf-8")
     logger.info("Metrics: %s", path)
 
 
 def train_or_evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """The work of one process; all of them call it."""
-    cfg = setup(args)
     if args.eval_only:
-        return evaluate(cfg, args.resume)
-    trainer = CellTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+        return evaluate(setup(args), args.resume)
+    with ExitStack() as until_the_end:
+        cfg = setup(args, until_the_end)
+        trainer = CellTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume, overwrite=args.overwrite)
+        return trainer.train()
 
 
 def run(args: argparse.Namespace) -> int:

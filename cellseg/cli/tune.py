@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 from cellseg.cells.selection import DetectionThresholds
-from cellseg.cli._parser import CommandParser, add_category_ids
+from cellseg.cli._outputs import THRESHOLDS, Output, add_overwrite, check_outputs
+from cellseg.cli._parser import CommandParser, add_category_ids, at_least
 from cellseg.config.files import CONFIG_FILE
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.setup import load_config
@@ -48,15 +49,14 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="FILE",
         help="config of the run (default: config.yaml beside the predictions or above them)",
     )
-    for name, default, metavar, text in (
-        ("--metric", "ap_dsb", "NAME", "metric to improve, one of docs/metrics.md"),
-        ("--folds", 5, "N", "parts that the images are divided into for the cross-validation"),
-        ("--seed", 0, "N", "seed of that division"),
+    folds = "parts that the images are divided into for the cross-validation"
+    for name, kind, default, metavar, text in (
+        ("--metric", str, "ap_dsb", "NAME", "metric to improve, one of docs/metrics.md"),
+        ("--folds", at_least(2), 5, "N", folds),
+        ("--seed", at_least(0), 0, "N", "seed of that division"),
     ):
         described = f"{text} (default: {default})"
-        parser.add_argument(
-            name, type=type(default), default=default, metavar=metavar, help=described
-        )
+        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=described)
     parser.add_argument(
         "--dataset",
         metavar="NAME",
@@ -68,6 +68,7 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="FILE",
         help=f"config to write (default: {OUTPUT_NAME} beside the run's config)",
     )
+    add_overwrite(parser)
     parser.add_overrides()
 
 
@@ -167,10 +168,18 @@ def run(args: argparse.Namespace) -> int:
     cfg = load_config(config, args.opts, plugins=args.plugin)
     dataset = find_dataset(cfg, args)
     results = find_results(args.predictions, dataset)
+    output = Path(args.output) if args.output else config.parent / OUTPUT_NAME
+    fragment = Output("--output", output, (".yaml", ".yml"), THRESHOLDS)
+    check_outputs([fragment], [config, results], overwrite=args.overwrite)
     truth = GroundTruth.load(dataset)
     found = truth.read_predictions(results, parse_category_ids(args.category_ids))
     true = [truth.cells(key) for key in found]
     detections = list(found.values())
+    if not any(map(len, detections)):
+        raise DatasetError(
+            f"{results}: no detection in any of {len(detections)} images; there is nothing that "
+            "thresholds could choose from. Was it a trained model?"
+        )
     logger.info("%s: %d detections", results, sum(map(len, detections)))
     start = DetectionThresholds.from_config(cfg)
     if start.mask != 0.5:
@@ -188,7 +197,6 @@ def run(args: argparse.Namespace) -> int:
     lines = describe(tuning, truth.classes)
     for line in lines:
         logger.info("%s", line)
-    output = Path(args.output) if args.output else config.parent / OUTPUT_NAME
     write_fragment(output, config, tuning, lines)
     logger.info("Written: %s", output)
     return 0

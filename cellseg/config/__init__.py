@@ -12,9 +12,10 @@ from cellseg.config.checks import (
     find_problems,
     numbers_by_name,
 )
-from cellseg.config.defaults import add_cellseg_config, open_types, value_of
+from cellseg.config.defaults import add_cellseg_config, value_of
 from cellseg.config.files import ConfigTree, find_config_file, read_config_tree
 from cellseg.config.keys import KEYS, Key
+from cellseg.config.merging import describe_places, merge_given, pairs_to_tree, read_value
 
 __all__ = [
     "KEYS",
@@ -25,10 +26,13 @@ __all__ = [
     "check_diameters",
     "check_keys",
     "check_value",
+    "describe_places",
     "find_config_file",
     "find_problems",
+    "merge_given",
     "numbers_by_name",
-    "open_types",
+    "pairs_to_tree",
     "read_config_tree",
+    "read_value",
     "value_of",
 ]

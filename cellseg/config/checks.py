@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from cellseg.config.defaults import value_of
-from cellseg.config.engine_keys import find_engine_problems
+from cellseg.config.engine_combinations import find_engine_problems
 from cellseg.config.keys import KEYS
 from cellseg.errors import ConfigError, collect_problems
 

@@ -41,12 +41,19 @@ def find_run_weights(run_dir: str | Path) -> Path:
         CheckpointError: there is none.
     """
     folder = Path(run_dir)
-    names = [BEST_FILE, FINAL_FILE]
-    if (folder / LAST_FILE).is_file():
-        names.append((folder / LAST_FILE).read_text("utf-8").strip())
-    for name in names:
+    for name in (BEST_FILE, FINAL_FILE, read_last_name(folder)):
         if name and (folder / name).is_file():
             return folder / name
     raise CheckpointError(
         f"{folder}: no checkpoint in it; expected {BEST_FILE} or {FINAL_FILE} of `cellseg train`"
     )
+
+
+def read_last_name(run_dir: str | Path) -> str:
+    """What `last_checkpoint` names; "" where there is no such file, or no name of a file in it."""
+    try:
+        name = (Path(run_dir) / LAST_FILE).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    is_name = len(name.encode()) < 256 and name.isprintable() and Path(name).name == name
+    return name if is_name else ""

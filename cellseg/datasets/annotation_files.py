@@ -16,6 +16,7 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.runs import Runs
+from cellseg.limits import open_zip
 from numpy.typing import NDArray
 
 FORMAT_VERSION = 3
@@ -87,7 +88,7 @@ def read_annotations(path: Path, root: Path) -> tuple[dict[str, Any], list[Image
     Raises:
         Exception: of any kind, where the file is damaged or of another version.
     """
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    with open_zip(path), np.load(path, allow_pickle=False) as archive:
         columns = {name: archive[name] for name in archive.files}
     header = json.loads(columns["header"].tobytes().decode("utf-8"))
     if header["version"] != FORMAT_VERSION:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cellseg.arguments import checked
 from cellseg.cells.pieces import check_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.datasets.cache import Reading, cached_records
@@ -33,11 +34,13 @@ from cellseg.datasets.split_plans import (
 )
 from cellseg.datasets.splits import select_split
 from cellseg.errors import DatasetError, collect_problems
+from cellseg.files import check_no_pipe
 from cellseg.io import find_format, read_records
 from cellseg.io.base import FileFormat, Option
-from cellseg.names import suggest_name
+from cellseg.names import suggest_name, why_unsafe_name
+from cellseg.rules import PATH, show
 from cellseg.shipped import shipped_folder
-from cellseg.yaml_text import parse_yaml
+from cellseg.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +105,7 @@ def builtin_declarations() -> list[Path]:
     return sorted(shipped_folder("datasets").glob("*.yaml"))
 
 
+@checked(path=PATH)
 def read_declarations(path: str | Path) -> list[Declaration]:
     """Read a YAML file of datasets.
 
@@ -129,11 +133,13 @@ def read_declarations(path: str | Path) -> list[Declaration]:
 
 def _load_yaml(file: Path) -> dict[str, Any]:
     try:
-        with file.open(encoding="utf-8") as stream:
-            tree = parse_yaml(stream)
+        check_no_pipe(file)
+        tree, _ = read_yaml(file)
     except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}; expected a dataset declaration") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{file}: {error.strerror or error}; expected a dataset declaration"
+        ) from error
+    except yaml.YAMLError as error:
         raise DatasetError(f"{file}: cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict) or not tree:
         raise DatasetError(f"{file}: expected the name of a dataset, then its keys indented below")
@@ -142,7 +148,7 @@ def _load_yaml(file: Path) -> dict[str, Any]:
 
 def _problems_of(name: str, content: Any) -> Iterator[str]:
     if not isinstance(content, dict):
-        yield f"{name}: expected keys format, root, splits, classes; found {content!r}"
+        yield f"{name}: expected keys format, root, splits, classes; found {show(content)}"
         return
     try:
         format_ = find_format(str(content.get("format", "(none given)")))
@@ -154,11 +160,15 @@ def _problems_of(name: str, content: Any) -> Iterator[str]:
         if key not in allowed:
             yield f"{name}.{key}: unknown key; {suggest_name(key, allowed)}"
         elif not allowed[key].accepts(content[key]):
-            yield f"{name}.{key}: found {content[key]!r}, expected {allowed[key].expected}"
+            yield f"{name}.{key}: found {show(content[key])}, expected {allowed[key].expected}"
     for key in ("root", "splits") if format_.has_files else ("splits",):
         if key not in content:
             yield f"{name}.{key}: missing, expected {allowed[key].expected}"
     if _are_splits(content.get("splits"), format_):
+        for split in content["splits"]:
+            # Folders of results are called so, and so.
+            if reason := why_unsafe_name(name) or why_unsafe_name(f"{name}_{split}"):
+                yield f"{name!r}: no name for a data set whose split is {split!r}: {reason}"
         for problem in find_plan_problems(content, format_.split.accepts):
             yield f"{name}.{problem}"
 

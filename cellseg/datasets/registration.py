@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cellseg.arguments import checked, several
 from cellseg.datasets.dataset_dicts import record_to_dict
 from cellseg.datasets.declarations import Declaration, read_declarations, read_declared_records
 from cellseg.errors import DatasetError
 from cellseg.io import find_format
 from cellseg.io.category_ids import choose_category_ids
+from cellseg.rules import PATH
 
 EVALUATOR_TYPE = "cellseg"
 
@@ -26,6 +28,7 @@ def datasets_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
 
 
+@checked(paths=several(PATH, "a list of paths"), root=PATH)
 def register_declarations(paths: Sequence[str | Path], root: str | Path | None = None) -> list[str]:
     """Register all datasets of some YAML files with Detectron2's catalogs.
 

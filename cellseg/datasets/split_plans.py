@@ -6,13 +6,13 @@ Everything here is known from the YAML file alone; `cellseg.datasets.splits` loo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import regex
 from cellseg.names import suggest_name
 
 GROUP_BY_EXPECTED = (
@@ -141,8 +141,8 @@ def is_grouping(value: Any) -> bool:
     """Whether `group_by` can be used: a pattern that compiles and has a group, or a CSV file."""
     if isinstance(value, str):
         try:
-            return re.compile(value).groups > 0
-        except re.error:
+            return regex.compile(value).groups > 0
+        except regex.error:
             return False
     return (
         isinstance(value, dict)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,10 +27,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import regex
 from cellseg.cells.records import ImageRecord
 from cellseg.datasets.split_plans import Grouping, SplitPlan
 from cellseg.errors import DatasetError, collect_problems
 from cellseg.io.tables import read_text_rows
+from cellseg.limits import LimitError, search_within_time
 from cellseg.names import find_near_names
 
 logger = logging.getLogger(__name__)
@@ -86,8 +87,11 @@ def find_groups(ids: Sequence[str], grouping: Grouping | None, root: Path) -> di
         return {image_id: image_id for image_id in ids}
     if not grouping.pattern:
         return _groups_of_csv(ids, grouping, root / grouping.csv)
-    pattern = re.compile(grouping.pattern)
-    groups = {image_id: _match_group(pattern, image_id) for image_id in ids}
+    pattern = regex.compile(grouping.pattern)
+    try:
+        groups = {image_id: _match_group(pattern, image_id) for image_id in ids}
+    except LimitError as error:
+        raise DatasetError(f"{root}: group_by: {error}") from error
     missing = [image_id for image_id, group in groups.items() if not group]
     if missing:
         raise DatasetError(
@@ -100,9 +104,9 @@ def find_groups(ids: Sequence[str], grouping: Grouping | None, root: Path) -> di
     return groups
 
 
-def _match_group(pattern: re.Pattern[str], image_id: str) -> str:
+def _match_group(pattern: regex.Pattern[str], image_id: str) -> str:
     """What the pattern's groups match; "" if one of them does not, or matches nothing."""
-    match = pattern.search(image_id)
+    match = search_within_time(pattern, image_id)
     parts = match.groups() if match else ("",)
     if not all(parts):
         return ""

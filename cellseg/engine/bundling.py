@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shlex
@@ -20,12 +19,13 @@ from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine.hooks.run_record import METRICS_FILE, RUN_FILE
 from cellseg.errors import CellsegError, ConfigError
 from cellseg.evaluation import DEFAULT_METRICS
+from cellseg.json_text import read_json
+from cellseg.modeling.building import build_model
 from cellseg.modeling.weights import find_weights_file, load_weights
 from cellseg.models import Bundle, MeasuredMetric, ModelCard, TrainingSet, write_bundle
 from cellseg.training_data.augmentations import input_scale
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
 _TASK = "cell_iou/"
@@ -105,7 +105,7 @@ def describe_maker() -> dict[str, str]:
 def read_last_entry(folder: Path) -> Tree:
     """What `run.json` says of the last training into a folder; {} where it says nothing."""
     try:
-        entries = json.loads((folder / RUN_FILE).read_text("utf-8"))["runs"]
+        entries = read_json(folder / RUN_FILE)["runs"]
         return dict(entries[-1])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         logger.info("%s: nothing is known of the training (%s)", folder / RUN_FILE, error)
@@ -126,7 +126,7 @@ def find_metrics(cfg: CfgNode, entry: Tree) -> Iterator[MeasuredMetric]:
     measured = checkpoint.with_name(METRICS_FILE)
     figures, command = {}, ""
     if measured.is_file() and measured.stat().st_mtime >= checkpoint.stat().st_mtime:
-        figures, command = json.loads(measured.read_text("utf-8")), "cellseg train --eval-only"
+        figures, command = read_json(measured), "cellseg train --eval-only"
     elif checkpoint.name == "model_final.pth":
         figures, command = entry.get("figures", {}), _portable_command(entry.get("command", ()))
     sets = list(cfg.DATASETS.TEST)

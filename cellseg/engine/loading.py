@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cellseg.config import ConfigTree, read_config_tree
+from cellseg.arguments import checked
+from cellseg.config import read_config_tree
 from cellseg.engine.setup import load_config
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.modeling.device import default_device, has_device
 from cellseg.models import find_model
+from cellseg.rules import PATH
 from detectron2.config import CfgNode
 
 logger = logging.getLogger(__name__)
@@ -40,9 +43,11 @@ def load_config_of_model(
     files = find_model(model)
     config = files.config
     if isinstance(config, Path):
-        tree = read_config_tree(config)
-        config = ConfigTree(str(config), _without_lost_data(tree, config), is_file=True)
+        read = read_config_tree(config)
+        config = replace(read, tree=_without_lost_data(read.tree, config))
     cfg = load_config([config, *config_file], opts, weights=files.weights)
+    if "MODEL.WEIGHTS" in opts[::2]:
+        logger.warning("MODEL.WEIGHTS is not looked at: the weights are those of %s", model)
     named = str(opts[::2]).count("MODEL.DEVICE")
     if not named and not has_device(cfg.MODEL.DEVICE):
         logger.info("%s is not here; using %s", cfg.MODEL.DEVICE, default_device())
@@ -75,6 +80,7 @@ def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+@checked(model=PATH)
 def load(
     model: str | Path, opts: Sequence[Any] = (), *, config_file: Sequence[str | Path] = ()
 ) -> CellModel:

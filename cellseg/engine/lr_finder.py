@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.cells.drawing import PNG_METADATA
 from cellseg.engine.freezing import build_freezing
 from cellseg.engine.steps import CellStep, build_step
 from cellseg.engine.trainer import CellTrainer
@@ -28,6 +29,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 DIVERGED = 4.0
+HIGHEST = 1e6
+"""No training has a higher learning rate, and floats of 32 bits hold what comes of it."""
 _MEMORY = 0.9  # of the running mean that says when to end
 _SMOOTHING = 1 / 25  # of the range, standard deviation
 _FEWEST = 5
@@ -102,7 +105,7 @@ class LearningRateSweep:
         axes.grid(alpha=0.3)
         axes.legend()
         with write_whole(path) as partial:
-            figure.savefig(partial, format="png", dpi=110)
+            figure.savefig(partial, format="png", dpi=110, metadata=PNG_METADATA)
 
 
 def find_learning_rate(
@@ -128,10 +131,10 @@ def find_learning_rate(
         TrainingError: the loss is not finite in the first iteration already.
         ValueError: no range, or fewer than two iterations.
     """
-    if not 0 < lowest < highest or iterations < 2:
+    if not 0 < lowest < highest <= HIGHEST or iterations < 2:
         raise ValueError(
-            f"expected 0 < lowest < highest and two iterations or more; found {lowest}, {highest} "
-            f"and {iterations}"
+            f"expected 0 < lowest < highest <= {HIGHEST:g} and two iterations or more; found "
+            f"{lowest}, {highest} and {iterations}"
         )
     groups = step.optimizer.param_groups
     ratios = [group["lr"] / base_lr for group in groups]
@@ -207,6 +210,11 @@ def describe_sweep(sweep: LearningRateSweep) -> str:
         raise CellsegError(
             "The loss neither fell nor diverged: try --highest above "
             f"{sweep.rates[-1]:.2g}, or more --iterations"
+        )
+    if sweep.steepest is None and len(sweep.losses) < _FEWEST:
+        raise CellsegError(
+            f"The loss diverges after {len(sweep.losses)} iterations, before it could be seen to "
+            f"fall: try --lowest below {sweep.rates[0]:.2g}, or more --iterations"
         )
     steepest = "nowhere" if sweep.steepest is None else f"at {sweep.steepest:.2g}"
     diverges = "nowhere" if sweep.diverges_at is None else f"at {sweep.diverges_at:.2g}"

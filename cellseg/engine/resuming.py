@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from cellseg.config.runs import LAST_FILE
+from cellseg.config.runs import LAST_FILE, read_last_name
 from cellseg.config.trained import ENTRY, TrainedConfig, list_changes
+from cellseg.engine.run_folder import list_checkpoints
 from cellseg.errors import CheckpointError, collect_problems
 from cellseg.modeling.weights import check_use
+from cellseg.models.explaining import explain_unreadable, without_advice
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import nn
@@ -41,22 +45,72 @@ class _Reader(DetectionCheckpointer):
 def find_last_checkpoint(output_dir: str | Path) -> Path | None:
     """The checkpoint that a training into a folder would resume from; None where there is none.
 
+    It is the one that `last_checkpoint` names. Where that file is gone or names nothing that can
+    be read, it is the newest whole checkpoint, which is logged.
+
     Raises:
-        CheckpointError: `last_checkpoint` names a file that is gone.
+        CheckpointError: there are checkpoints, or a note of one, and none is whole.
     """
-    note = Path(output_dir) / LAST_FILE
-    if not note.is_file():
+    folder = Path(output_dir)
+    name = read_last_name(folder)
+    named = [folder / name] if name else []
+    others = [path for path in list_checkpoints(folder) if path not in named]
+    if not named and not others and not (folder / LAST_FILE).exists():
         return None
-    name = note.read_text("utf-8").strip()
-    path = note.with_name(name)
-    if not name or not path.is_file():
-        there = sorted(each.name for each in note.parent.glob("*.pth"))
-        raise CheckpointError(
-            f"{note} names {name!r}, and there is no such file; found "
-            f"{', '.join(there) or 'no checkpoint'}. Write the name of the one to resume from into "
-            f"{note}, or remove that file to begin anew"
+    wrong = [] if named else [f"{folder / LAST_FILE}: {_describe_note(folder)}"]
+    for path in (*named, *sorted(others, key=_iteration_of, reverse=True)):
+        problem = find_damage(path)
+        if not problem:
+            for line in wrong:
+                logger.warning("%s. Going on from %s, the newest whole checkpoint", line, path.name)
+            return path
+        wrong.append(f"{path}: {problem}")
+    raise CheckpointError(
+        collect_problems(
+            f"{folder}: no whole checkpoint to resume from",
+            wrong,
+            "Copy one back from where you keep copies, or begin anew: --overwrite instead of "
+            "--resume, or another OUTPUT_DIR",
         )
-    return path
+    )
+
+
+def _describe_note(folder: Path) -> str:
+    path = folder / LAST_FILE
+    return "names no file" if path.is_file() else "is gone"
+
+
+def find_damage(path: Path) -> str:
+    """Why a file is no checkpoint to resume from, every byte of it read; "" where it is one."""
+    if not path.is_file():
+        return "there is no such file"
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                return f"damaged: {broken} in it is not what was written"
+        known = isinstance(_read(path).get("trainer", {}).get("iteration"), int)
+        return "" if known else "it holds weights alone, and no training"
+    except Exception as error:  # whatever unpickling raises
+        return f"damaged, or no checkpoint: {explain_unreadable(error)}"
+
+
+def _read(path: Path) -> Any:
+    """What a file holds, of whose tensors none is read where that can be."""
+    with without_advice():
+        try:
+            is_zip = zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except pickle.UnpicklingError:  # older ones may hold numbers of NumPy, which engines know
+            return _Reader(nn.Identity()).load(str(path), checkpointables=[])
+
+
+def _iteration_of(path: Path) -> int:
+    try:
+        return int(_read(path)["trainer"]["iteration"])
+    except Exception:  # it is damaged: the others first
+        return -1
 
 
 def check_resumable(path: Path, model: nn.Module, cfg: CfgNode) -> None:

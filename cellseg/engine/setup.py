@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from cellseg.arguments import checked, or_nothing
 from cellseg.cells.selection import TEST_KEYS, DetectionThresholds
 from cellseg.config import (
+    KEYS,
     ConfigTree,
     add_cellseg_config,
     check_combinations,
     check_keys,
     check_value,
+    describe_places,
     find_config_file,
-    open_types,
+    merge_given,
+    pairs_to_tree,
     read_config_tree,
+    read_value,
 )
 from cellseg.datasets.declarations import builtin_declarations
 from cellseg.datasets.registration import datasets_root, register_declarations
 from cellseg.engine.best_metric import check_best_metric
-from cellseg.errors import ConfigError
+from cellseg.errors import ConfigError, DatasetError
 from cellseg.evaluation.registry import check_evaluator_names, check_metric_names
 from cellseg.images import ImageInput
 from cellseg.inference.augmented import check_test_augmentation_config
@@ -31,8 +36,9 @@ from cellseg.modeling.config_checks import check_model_config
 from cellseg.modeling.dataset_classes import DECLARED, check_classes
 from cellseg.modeling.downloads import register_downloads
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
-from cellseg.names import did_you_mean, suggest_name
-from cellseg.plugins import import_installed, import_plugins
+from cellseg.names import suggest_name
+from cellseg.plugins import explain_plugin, import_installed, import_plugins
+from cellseg.rules import PATH, number, show
 from cellseg.training_data.augmentations import check_augmentation_config
 from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -42,10 +48,10 @@ CHECKED_AS_THRESHOLDS = tuple(f"TEST.{key}" for key in TEST_KEYS)
 
 logger = logging.getLogger(__name__)
 
-Tree = dict[str, Any]
 ConfigSource = str | Path | ConfigTree
 
 
+@checked(weights=or_nothing(PATH))
 def load_config(
     config_file: ConfigSource | Sequence[ConfigSource],
     opts: Sequence[Any] = (),
@@ -69,6 +75,7 @@ def load_config(
         A CfgNode, not frozen. Plug-ins are imported and datasets registered (both once).
 
     Raises:
+        InputTypeError: an argument is of another type.
         ConfigError: a file is missing or no YAML, a key is unknown, a value cannot be used.
         PluginError: a plug-in cannot be imported.
         DatasetError: a declaration is wrong.
@@ -78,44 +85,48 @@ def load_config(
         >>> cfg.SOLVER.MAX_ITER, cfg.CELLSEG.SOLVER.OPTIMIZER
         (10, 'ADAMW')
     """
-    given = [config_file] if isinstance(config_file, ConfigSource) else config_file
-    found = [one if isinstance(one, ConfigTree) else find_config_file(one) for one in given]
-    if not found:
+    given = config_file if isinstance(config_file, (list, tuple)) else (config_file,)
+    trees = [_read(one) for one in given]
+    if not trees:
         raise ConfigError("no config file is named; quick_start.yaml is one to begin with")
-    trees = [
-        one if isinstance(one, ConfigTree) else ConfigTree(str(one), read_config_tree(one), True)
-        for one in found
-    ]
+    if not any(one.tree for one in trees):
+        raise ConfigError(f"{trees[0].place}: sets no key; expected keys and values")
+    if plugins is not None:
+        _say_not_imported(trees, plugins)
+        opts = [*opts, f"{OWN}.{PLUGINS}", list(plugins)]
+    given_here = pairs_to_tree(opts)
     cfg = get_cfg()
     if not torch.cuda.is_available():  # Detectron2's default is "cuda"; a device named stays named
         cfg.MODEL.DEVICE = "cpu"
     add_cellseg_config(cfg)
-    if plugins is not None:
-        _say_not_imported(trees, plugins)
-        opts = [*opts, f"{OWN}.{PLUGINS}", list(plugins)]
-    for plugin in _import_named(trees if plugins is None else (), opts):
-        if hasattr(plugin, "add_config"):
-            plugin.add_config(cfg)
+    _add_keys_of_plugins(cfg, [*(trees if plugins is None else ()), given_here])
     if plugins is not None:
         trees = [replace(one, tree=_without_unknown_keys(one.tree, cfg)) for one in trees]
+    trees.append(given_here)
+    places: dict[str, str] = {}
     for one in trees:
-        _merge(cfg, one.tree, one.place)
-    _merge(cfg, list(opts), "command line")
+        _merge(cfg, one)
+        places |= {key: one.places.get(key, one.place) for key in one.names()}
     if weights is not None:
-        cfg.MODEL.WEIGHTS = weights
+        cfg.MODEL.WEIGHTS = str(weights)
     register_downloads()
     register_torchvision_weights()
-    declarations = cfg.CELLSEG.DATASETS.DECLARATIONS
-    check_value("DATASETS.DECLARATIONS", declarations)
-    register_declarations([*builtin_declarations(), *map(Path, declarations)], datasets_root())
-    check_config(cfg, builds_model=plugins is None)
+    try:
+        _register_declared(cfg)
+        check_config(cfg, builds_model=plugins is None)
+    except (ConfigError, DatasetError) as error:
+        raise type(error)(f"{error}{describe_places(str(error), places)}") from error
     return cfg
+
+
+def _read(source: Any) -> ConfigTree:
+    return source if isinstance(source, ConfigTree) else read_config_tree(find_config_file(source))
 
 
 def _say_not_imported(trees: Sequence[ConfigTree], given: Sequence[str]) -> None:
     for one in trees:
-        named = _named_plugins(one.tree)
-        for plugin in named if isinstance(named, list) else ():
+        named = read_value(_named_plugins(one))
+        for plugin in named if KEYS[PLUGINS].rule.accepts(named) else ():
             if plugin not in given:
                 logger.warning(
                     "%s names the plug-in %s, whose code is not run here; --plugin %s runs it",
@@ -125,13 +136,13 @@ def _say_not_imported(trees: Sequence[ConfigTree], given: Sequence[str]) -> None
                 )
 
 
-def _named_plugins(tree: Tree) -> Any:
-    """What a config has as CELLSEG.PLUGINS, of whatever type; None where it has none."""
-    own = tree.get(OWN)
+def _named_plugins(given: ConfigTree) -> Any:
+    """What is given as CELLSEG.PLUGINS, of whatever type; None where it is not."""
+    own = given.tree.get(OWN)
     return own.get(PLUGINS) if isinstance(own, dict) else None
 
 
-def _without_unknown_keys(tree: Tree, known: Tree) -> Tree:
+def _without_unknown_keys(tree: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """What of a config has a key in another one, at every depth."""
     return {
         key: _without_unknown_keys(value, known[key])
@@ -142,68 +153,59 @@ def _without_unknown_keys(tree: Tree, known: Tree) -> Tree:
     }
 
 
-def _import_named(trees: Sequence[ConfigTree], opts: Sequence[Any]) -> list[Any]:
-    """Import what CELLSEG.PLUGINS will name before other keys are merged: plug-ins may add some."""
-    named, place, came_with_weights = CfgNode({PLUGINS: []}), "command line", False
-    base_dir = Path(trees[-1].place).parent if trees else None
-    try:
-        for one in trees:
-            plugins = _named_plugins(one.tree)
-            if plugins is not None:
-                place, came_with_weights = one.place, not one.is_file
-                base_dir = Path(place).parent
-                named.merge_from_other_cfg(CfgNode({PLUGINS: plugins}))
-        for key, value in zip(opts[::2], opts[1::2]):
-            if key == f"{OWN}.{PLUGINS}":
-                place, came_with_weights = "command line", False
-                named.merge_from_list([PLUGINS, value])
-    except Exception as error:
-        raise ConfigError(f"{place}: CELLSEG.PLUGINS must be a list of names: {error}") from error
-    if came_with_weights:
-        return import_installed(named[PLUGINS], place)
-    return import_plugins(named[PLUGINS], base_dir=base_dir)
+def _add_keys_of_plugins(cfg: CfgNode, given: Sequence[ConfigTree]) -> None:
+    """Import what CELLSEG.PLUGINS will name before keys are merged: plug-ins may add some.
+
+    Args:
+        cfg: the keys that there are.
+        given: files, and last of all the command line.
+    """
+    named: list[str] = []
+    namer = given[-1]
+    for one in given:
+        plugins = read_value(_named_plugins(one))
+        if plugins is None:
+            continue
+        if not KEYS[PLUGINS].rule.accepts(plugins):
+            place = one.places.get(f"{OWN}.{PLUGINS}", one.place)
+            raise ConfigError(
+                f"{place}: CELLSEG.PLUGINS is {show(plugins)}; expected a list of names"
+            )
+        named, namer = list(plugins), one
+    files = [one for one in given[:-1] if one is namer or namer is given[-1]]
+    base_dir = Path(files[-1].place).parent if files else None
+    modules = (
+        import_plugins(named, base_dir=base_dir)
+        if namer.is_file
+        else import_installed(named, namer.place)
+    )
+    for name, module in zip(named, modules):
+        if hasattr(module, "add_config"):
+            with explain_plugin(name):
+                module.add_config(cfg)
 
 
-def _merge(cfg: CfgNode, given: Tree | list[Any], place: str) -> None:
-    """Merge a file's keys, or KEY VALUE pairs; the engine's many errors become ConfigError."""
-    try:
-        with open_types(cfg):
-            if isinstance(given, list):
-                cfg.merge_from_list(given)
-            else:
-                _merge_tree(cfg, given)
-    except Exception as error:
-        raise ConfigError(f"{place}: {_explain(error, cfg)}") from error
-
-
-def _merge_tree(cfg: CfgNode, tree: Tree) -> None:
-    """As `merge_from_file`: keys of an old version of Detectron2's config are translated."""
-    version = tree.get("VERSION")
+def _merge(cfg: CfgNode, given: ConfigTree) -> None:
+    """Merge what is given; keys of an old version of Detectron2's config are translated."""
+    version = read_value(given.tree.get("VERSION"))
     if version in (None, cfg.VERSION):
-        cfg.merge_from_other_cfg(CfgNode(tree))
+        merge_given(cfg, given)
         return
+    if not number(1, cfg.VERSION, whole=True).accepts(version):
+        place = given.places.get("VERSION", given.place)
+        raise ConfigError(
+            f"{place}: VERSION is {show(version)}; expected 1 to {cfg.VERSION}, the version of "
+            "Detectron2's keys"
+        )
     old = downgrade_config(cfg, to_version=version)
-    old.merge_from_other_cfg(CfgNode(tree))
+    merge_given(old, given)
     cfg.update(upgrade_config(old))
 
 
-def _explain(error: Exception, cfg: CfgNode) -> str:
-    """The merge error's text, with the nearest known keys where a key was not found."""
-    text = str(error).strip("'\"")
-    if "Non-existent" not in text:
-        return text
-    wanted = text.split(":")[-1].strip().strip("'\"")
-    known = list(_flat_keys(cfg))
-    near = did_you_mean(wanted, known) or did_you_mean(wanted.rpartition(".")[0], known)
-    return f"{wanted} is no key of the config{near and f'; {near}'}"
-
-
-def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterable[str]:
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _flat_keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
+def _register_declared(cfg: CfgNode) -> None:
+    declarations = cfg.CELLSEG.DATASETS.DECLARATIONS
+    check_value("DATASETS.DECLARATIONS", declarations)
+    register_declarations([*builtin_declarations(), *map(Path, declarations)], datasets_root())
 
 
 def check_config(cfg: CfgNode, *, builds_model: bool = True) -> None:

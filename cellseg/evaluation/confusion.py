@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from cellseg.cells.labels import IntArray
 from cellseg.evaluation.comparison import Comparison
 from cellseg.files import write_whole
+from cellseg.io.table_rows import CsvWriter
 from tabulate import tabulate
 
 MATCHED_FROM_IOU = 0.5
@@ -64,7 +64,7 @@ def confusion_table(table: IntArray, classes: Sequence[str]) -> str:
 def write_confusion(path: Path, table: IntArray, classes: Sequence[str]) -> None:
     """Write the matrix as a CSV table, replaced only when complete."""
     with write_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
+        rows = CsvWriter(file)
         rows.writerow(["true type", *classes, MISSED])
         rows.writerows([name, *counts] for name, counts in zip([*classes, NO_CELL], table.tolist()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import NAME, NAMES, VECTOR, checked
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.selection import DetectionThresholds
@@ -31,6 +31,7 @@ from cellseg.evaluation.metrics import CELL_IOU_METRICS, cell_iou_names, name_at
 from cellseg.evaluation.scorer import Scorer, read_ranked, split_ranked
 from cellseg.files import write_whole
 from cellseg.inference.detections import detections_to_cells
+from cellseg.io.table_rows import CsvWriter
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -92,6 +93,7 @@ class CellIoUEvaluator(DatasetEvaluator):
         >>> inference_on_dataset(model, loader, evaluator)["cell_iou"]["f1@0.50"]  # doctest: +SKIP
     """
 
+    @checked(dataset_name=NAME, thresholds=VECTOR, metrics=NAMES)
     def __init__(
         self,
         dataset_name: str,
@@ -306,7 +308,7 @@ def write_per_image(
     """
     tp, fp, fn = (metrics[name_at(name, thresholds[0])] for name in ("tp", "fp", "fn"))
     with write_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+        table = CsvWriter(file)
         table.writerow(["image_id", "true_cells", "predicted_cells", *metrics])
         for row, key in enumerate(keys):
             counts = [int(tp[row] + fn[row]), int(tp[row] + fp[row])]

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cellseg.errors import LabelError
+from cellseg.arguments import checked, of_type
+from cellseg.errors import InputValueError, LabelError
 from cellseg.evaluation import coco, pixels
 from cellseg.evaluation.error_kinds import KIND_SENTENCES, count_errors
 from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS, Measure, Metric, RankedMetric, Value
@@ -33,6 +34,7 @@ METRICS: dict[str, Metric | RankedMetric] = {}
 """All metrics by name; `add_metric` adds one."""
 
 
+@checked(metric=of_type((Metric, RankedMetric), "a Metric or a RankedMetric"))
 def add_metric(metric: Metric | RankedMetric) -> None:
     """Make a metric known to scoring, evaluation, tuning and report.
 
@@ -53,7 +55,7 @@ def add_metric(metric: Metric | RankedMetric) -> None:
         >>> del METRICS["error_rate"]
     """
     if metric.name in METRICS or "@" in metric.name:
-        raise ValueError(f"a metric {metric.name!r} exists, or the name has an @ in it")
+        raise InputValueError(f"a metric {metric.name!r} exists, or the name has an @ in it")
     METRICS[metric.name] = metric
 
 

@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cellseg.arguments import COUNT, NAME, checked
 from cellseg.cells.drawing import draw_comparison, write_picture
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.datasets.ground_truth import GroundTruth, ImageKey, image_key
 from cellseg.evaluation.comparison import compare
 from cellseg.images import read_image
 from cellseg.inference.detections import detections_to_cells
+from cellseg.rules import PATH
 from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
 
@@ -39,6 +41,7 @@ class PictureEvaluator(DatasetEvaluator):
                 a plane of a stack it is given `page` as well.
     """
 
+    @checked(dataset_name=NAME, output_dir=PATH, max_images=COUNT)
     def __init__(
         self,
         dataset_name: str,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from cellseg.arguments import COUNT, FLAG, NAMES, REAL, WHOLE, checked, of_type, or_nothing, several
 from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import Segmentation
 from cellseg.cells.selection import DetectionThresholds
@@ -15,6 +16,10 @@ from cellseg.evaluation.comparison import Comparison, compare_all
 from cellseg.evaluation.confusion import MATCHED_FROM_IOU, count_confusion
 from cellseg.evaluation.metric_kinds import FloatArray
 from cellseg.evaluation.scorer import Scorer, read_ranked, split_ranked
+from cellseg.rules import number
+
+_IMAGES = several(words="a list of label images or CellInstances, one per image")
+_COMPARED = several(of_type(Comparison, "a Comparison"), "a list of what `compare` gives")
 
 DEFAULT_METRICS = (
     "ap_dsb@0.50",
@@ -29,6 +34,7 @@ DEFAULT_METRICS = (
 )
 
 
+@checked(ground_truth=_IMAGES, predictions=_IMAGES, metrics=NAMES, match_classes=FLAG)
 def score(
     ground_truth: Sequence[Segmentation],
     predictions: Sequence[Segmentation],
@@ -65,6 +71,15 @@ def score(
     return compared.metrics(metrics)
 
 
+@checked(
+    ground_truth=_IMAGES,
+    predictions=_IMAGES,
+    metrics=NAMES,
+    level=REAL,
+    samples=WHOLE,
+    seed=COUNT,
+    match_classes=FLAG,
+)
 def confidence_intervals(
     ground_truth: Sequence[Segmentation],
     predictions: Sequence[Segmentation],
@@ -80,6 +95,12 @@ def confidence_intervals(
     return compared.intervals(metrics, level=level, samples=samples, seed=seed)
 
 
+@checked(
+    ground_truth=_IMAGES,
+    predictions=_IMAGES,
+    threshold=REAL,
+    num_classes=or_nothing(number(1, whole=True)),
+)
 def class_confusion(
     ground_truth: Sequence[Segmentation],
     predictions: Sequence[Segmentation],
@@ -100,6 +121,7 @@ class Comparisons:
             (they never do in `confusion`).
     """
 
+    @checked(images=_COMPARED, match_classes=FLAG)
     def __init__(self, images: Sequence[Comparison], *, match_classes: bool = True) -> None:
         self.images = tuple(images)
         self._match_classes = match_classes
@@ -144,6 +166,7 @@ class Comparisons:
             self._coco[kind] = CocoEvaluation(images)
         return self._coco[kind]
 
+    @checked(names=NAMES)
     def metrics(self, names: Sequence[str]) -> dict[str, float]:
         """Metrics over all images by name, in the order of `names`; see `score`."""
         by_image, ranked = split_ranked(names)
@@ -162,6 +185,7 @@ class Comparisons:
         values |= {name: np.array([found[name] for found in alone]) for name in ranked}
         return {name: values[name] for name in names}
 
+    @checked(names=NAMES, level=REAL, samples=WHOLE, seed=COUNT)
     def intervals(
         self,
         names: Sequence[str],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cellseg.evaluation.comparison import compare_all
 from cellseg.evaluation.scorer import split_ranked
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.files import write_whole
+from cellseg.io.table_rows import CsvWriter
 from tabulate import tabulate
 
 
@@ -90,7 +90,7 @@ def write_per_image(sides: Sides, metrics: Sequence[str], path: Path) -> None:
     """A CSV: one line per image, one column per metric, empty where a metric has no value."""
     columns = sides.compared.metrics_by_image(metrics).values()
     with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        rows = csv.writer(stream)
+        rows = CsvWriter(stream)
         rows.writerow(["image", *metrics])
         for name, *values in zip(sides.ids, *(column.tolist() for column in columns)):
             rows.writerow([name, *("" if math.isnan(value) else value for value in values)])

@@ -13,6 +13,7 @@ from typing import Any
 import cellseg
 import numpy as np
 import torch
+from cellseg.arguments import FLAG, checked, of_type
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.matching import match_overlaps
 from cellseg.cells.overlaps import find_overlaps
@@ -22,6 +23,7 @@ from cellseg.export.graph import CellGraph
 from cellseg.export.tracing import OPSET, describe_part, remove_unused, trace_to_onnx
 from cellseg.files import write_whole
 from cellseg.inference.predictor import CellPredictor
+from cellseg.rules import PATH
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from torch import Tensor
@@ -61,6 +63,7 @@ class Agreement:
         )
 
 
+@checked(cfg=of_type(CfgNode, "a config, as load_config gives it"), path=PATH, labels_only=FLAG)
 def export_onnx(cfg: CfgNode, path: str | Path, *, labels_only: bool = False) -> Agreement:
     """Write a trained model as one ONNX file, and beside it `cellseg_onnx.py`, which runs it.
 

@@ -25,7 +25,11 @@ def open_npy(path: Path) -> Iterator[Sequence[Scene]]:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
+        if "mmap length" in str(error) or "memory mapped" in str(error):
+            raise ImageReadError("its header claims more numbers than are in the file") from error
+        if "Header" in str(error) or "header" in str(error):
+            raise ImageReadError("its header cannot be read: damaged, or no NumPy array") from error
         if "Python objects" in str(error):
             raise ImageReadError(
                 "holds Python objects (a pickle) and not only numbers, and is not opened: save "

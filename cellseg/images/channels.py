@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import WHOLE, checked
 from cellseg.errors import ImageChoiceError, ImageReadError
 from cellseg.images.stacks import EVERYTHING, ImageStack, full_range
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ Window = tuple[slice, slice]
 _UNNAMED_AXES = "QI"  # tifffile's letters where a file has several images and does not say why
 
 
+@checked(page=WHOLE)
 def select_image(
     stack: ImageStack,
     channels: Sequence[int | str] = (),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from cellseg.arguments import checked
+from cellseg.rules import PATH
+
 
 @dataclass(frozen=True)
 class ImageFormat:
@@ -113,6 +116,7 @@ def is_hidden(path: str | Path) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
+@checked(path=PATH)
 def is_readable_name(path: str | Path) -> bool:
     """Whether a file (or the folder of an OME-Zarr image) is an image by its name.
 
@@ -123,6 +127,7 @@ def is_readable_name(path: str | Path) -> bool:
     return not why_no_image(path)
 
 
+@checked(path=PATH)
 def why_unreadable(path: str | Path) -> str:
     """Why a file is not read as an image, by its name and what is installed; "" where it is."""
     reason, one = why_no_image(path), format_of_name(path)
@@ -130,6 +135,7 @@ def why_unreadable(path: str | Path) -> str:
     return f"{one.name} needs {explain_packages(missing)}" if one and missing else reason
 
 
+@checked(path=PATH)
 def why_no_image(path: str | Path) -> str:
     """Why a file is no image by its name; "" where it is one, for which a package may be missing.
 
@@ -165,6 +171,7 @@ def module_name(package: str) -> str:
     return package.replace("-", "_")
 
 
+@checked(path=PATH)
 def stem_of_image(path: str | Path) -> str:
     """The name of an image's file without its ending, compound ones included.
 

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from cellseg.arguments import NUMBERS, checked
 from cellseg.errors import ImageReadError
 from cellseg.images.channels import select_image
 from cellseg.images.reading import check_pixels, explaining_errors, open_image
 from cellseg.images.stacks import ImageStack
 from cellseg.images.tiff import TIFF_MAGICS
+from cellseg.rules import PATH
 from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class SeveralPlanesError(ImageReadError):
     """A file of labels has several planes, each of which belongs to an image of its own."""
 
 
+@checked(path=PATH)
 def read_label_image(path: str | Path) -> NDArray[Any]:
     """Read a file of labels as integers [H, W]; of a palette image, the indices.
 
@@ -83,6 +86,7 @@ def to_labels(pixels: NDArray[Any], path: str | Path) -> NDArray[Any]:
     return _black_to_background(pixels, Path(path)) if is_white_zero(path) else pixels
 
 
+@checked(pixels=NUMBERS, path=PATH)
 def array_to_labels(pixels: NDArray[Any], path: str | Path) -> NDArray[Any]:
     """`to_labels` of pixels that were read before; its errors name the file."""
     with explaining_errors(path):

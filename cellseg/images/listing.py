@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cellseg.images.formats import format_of_name, is_hidden, stem_of_image, why_no_image
+from cellseg.names import printable
 
 WhyNot = Callable[[Path], str]
 """Why a file is none of those that are looked for; "" where it is one."""
@@ -149,7 +150,7 @@ def describe_passed_over(passed_over: Sequence[PassedOver]) -> str:
         return ""
     reasons: dict[str, list[str]] = {}
     for path, reason in passed_over:
-        reasons.setdefault(reason, []).append(path.name)
+        reasons.setdefault(printable(reason), []).append(printable(path.name))
     parts = list(_describe_groups(reasons.items()))
     count = len(passed_over)
     return f"{count} file{'s' if count > 1 else ''} passed over: {'; '.join(parts)}"

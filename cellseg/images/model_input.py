@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import ENDS, IMAGE, check_fields, checked, several
 from cellseg.config import check_value
 from cellseg.errors import ConfigError, ImageReadError
 from cellseg.images.normalisation import (
@@ -24,9 +25,12 @@ from cellseg.images.normalisation import (
 from cellseg.images.planes import PlaneImage
 from cellseg.images.reading import read_image
 from cellseg.images.window_limits import is_bright_plane, plane_limits
+from cellseg.rules import PATH, TEXT
 from numpy.typing import NDArray
 
 IMAGE_FORMATS = ("BGR", "RGB")
+
+_LISTS = {"channels": several(), "percentiles": ENDS, "value_range": ENDS}
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,10 @@ class ImageInput:
     scene: int | str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self, _LISTS)
         for name in ("percentiles", "value_range", "channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.image_format not in IMAGE_FORMATS:
+        if not isinstance(self.image_format, str) or self.image_format not in IMAGE_FORMATS:
             raise ConfigError(f"INPUT.FORMAT is {self.image_format!r}; expected 'BGR' or 'RGB'")
         check_normalization(self.normalize, self.percentiles, self.value_range)
         check_value("INPUT.CHANNELS", self.channels)
@@ -94,6 +99,7 @@ class ImageInput:
             scene=getattr(own, "SCENE", ""),
         )
 
+    @checked(path=PATH)
     def read(self, path: str | Path, page: int | None = None) -> NDArray[Any]:
         """The chosen page and channels with the file's own values; see `read_image`.
 
@@ -176,6 +182,7 @@ class ImageInput:
         return self.prepare(self.read(path, page))
 
 
+@checked(image=IMAGE, image_format=TEXT)
 def to_model_input(image: NDArray[Any], image_format: str = "BGR") -> NDArray[Any]:
     """Three channels in the order a model was built for.
 

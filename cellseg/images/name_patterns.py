@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import regex
 from cellseg.errors import ConfigError
 from cellseg.images.plate_positions import (
     FIELDS,
@@ -19,6 +20,7 @@ from cellseg.images.plate_positions import (
     row_column_to_well,
     well_to_row_column,
 )
+from cellseg.limits import LimitError, search_within_time
 from cellseg.names import suggest_name
 
 _FORMS = {
@@ -48,8 +50,8 @@ class NamePattern:
     """
 
     name: str
-    expression: re.Pattern[str]
-    folders: tuple[re.Pattern[str], ...] = ()
+    expression: regex.Pattern[str]
+    folders: tuple[regex.Pattern[str], ...] = ()
     depth: int | None = 0
 
     def parse(self, path: str | Path) -> PlatePosition | None:
@@ -63,11 +65,11 @@ class NamePattern:
         file = Path(path)
         if self.depth is None:
             text = file.as_posix() if "/" in self.expression.pattern else file.name
-            match = self.expression.search(text)
+            match = self._search(text)
         else:
             stem = re.sub(r"(\.ome)?\.[^.]+$", "", file.name, flags=re.IGNORECASE)
             folders = file.parts[:-1][-self.depth :] if self.depth else ()
-            match = self.expression.fullmatch("/".join([*folders, stem]))
+            match = self._search("/".join([*folders, stem]), whole=True)
         if match is None:
             return None
         found: dict[str, str] = {}
@@ -77,6 +79,12 @@ class NamePattern:
                 if value:
                     found.setdefault(name.rstrip("_"), value)
         return _make_position(found)
+
+    def _search(self, text: str, *, whole: bool = False) -> regex.Match[str] | None:
+        try:
+            return search_within_time(self.expression, text, whole=whole)
+        except LimitError as error:
+            raise ConfigError(f"pattern of file names: {error}") from error
 
 
 def _make_position(found: Mapping[str, str]) -> PlatePosition | None:
@@ -142,7 +150,7 @@ _EXPRESSIONS: dict[str, tuple[str, ...]] = {
 }
 
 PATTERNS = {
-    name: NamePattern(name, re.compile(name_of_file), tuple(map(re.compile, folders)))
+    name: NamePattern(name, regex.compile(name_of_file), tuple(map(regex.compile, folders)))
     for name, (name_of_file, *folders) in _EXPRESSIONS.items()
 }
 
@@ -169,8 +177,10 @@ def find_pattern(text: str) -> NamePattern:
             )
         return PATTERNS[text]
     try:
-        expression = re.compile(text if is_regex else _template_to_regex(text))
-    except re.error as error:
+        plain = text if is_regex else _template_to_regex(text)
+        re.compile(plain)  # is stricter: no name may be given twice
+        expression = regex.compile(plain)
+    except (re.error, regex.error) as error:
         raise ConfigError(f"pattern of file names {text!r}: {error}") from error
     if not expression.groupindex:
         raise ConfigError(f"pattern of file names {text!r} names none of {', '.join(FIELDS)}")

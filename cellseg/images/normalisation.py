@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import ENDS, IMAGE, VECTOR, array_of, checked
 from cellseg.config import KEYS, check_value
 from cellseg.errors import ConfigError, ImageReadError
 from numpy.typing import NDArray
+
+_CHANNEL = array_of(1, 2, 3, words="an array of numbers, not empty", filled=True)
 
 DEFAULT_PERCENTILES = (1.0, 99.8)
 
@@ -20,6 +23,7 @@ Floats = NDArray[np.float64]
 Limits = tuple[tuple[float, float], ...]
 
 
+@checked(image=IMAGE, limits=ENDS, value_range=ENDS)
 def normalize_image(
     image: NDArray[Any],
     mode: str = "auto",
@@ -202,6 +206,7 @@ def check_finite(image: NDArray[Any]) -> None:
         raise ImageReadError(f"{bad} of {image.size} values are not finite (NaN or infinite)")
 
 
+@checked(channel=_CHANNEL, percents=VECTOR)
 def channel_percentiles(channel: NDArray[Any], percents: Sequence[float]) -> Floats:
     """The same values as `np.percentile(channel.astype(float), percents)`, sooner.
 

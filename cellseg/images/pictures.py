@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from cellseg.errors import ImageReadError
 from cellseg.images.formats import IMAGE_FORMATS, explain_packages
 from cellseg.images.stacks import ImageStack, Scene, WholeBlocks, cut_window
+from cellseg.limits import check_memory
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -21,6 +24,7 @@ PICTURE_FORMATS = tuple(
 )
 JPEG2000_MAGICS = (b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
 
+_BYTES_PER_SAMPLE = 4  # while it is decoded and converted
 _EXIF_ORIENTATION = 0x0112
 _WITH_ORIENTATION = ("JPEG", "MPO")  # MPO: a JPEG with others behind it
 
@@ -75,7 +79,22 @@ def read_picture_hw(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> t
 
 
 def _open_with_pillow(path: Path, formats: tuple[str, ...] = PICTURE_FORMATS) -> Image.Image:
-    return Image.open(path, formats=formats)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of half of what is read
+        try:
+            picture = Image.open(path, formats=formats)
+        except Image.DecompressionBombError as error:
+            found = re.search(r"\d+", str(error))
+            claimed = found[0] if found else "too many"
+            raise ImageReadError(
+                f"implausibly large: the header claims {claimed} "
+                "pixels. An image that is as large is read in windows from a TIFF in tiles or "
+                "OME-Zarr"
+            ) from error
+    width, height = picture.size
+    needed = width * height * max(len(picture.getbands()), 1) * _BYTES_PER_SAMPLE
+    check_memory(needed, f"a picture of {width} x {height} pixels")
+    return picture
 
 
 def _stack_of(image: NDArray[Any]) -> ImageStack:

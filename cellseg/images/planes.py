@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellseg.arguments import IMAGE_HW, WHOLE, checked, several
 from cellseg.cells.records import PlaceInFile
+from cellseg.config import KEYS
 from cellseg.images.channels import page_axes, page_index, select_channels, select_image
 from cellseg.images.reading import check_pixels, explaining_errors, open_scenes
 from cellseg.images.stacks import EVERYTHING, ImageStack, choose_scenes, names_of_scenes
+from cellseg.limits import check_planes
+from cellseg.rules import ABOVE_0, PATH, SIZE
 from numpy.typing import NDArray
 
 ReadWindow = Callable[[slice, slice], NDArray[Any]]
@@ -85,6 +89,14 @@ def place_of(plane: PlaneImage) -> PlaceInFile:
 
 
 @contextmanager
+@checked(
+    path=PATH,
+    channels=several(),
+    page=WHOLE,
+    projection=KEYS["INPUT.PROJECTION"].rule,
+    scenes=several(),
+    pixel_size_um=ABOVE_0,
+)
 def open_planes(
     path: str | Path,
     *,
@@ -155,6 +167,7 @@ def _planes_of(
     """The planes of a scene, whose name and label are `scene`; `choice`: channels, projection."""
     axes = page_axes(stack, choice[0], page, choice[1])
     lengths = tuple(stack.shape[at] for at in axes)
+    check_planes(math.prod(lengths) if page < 0 else 1)
     several = [k for k, length in enumerate(lengths) if length > 1]
     for number in range(math.prod(lengths)) if page < 0 else [page]:
         place = page_index(stack, axes, number)
@@ -194,6 +207,7 @@ def _make_readers(
     return read, read_channels
 
 
+@checked(image_hw=IMAGE_HW, chunk_hw=IMAGE_HW, window_px=SIZE)
 def windows_of(
     image_hw: tuple[int, int], chunk_hw: tuple[int, int], window_px: int
 ) -> Iterator[tuple[slice, slice]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cellseg.arguments import WHOLE, checked, several
+from cellseg.config import KEYS
 from cellseg.errors import ImageChoiceError, ImageReadError
 from cellseg.images.arrays import NPY_MAGIC, open_npy
 from cellseg.images.channels import select_image
@@ -30,6 +32,7 @@ from cellseg.images.stacks import (
     names_of_scenes,
 )
 from cellseg.images.tiff import TIFF_MAGICS, open_tiff
+from cellseg.rules import PATH
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
@@ -43,6 +46,7 @@ _MAGICS = {
 }
 
 
+@checked(path=PATH, channels=several(), page=WHOLE, projection=KEYS["INPUT.PROJECTION"].rule)
 def read_image(
     path: str | Path,
     *,
@@ -75,6 +79,7 @@ def read_image(
         return check_pixels(select_image(stack, channels, page, projection))
 
 
+@checked(path=PATH)
 def read_image_hw(path: str | Path) -> tuple[int, int]:
     """Height and width in pixels of the array that `read_image` returns, from the file's header.
 
@@ -171,6 +176,8 @@ def explaining_errors(path: str | Path) -> Iterator[Path]:
     """Make one ImageReadError, which names the file, of whatever a decoder raises."""
     file = Path(path)
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ImageReadError("a pipe, a socket or a device, which is not waited for")
         yield file
     except ImageReadError as error:
         raise type(error)(f"{file}: {error}") from error

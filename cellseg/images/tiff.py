@@ -17,7 +17,7 @@ from cellseg.images.stacks import ImageStack, Scene, choose_level
 from cellseg.images.tiff_blocks import TiffAccess, choose_reading
 from cellseg.images.tiff_checks import TRUNCATED
 from cellseg.images.tiff_colours import find_colours
-from cellseg.images.tiff_metadata import channel_names, pixel_size_um
+from cellseg.images.tiff_metadata import channel_names, check_claimed_planes, pixel_size_um
 from cellseg.images.units import level_pixel_sizes
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -44,8 +44,9 @@ def open_tiff(path: Path, is_label: bool = False) -> Iterator[Sequence[Scene]]:
     Raises:
         ImageReadError: truncated, or of pixels that need a package which is not installed.
     """
-    _check_directories(path)
+    pages = _check_directories(path)
     with tifffile.TiffFile(path) as tiff:
+        check_claimed_planes(tiff, pages)
         if is_slide(tiff):
             with open_slide(path) as scenes:
                 yield scenes
@@ -137,8 +138,8 @@ def _has_alpha(series: tifffile.TiffPageSeries) -> bool:
     return len(extra) == 1 and int(extra[0]) in _ASSOCIATED_OR_NOT_ALPHA
 
 
-def _check_directories(path: Path) -> None:
-    """Follow the chain of pages: tifffile passes over one that the file does not hold any more."""
+def _check_directories(path: Path) -> int:
+    """How many pages there are. tifffile passes over one that the file does not hold any more."""
     with path.open("rb") as stream:
         header = stream.read(16)
         order = "<" if header[:2] == b"II" else ">"
@@ -156,6 +157,7 @@ def _check_directories(path: Path) -> None:
             if end > size_bytes:
                 raise ImageReadError(TRUNCATED)
             (offset,) = _read_at(stream, end, order + pointer)
+        return len(seen)
 
 
 def _read_at(stream: BinaryIO, offset: int, layout: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -22,6 +22,7 @@ from cellseg.images.stacks import (
     is_whole,
 )
 from cellseg.images.tiff_checks import TRUNCATED, check_inflated_sizes, check_page
+from cellseg.limits import check_memory
 from numpy.typing import NDArray
 
 INSTALL_IMAGECODECS = "pip install imagecodecs"
@@ -71,6 +72,7 @@ def choose_reading(
         return leading, pages, as_chunk_hw(pages.chunk_hw, image_hw)
 
     def decode_everything(_: tuple[int, ...]) -> NDArray[Any]:
+        check_memory(math.prod(shape) * series.dtype.itemsize, f"an image of shape {list(shape)}")
         with access.lock, _naming_packages(series.keyframe.compression):
             for page in series.pages:
                 check_page(_page_in_file(page))
@@ -193,6 +195,7 @@ class _Pages:
         with self._lock, _opened_again(page.parent.filehandle), naming:
             self._check_once(page, number)
             check_inflated_sizes(page)
+            _check_room(page.keyframe, page.keyframe.shape)
             return page.asarray(lock=self._lock)
 
     def _check_once(self, page: Any, number: int) -> None:
@@ -210,6 +213,7 @@ class _Pages:
             return _read_raw(Path(file.path), offset, dtype, shape, frame.axes, (rows, columns))
         separate, depth, _, _, samples = frame.shaped
         size = (rows.stop - rows.start, columns.stop - columns.start)
+        _check_room(frame, (separate, depth, *size, samples))
         found = np.empty((separate, depth, *size, samples), frame.dtype)
         for segment, (s, d, y, x) in _segments_in(frame, rows, columns):
             pixels = self._decode_segment(page, segment)
@@ -244,6 +248,11 @@ class _Pages:
             pixels = frame.decode(content, segment, **options)[0]
         self._segments.keep(key, pixels)
         return pixels
+
+
+def _check_room(frame: Any, shape: Sequence[int]) -> None:
+    needed = math.prod(shape) * np.dtype(frame.dtype).itemsize
+    check_memory(needed, f"pixels of shape {list(shape)}")
 
 
 def _lies_in_one_piece(page: Any) -> bool:

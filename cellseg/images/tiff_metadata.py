@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from typing import Any
 
 import tifffile
+from cellseg.errors import ImageReadError
 from cellseg.images.units import PixelSize, checked_pixel_size, um_per_unit
+from cellseg.limits import check_planes
 
+_PLANES_PER_PAGE = 1000  # a page may hold channels as samples, and a broken-off file lacks pages
 # ImageJ's unit where nobody has calibrated anything: the resolution is that of printing.
 _UNITS_OF_PRINT = ("inch", "in", "cm")
 
@@ -46,6 +50,40 @@ def pixel_size_um(tiff: tifffile.TiffFile, series_number: int = 0) -> PixelSize 
     if tiff.is_imagej:
         return _imagej_pixel_size(tiff)
     return None
+
+
+def check_claimed_planes(tiff: tifffile.TiffFile, pages: int) -> None:
+    """Refuse OME-XML that claims planes without end, of which tifffile would make a list.
+
+    Args:
+        tiff: the open file, of which no series has been asked for.
+        pages: how many pages the file has.
+
+    Raises:
+        ImageReadError: there are far more planes than pages, and no other files to hold them.
+        LimitError: more planes than any file has.
+    """
+    if not (tiff.is_ome and tiff.ome_metadata):
+        return
+    try:
+        described = ElementTree.fromstring(tiff.ome_metadata)
+    except ElementTree.ParseError:
+        return
+    claimed = sum(map(_count_planes, described.iter()))
+    check_planes(claimed)
+    files = {uuid.get("FileName") for uuid in described.iter("{*}UUID")}
+    if len(files) <= 1 and claimed > _PLANES_PER_PAGE * pages:
+        raise ImageReadError(
+            f"implausible: the OME-XML claims {claimed} planes, and the file has {pages} pages"
+        )
+
+
+def _count_planes(element: ElementTree.Element) -> int:
+    """Planes that OME's element Pixels claims; 0 for others, and for what is no number."""
+    if not element.tag.endswith("Pixels"):
+        return 0
+    sizes = [element.get(f"Size{axis}", "1") for axis in "ZCT"]
+    return math.prod(int(size) if size.isdecimal() else 0 for size in sizes)
 
 
 def _ome_image(tiff: tifffile.TiffFile, series_number: int) -> ElementTree.Element | None:

@@ -6,11 +6,13 @@ import importlib
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -213,13 +215,30 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _within_time(make: Callable[[], Any]) -> Any:
+    """What `make` gives; a TimeoutError where it waits for a server that says nothing.
+
+    The limit of Dask's own counts until there is a connection, and not until it is answered.
+    """
+    found: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(make())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="connect", daemon=True).start()
+    return found.result(timeout=2 * ANSWER_WITHIN_S)
+
+
 def _connect(distributed: Any, scheduler: str) -> Any:
     is_file = Path(scheduler).is_file()
     place = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
     try:
-        client = distributed.Client(**place, timeout=ANSWER_WITHIN_S)
+        client = _within_time(partial(distributed.Client, **place, timeout=ANSWER_WITHIN_S))
     except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or "it takes the connection and says nothing"
         raise ClusterError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({reason}); expected an "
             "address such as tcp://10.0.0.1:8786, as `dask scheduler` shows it when it starts, or "

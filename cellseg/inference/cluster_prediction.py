@@ -41,6 +41,7 @@ from cellseg.inference.result_folder import ResultFolder, describe_source, hash_
 from cellseg.inference.saving import ResultWriter
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.inference.tiles import TileWork
+from cellseg.interrupts import finishing, requested
 from cellseg.modeling.weights import find_weights_file
 from cellseg.plugins import locate_plugins
 from numpy.typing import NDArray
@@ -83,8 +84,8 @@ def predict_on_cluster(
     try:
         recipe = describe_model(model, device, 1 / cluster.most_on_one_machine)
         task = FilesTask(recipe, (), results.folder, results.settings, write.saving, {}, options)
-        task = replace(task, overwrite=write.overwrite)
-        with show_progress(len(files)) as bar:
+        task = replace(task, overwrite=write.overwrite, images=write.images)
+        with finishing(), show_progress(len(files)) as bar:
             job = _Job(cluster, results, bar)
             large = job.predict_whole(task, files, write.places)
             if large:
@@ -223,6 +224,8 @@ class _Job:
                 self._fail(done.files[0], found)
             else:
                 suspects += done.files
+            if requested():
+                return []
         if suspects:  # one by one, so that only the one that workers die of fails
             options = replace(task.options, batch_size=1)
             large += self.predict_whole(replace(task, options=options), suspects, places, 1)

@@ -66,7 +66,7 @@ class FilesTask:
         model: which model.
         files: which images.
         folder, settings: of the `ResultFolder`.
-        saving, places, overwrite: of the `ResultWriter`.
+        saving, places, overwrite, images: of the `ResultWriter`.
         options: how files are gone through.
     """
 
@@ -78,6 +78,7 @@ class FilesTask:
     places: Mapping[Path, PlatePosition]
     options: FileOptions
     overwrite: bool = False
+    images: frozenset[str] = frozenset()
 
     def with_files(
         self, files: tuple[InputFile, ...], places: Mapping[Path, PlatePosition]
@@ -100,7 +101,13 @@ class FilesTask:
                 if not (self.options.resume and results.is_done(file)) and _has_tiles(model, file)
             ]
             whole = [file for file in self.files if file not in large]
-            write = ResultWriter(results, self.saving, places=self.places, overwrite=self.overwrite)
+            write = ResultWriter(
+                results,
+                self.saving,
+                places=self.places,
+                overwrite=self.overwrite,
+                images=self.images,
+            )
             outcome = self.options.predict(model, whole, results, write)
             return outcome, large
 

@@ -17,6 +17,7 @@ from cellseg.images import PlaneImage
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.magnification import Found
 from cellseg.inference.result_folder import FileState, ResultFolder
+from cellseg.names import printable
 from cellseg.system_errors import explain_system_error
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ WRITE_BEHIND = 4
 FAILURES_IN_A_ROW = 20
 """After so many planes in a row that cannot be read the rest of a file is not tried: a damaged
 header may claim millions."""
+FLAT_TOLD = 10
 WHOLE = slice(None)
 
 logger = logging.getLogger(__name__)
@@ -149,6 +151,7 @@ class Reader:
         self.resume, self.needs_channels = resume, needs_channels
         self.pixel_size_um = pixel_size_um
         self.skipped = 0
+        self._flat = 0
         self._queue: queue.Queue[Work | None] = queue.Queue(READ_AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read", daemon=True)
@@ -226,12 +229,25 @@ class Reader:
                 work.written.wait()
                 return True
             work.pixels = work.plane.read_whole()
+            self._tell_flat(work.image_id, work.pixels)
             if self.needs_channels:
                 work.channels = work.plane.read_channels(WHOLE, WHOLE)
         except Exception as error:
             work.error, work.plane, work.pixels = error, None, None
         self._queue.put(work)
         return work.error is None
+
+    def _tell_flat(self, image_id: str, pixels: NDArray[Any]) -> None:
+        """Warn of an image without anything in it; of a plate with many, of the first ones."""
+        if pixels.size < 2 or (pixels != pixels.flat[0]).any():
+            return
+        self._flat += 1
+        if self._flat <= FLAT_TOLD:
+            more = "; others like it are not told of" if self._flat == FLAT_TOLD else ""
+            logger.warning(
+                "%s: one value, %g, everywhere: nothing can be found in it%s",
+                *(image_id, pixels.flat[0], more),
+            )
 
 
 class Writer:
@@ -328,7 +344,8 @@ def remember_failure(
 
 def describe_failure(file: InputFile, error: Exception) -> str:
     """The reason in one line that names the file."""
-    text = " ".join(str(error).split())
+    path, said = str(file.path), str(error)
     if not isinstance(error, CellsegError):
-        text = explain_system_error(error) or f"{type(error).__name__}: {text[:300]}"
-    return text if str(file.path) in text else f"{file.path}: {text}"
+        said = explain_system_error(error) or f"{type(error).__name__}: {said[:300]}"
+    text = printable(" ".join(said.replace(path, printable(path)).split()))
+    return text if printable(path) in text else f"{printable(path)}: {text}"

@@ -12,6 +12,7 @@ from cellseg.inference.file_work import Outcome, PlaneModel, Reader, Work, Write
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.magnification import Found, tell_of_look
 from cellseg.inference.result_folder import ResultFolder
+from cellseg.interrupts import finishing, requested
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -45,12 +46,23 @@ def predict_files(
 
     Returns:
         What was done and what failed.
+
+    Raises:
+        Interrupted: a signal has come; what was in hand is done and written. Only where the
+            process is `watched` for signals.
     """
     outcome = Outcome()
     reader = Reader(model, files, results, resume, write.needs_channels, pixel_size_um)
-    with reader, ThreadPoolExecutor(1, "write") as pool, show_progress(len(files), is_part) as bar:
+    with (
+        finishing(),
+        reader,
+        ThreadPoolExecutor(1, "write") as pool,
+        show_progress(len(files), is_part) as bar,
+    ):
         writer = Writer(pool, results, write, outcome, bar, is_part)
         for group in _group_by_size(reader, batch_size):
+            if requested():
+                break
             together = [work for work in group if work.pixels is not None]
             if together:
                 _predict_batch(model, together, writer)

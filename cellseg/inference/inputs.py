@@ -19,12 +19,12 @@ from cellseg.images.listing import (
     name_below,
     why_not_there,
 )
+from cellseg.inference.own_files import STATE_FOLDER, OwnFiles
 from cellseg.names import unique_names
 
 LIST_SUFFIX = ".txt"
 RESULT = "a result of an earlier prediction, by its name"
-STATE_FOLDER = ".cellseg"
-"""In a folder of results; where it lies, nothing is taken for an image."""
+OWN_RESULT = "a result of an earlier prediction; to predict it, copy it to another folder"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
         inputs: a file of any name; a folder, for the image files in it and below it; a pattern with
             `*`, `?`, `[...]` and `**`; or a text file (.txt, or any file with `@` in front) with
             one of these to a line, relative to the current folder; `#` begins a comment. Hidden
-            files and folders, and folders of results, are passed over.
+            files and folders, folders of results, and results wherever they lie, are passed over.
         result_suffixes: a file in a folder that is called like another image with one of these
             behind it is a result of an earlier prediction, and no image.
 
@@ -98,11 +98,19 @@ def find_inputs(inputs: Sequence[str], *, result_suffixes: Sequence[str] = ()) -
     found = FoundInputs()
     first: dict[Path, Path] = {}
     pairs: list[tuple[Path, str]] = []
+    own_files = OwnFiles()
     for word in _expand_lists(inputs):
-        resolved = _resolve_input(word, result_suffixes, found)
+        try:
+            resolved = _resolve_input(word, result_suffixes, found)
+        except OSError as error:  # one of many, such as a folder that may not be read
+            resolved = []
+            found.passed_over.append(PassedOver(Path(word), error.strerror or str(error)))
         if not resolved:
             found.missing.append(word)
         for path, name in resolved:
+            if own_files.have(path):
+                found.passed_over.append(PassedOver(path, OWN_RESULT))
+                continue
             known = first.setdefault(path.resolve(), path)
             if known is path:
                 pairs.append((path, name))
@@ -139,11 +147,14 @@ def _expand_lists(inputs: Sequence[str]) -> Iterator[str]:
             yield word
             continue
         try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            content = path.read_bytes()
+            if b"\0" in content:
+                raise ValueError("it is no text")
+        except (OSError, ValueError) as error:
             raise ImageReadError(
                 f"{path}: cannot be read as a list of images, one path to a line: {error}"
             ) from error
+        lines = os.fsdecode(content).splitlines()  # names are bytes, of whatever alphabet
         stripped = (line.strip() for line in lines)
         yield from (line for line in stripped if line and not line.startswith("#"))
 
@@ -205,7 +216,7 @@ def _fixed_part(pattern: str) -> str:
 
 def _walk(folder: Path, found: FoundInputs) -> list[Path]:
     """Image files in a folder and below it, but for folders of results."""
-    listing = list_folder(folder, is_deep=True, skip=lambda one: (one / STATE_FOLDER).is_dir())
+    listing = list_folder(folder, is_deep=True, skip=lambda one: os.path.isdir(one / STATE_FOLDER))
     found.passed_over += listing.passed_over
     return listing.files
 

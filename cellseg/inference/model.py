@@ -34,8 +34,9 @@ from cellseg.inference.magnification import (
 )
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.tile_grid import Tile, TileGrid
-from cellseg.inference.tile_size import available_memory, choose_tile
+from cellseg.inference.tile_size import choose_tile
 from cellseg.inference.tiles import TileWork, predict_tiled
+from cellseg.limits import available_memory
 from numpy.typing import NDArray
 
 BYTES_PER_PIXEL = 1500
@@ -169,9 +170,11 @@ class CellModel:
         if image_hw[0] * image_hw[1] >= self._largest_px:
             return self._tile_px
         scale = look.scale or self.predictor.scale_of(image_hw)
-        allowed = choose_tile(image_hw, self.memory_at_hand(), BYTES_PER_PIXEL * scale**2)
-        if image_hw[0] * image_hw[1] * scale**2 <= LARGEST_WHOLE_PX:
-            return allowed
+        # The network sees no side shorter than its stride: a line is a broad image to it.
+        height, width = (max(side, math.ceil(ALIGNMENT_PX / scale)) for side in image_hw)
+        allowed = choose_tile((height, width), self.memory_at_hand(), BYTES_PER_PIXEL * scale**2)
+        if height * width * scale**2 <= LARGEST_WHOLE_PX:
+            return min(allowed, max(image_hw)) if allowed >= max(height, width) else allowed
         return min(allowed, max(SMALLER_TILES_PX[-1], int(LARGEST_TILE_PX / scale)))
 
     def memory_at_hand(self) -> int:

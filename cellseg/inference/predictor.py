@@ -27,6 +27,7 @@ from cellseg.images.in_memory import to_image_array
 from cellseg.inference.augmented import AugmentedRCNN
 from cellseg.inference.detections import detections_to_cells
 from cellseg.inference.limits import LimitWatch
+from cellseg.modeling.building import build_model
 from cellseg.modeling.candidates import masks_of_candidates_only
 from cellseg.modeling.device import check_device
 from cellseg.modeling.prediction_speed import prepare_for_prediction
@@ -34,7 +35,6 @@ from cellseg.modeling.weights import load_weights
 from cellseg.training_data.augmentations import scale_hw, scale_resizing
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
 from torch import nn

@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.files import marked_partials, remove_partials, write_whole
-from cellseg.inference.inputs import STATE_FOLDER, InputFile, name_files
+from cellseg.inference.inputs import InputFile, name_files
+from cellseg.inference.own_files import IMAGES_FOLDER, STATE_FOLDER
+from cellseg.json_text import parse_json
 
 _LONGEST_NAME = 140
 """Bytes of a file's name; systems take 255, encrypted folders 143."""
@@ -73,7 +75,7 @@ class FileState:
         if path.is_file():
             for line in path.read_text("utf-8").splitlines():
                 try:
-                    state._take(json.loads(line))
+                    state._take(parse_json(line))
                 except ValueError:  # the end of an interrupted run
                     break
         return state
@@ -135,7 +137,7 @@ class ResultFolder:
     def __init__(self, folder: str | Path, settings: str) -> None:
         self.folder, self.settings = Path(folder), settings
         self.state_folder = self.folder / STATE_FOLDER
-        for name in ("images", "cells"):
+        for name in (IMAGES_FOLDER, "cells"):
             (self.state_folder / name).mkdir(parents=True, exist_ok=True)
 
     def state_of(self, file: InputFile) -> FileState:
@@ -174,7 +176,7 @@ class ResultFolder:
 
         Of what failed there are the reason and no files.
         """
-        for path in sorted((self.state_folder / "images").rglob("*.jsonl")):
+        for path in sorted((self.state_folder / IMAGES_FOLDER).rglob("*.jsonl")):
             state = FileState.read(path)
             for image_id, step in state.images.items():
                 if self._has_files(step):
@@ -184,7 +186,7 @@ class ResultFolder:
                 yield {"file": state.place, "image": image_id, "outputs": "", "note": reason}
 
     def _state_path(self, name: str) -> Path:
-        return self.state_folder / "images" / _shorten(f"{name}.jsonl")
+        return self.state_folder / IMAGES_FOLDER / _shorten(f"{name}.jsonl")
 
     def cells_path(self, image_id: str) -> Path:
         """Where the cells of an image are kept."""
@@ -275,14 +277,14 @@ def _shorten(path: str) -> str:
     noted here.
     """
     folder, slash, name = path.rpartition("/")
-    if len(name.encode()) <= _LONGEST_NAME:
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
         return path
     return f"{folder}{slash}{name[: _LONGEST_NAME // 4]}-{hash_text([name])}{Path(name).suffix}"
 
 
 def hash_text(parts: Sequence[str]) -> str:
     """One short text for several; another one if any of them changes."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()[:32]
 
 
 def describe_source(path: str | Path) -> Json:

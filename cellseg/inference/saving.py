@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cellseg.cells.drawing import write_picture
@@ -17,18 +18,22 @@ from cellseg.images.plates import PlatePosition
 from cellseg.inference.inputs import InputFile
 from cellseg.inference.kept_cells import KeptRecord, keep_cells, read_kept
 from cellseg.inference.overviews import draw_overview
+from cellseg.inference.own_files import claim_files_of_all
 from cellseg.inference.result_folder import ResultFolder
 from cellseg.io import FORMATS, open_predictions
+from cellseg.io.category_ids import companion_of
 from cellseg.io.cell_tables import CELLS, write_cell_tables
 from cellseg.io.coco_results import RESULTS_NAME, open_result_lines
 from cellseg.io.predictions import (
     check_saved,
     describe_losses,
+    find_saved,
     is_per_image,
     prediction_files,
     save_names,
     write_image_prediction,
 )
+from cellseg.io.run_length_tables import SUBMISSION_NAME
 from cellseg.io.summaries import summarize_image, summarize_wells
 from cellseg.io.tables import Row, write_rows
 from cellseg.names import suggest_name
@@ -96,6 +101,12 @@ class Saving:
         return [SUBMISSIONS.get(name, name) for name in self.names if name not in apart]
 
     @property
+    def needs_channels(self) -> bool:
+        """Whether something that is asked for holds, or measures, all channels of the image."""
+        files = [find_saved(name).file for name in self.formats_per_image]
+        return bool(self.table_suffixes) or any(file.holds_image for file in files)
+
+    @property
     def table_suffixes(self) -> list[str]:
         """Ends of the names of the tables of cells that are asked for."""
         return [f"{CELLS}{ending}" for name, ending in TABLES.items() if name in self.names]
@@ -122,7 +133,9 @@ class ResultWriter:
         results: the folder.
         saving: what is saved.
         places: where on plates the images were taken, by the path of their file.
-        overwrite: whether files that are no earlier results may be replaced.
+        overwrite: whether files that are no earlier results may be replaced; images that are
+            predicted never are.
+        images: files that are predicted.
     """
 
     def __init__(
@@ -132,10 +145,12 @@ class ResultWriter:
         *,
         places: Mapping[Path, PlatePosition] | None = None,
         overwrite: bool = False,
+        images: Iterable[str | Path] = (),
     ) -> None:
         self.results, self.saving, self.overwrite = results, saving, overwrite
+        self.images = frozenset(map(os.path.realpath, images))
         self.places = places or {}
-        self.needs_channels = bool(saving.table_suffixes)
+        self.needs_channels = saving.needs_channels
 
     def __call__(
         self,
@@ -188,6 +203,11 @@ class ResultWriter:
 
     def _check_free(self, files: Sequence[Path], former: Collection[str]) -> None:
         for path in files:
+            if os.path.realpath(path) in self.images:
+                raise DatasetError(
+                    f"{path}: is one of the images that are predicted, and would be replaced by a "
+                    "result; name another folder for the results"
+                )
             if path.exists() and self._name(path) not in former and not self.overwrite:
                 raise DatasetError(
                     f"{path}: is there and was not written by an earlier prediction of this "
@@ -202,6 +222,19 @@ class ResultWriter:
         row |= {axis.lower(): number for axis, number in plane.position}
         columns = {} if place is None else place.columns()
         return row | {name: value for name, value in columns.items() if name not in row}
+
+    def claim_files_of_all(self) -> None:
+        """Note which files of all images `write_all` may replace, before anything is predicted.
+
+        Raises:
+            DatasetError: one of them is there, and no earlier prediction wrote it.
+        """
+        names = [SUMMARY_NAME, PLATES_NAME, FAILED_NAME, INPUTS_NAME]
+        if COCO in self.saving.names:
+            names += [RESULTS_NAME, companion_of(Path(RESULTS_NAME)).name]
+        if {*SUBMISSIONS.values()} & {*self.saving.formats_of_all}:
+            names.append(SUBMISSION_NAME)
+        claim_files_of_all(self.results.folder, names, overwrite=self.overwrite)
 
     def write_all(self, files: Sequence[InputFile], passed_over: Sequence[PassedOver] = ()) -> None:
         """Write the files of all images together: those of `files` that are done.
@@ -220,9 +253,7 @@ class ResultWriter:
                         for entry in record.entries():
                             add(entry)
             for name in self.saving.formats_of_all:
-                with open_predictions(folder, name, self.saving.classes) as write:
-                    for record in self.records(files):
-                        write(record.load())
+                self._write_format_of_all(name, files)
             self._write_summaries(files)
             failures = [
                 {"file": str(file.path), "image": image_id, "reason": reason}
@@ -234,6 +265,20 @@ class ResultWriter:
                 for path, reason in passed_over
             ]
             _write_or_remove(folder / INPUTS_NAME, [*self.results.all_images(), *others])
+
+    def _write_format_of_all(self, name: str, files: Sequence[InputFile]) -> None:
+        """Write a format that has no file for each image, in place of that of an earlier run."""
+        folder = self.results.folder
+        with TemporaryDirectory(dir=self.results.state_folder) as staged:
+            with open_predictions(staged, name, self.saving.classes) as write:
+                for record in self.records(files):
+                    write(record.load())
+            names = sorted(os.listdir(staged))
+            claim_files_of_all(folder, names, overwrite=self.overwrite)
+            for one in names:
+                if (folder / one).is_dir():
+                    self.results.remove([one])
+                os.replace(Path(staged, one), folder / one)
 
     def records(self, files: Sequence[InputFile]) -> Iterator[KeptRecord]:
         """The images that are done, with their cells, one after the other."""
@@ -261,7 +306,7 @@ def _in_memory(
 
     def read_channels(rows: slice, columns: slice) -> NDArray[Any]:
         if channels is None:
-            raise AssertionError("channels are read where a table is written")
+            raise AssertionError("channels are read where a table or the image is written")
         return channels[:, rows, columns]
 
     return replace(

@@ -12,7 +12,9 @@ Three steps that know nothing of each other, so that the one in the middle can r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from cellseg.inference.tile_votes import sort_after_vote
 from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
+
+TELL_EVERY_S = 15
+"""How often is said how far a large image is."""
 
 ReadWindow = Callable[[slice, slice], NDArray[Any]]
 PredictTile = Callable[[NDArray[Any], Tile], CellInstances]
@@ -90,7 +95,8 @@ def predict_tiled(
     report = SeamReport(work.grid)
     record = SpooledCells(folder, work.grid.image_hw, **about_image)
     try:
-        for batch in stitch(work.grid, _results(work, folder, run), work.thresholds, report):
+        results = _telling(record.image_id, _results(work, folder, run), math.prod(work.grid.shape))
+        for batch in stitch(work.grid, results, work.thresholds, report):
             record.append(batch)
     except BaseException:
         record.close()
@@ -98,6 +104,19 @@ def predict_tiled(
     level = logging.WARNING if report.needs_more_overlap else logging.INFO
     logger.log(level, "%s: %s", record.image_id or "image", report.describe())
     return TiledCells(record, report)
+
+
+def _telling(name: str, results: Iterable[TileCells], total: int) -> Iterator[TileCells]:
+    """Say now and then how many tiles of an image are done, and about how long the others take."""
+    start = told = time.monotonic()
+    for done, result in enumerate(results, 1):
+        now = time.monotonic()
+        if now - told >= TELL_EVERY_S and done < total:
+            told, left_s = now, (now - start) / done * (total - done)
+            logger.info(
+                "%s: %d of %d tiles done, about %.0f min left", name, done, total, left_s / 60
+            )
+        yield result
 
 
 def _results(

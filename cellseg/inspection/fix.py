@@ -14,7 +14,7 @@ from cellseg.cells.labels import Crop
 from cellseg.cells.pieces import find_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError, collect_problems
-from cellseg.files import write_whole
+from cellseg.files import write_whole, write_whole_folder
 from cellseg.inspection.checks import TINY_PX
 from cellseg.inspection.duplicates import EXACT, TURNED
 from cellseg.inspection.measures import ImageMeasures
@@ -93,8 +93,9 @@ def write_fixed(
         record, found = fix_record(image, fixes)
         records[image.split].append(record)
         changes += found
-    _write_splits(inspection, dataset, folder, records)
-    write_csv(folder / FIXES_FILE, Change._fields, changes)
+    with write_whole_folder(folder) as partial:
+        _write_splits(inspection, dataset, partial, records, root=folder)
+        write_csv(partial / FIXES_FILE, Change._fields, changes)
     return changes
 
 
@@ -199,9 +200,21 @@ def _fill_holes(crop: Crop, offset_rc: tuple[int, int], claimed: Crop) -> Crop:
 
 
 def _write_splits(
-    inspection: Inspection, dataset: str, folder: Path, records: dict[str, list[ImageRecord]]
+    inspection: Inspection,
+    dataset: str,
+    folder: Path,
+    records: dict[str, list[ImageRecord]],
+    *,
+    root: Path,
 ) -> None:
-    """Write all splits with one format, and the declaration that reads them."""
+    """Write all splits with one format, and the declaration that reads them.
+
+    Args:
+        inspection, dataset: as in `write_fixed`.
+        folder: where they are written.
+        records: by split.
+        root: what the folder is called when it is complete.
+    """
     splits = [split for split in inspection.splits if records[split.name]]
     if not splits:
         raise DatasetError(f"{dataset}: no image is left; nothing was written")
@@ -215,7 +228,7 @@ def _write_splits(
     declaration = {
         f"{dataset}_fixed": {
             "format": format_name,
-            "root": str(folder.resolve()),
+            "root": str(root.resolve()),
             "splits": list(names.values()),
             "classes": list(classes),
             **options,

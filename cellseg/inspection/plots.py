@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from cellseg.cells.drawing import PNG_METADATA
 from cellseg.files import write_whole
 from cellseg.inspection.measures import ImageMeasures
 
@@ -65,7 +66,7 @@ def write_plots(path: Path, images: Sequence[ImageMeasures], names: Sequence[str
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25, linewidth=0.6)
     with write_whole(path) as partial:
-        figure.savefig(partial)
+        figure.savefig(partial, metadata=PNG_METADATA)
 
 
 def _draw_histogram(

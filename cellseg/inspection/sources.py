@@ -10,8 +10,9 @@ from typing import Any
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.datasets.dataset_dicts import dict_to_cells
 from cellseg.datasets.declarations import Declaration, builtin_declarations, read_declarations
-from cellseg.datasets.registration import register_declarations
+from cellseg.datasets.registration import datasets_root, register_declarations
 from cellseg.errors import DatasetError
+from cellseg.io import find_format
 from cellseg.names import suggest_name
 
 _DECLARATION_SUFFIXES = (".yaml", ".yml")
@@ -102,6 +103,18 @@ def read_split(name: str) -> Split:
         bad_masks |= {len(records): bad} if bad else {}
         records.append(record)
     return Split(name, classes, tuple(records), tuple(problems), declaration, bad_masks)
+
+
+def find_folders(splits: Sequence[Split]) -> list[Path]:
+    """The folders that splits are read from: those of the images, and what declarations name."""
+    paths = (record.image_path for split in splits for record in split.records)
+    folders = [path.parent for path in paths if path is not None]
+    for split in splits:
+        one = split.declaration
+        if one is not None and find_format(one.format_name).has_files:
+            root = Path(datasets_root(), one.root)
+            folders += [root / one.split] if isinstance(one.split, str) else [root]
+    return list(dict.fromkeys(folders))
 
 
 def _declaration_of(name: str, path: str | None) -> Declaration | None:

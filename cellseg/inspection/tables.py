@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,8 @@ import numpy as np
 from cellseg.files import write_whole
 from cellseg.inspection.checks import SEVERITIES, Finding
 from cellseg.inspection.measures import PERCENTILES, CellTable, ImageMeasures
+from cellseg.io.table_rows import CsvWriter
+from cellseg.names import printable
 from tabulate import tabulate
 
 _SHOWN_PER_KIND = 3
@@ -114,7 +115,8 @@ def list_findings(findings: Sequence[Finding]) -> str:
         lines.append(f"{severity:8}{kind} ({len(same)})")
         for f in same[:_SHOWN_PER_KIND]:
             where = f"{f.split} {f.image_id}".rstrip()
-            lines.append(_LONG_HASH.sub(r"\1..", f"        {where}: {f.text}"))
+            shown = printable(f"{where}: {f.text}")
+            lines.append(_LONG_HASH.sub(r"\1..", f"        {shown}"))
         if len(same) > _SHOWN_PER_KIND:
             lines.append(f"        ... and {len(same) - _SHOWN_PER_KIND} more in findings.csv")
     return "\n".join(lines)
@@ -179,6 +181,6 @@ def _cell_rows(images: Sequence[ImageMeasures], names: Sequence[str]) -> Iterabl
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, UTF-8, with a first line of column names."""
     with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
+        writer = CsvWriter(stream)
         writer.writerow(columns)
         writer.writerows(rows)

@@ -33,6 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cellseg.arguments import FLAG, NAME, NAMES, any_of, check_argument, checked, either
 from cellseg.cells.pieces import split_into_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
@@ -55,8 +56,11 @@ from cellseg.io import (
     via,
     yolo_seg,
 )
-from cellseg.io.base import FileFormat, Option, WriteRecord
+from cellseg.io.base import FileFormat, Option, WriteRecord, check_class_names
 from cellseg.names import suggest_name
+from cellseg.rules import PATH, TEXT, Rule, show
+
+_RECORD = Rule("an ImageRecord", lambda value: hasattr(value, "batches"))
 
 FORMATS: dict[str, FileFormat] = {
     "cellpose": cellpose.FORMAT,
@@ -93,6 +97,7 @@ __all__ = [
 ]
 
 
+@checked(name=NAME)
 def find_format(name: str) -> FileFormat:
     """The format called `name`; a DatasetError with the near names if there is none."""
     if name not in FORMATS:
@@ -101,6 +106,7 @@ def find_format(name: str) -> FileFormat:
     return FORMATS[name]
 
 
+@checked(format_name=NAME, root=either(PATH, TEXT), classes=NAMES, connected_components=FLAG)
 def read_records(
     format_name: str,
     root: str | Path,
@@ -129,12 +135,16 @@ def read_records(
     Raises:
         DatasetError: nothing there, or all offending files in one message.
     """
-    records = find_format(format_name).read(Path(root), split, tuple(classes), options)
+    form, names = find_format(format_name), check_class_names(classes)
+    if not form.split.accepts(split):
+        raise DatasetError(f"split is {show(split)}; expected {form.split.expected}")
+    records = form.read(Path(root), split, names, options)
     if not connected_components:
         return records
     return [replace(record, cells=split_into_pieces(record.cells)) for record in records]
 
 
+@checked(folder=PATH, format_name=NAME, classes=NAMES)
 def open_predictions(
     folder: str | Path, format_name: str, classes: Sequence[str] = ("cell",)
 ) -> AbstractContextManager[WriteRecord]:
@@ -158,9 +168,15 @@ def open_predictions(
         raise DatasetError(
             f"predictions cannot be written as {format_name}; choose one of {', '.join(names)}"
         )
-    return opener(Path(folder), tuple(classes))
+    return opener(Path(folder), check_class_names(classes))
 
 
+@checked(
+    records=any_of(words="image records"),
+    folder=PATH,
+    format_name=NAME,
+    classes=NAMES,
+)
 def write_predictions(
     records: Iterable[ImageRecord],
     folder: str | Path,
@@ -182,6 +198,7 @@ def write_predictions(
     count = 0
     with open_predictions(folder, format_name, classes) as write:
         for record in records:
+            check_argument("records", record, _RECORD)
             write(record)
             count += 1
     return count

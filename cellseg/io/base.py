@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from cellseg.cells.records import ImageRecord
-from cellseg.errors import DatasetError, collect_problems
+from cellseg.errors import CellsegError, DatasetError, collect_problems
+from cellseg.files import write_whole_folder
 from cellseg.images import stem_of_image, why_no_image
 from cellseg.images.listing import (
     FolderListing,
@@ -27,6 +27,7 @@ from cellseg.images.listing import (
 from cellseg.io.checks import check_file_name
 from cellseg.io.planes import write_plane
 from cellseg.names import suggest_name, unique_names
+from cellseg.system_errors import explain_system_error
 
 TREES_HINT = "datasets/README.md shows the folders that each format expects."
 
@@ -73,6 +74,7 @@ class PredictionFile:
         class_suffix: end of the name of its companion, which is written where there are several
             classes; "" if the file itself can say them, or nothing can.
         is_folder: it is a folder.
+        holds_image: `write` reads all channels of `options["image"]`.
         options: what `write` is given beside the caller's options.
         check: (classes) -> what is wrong with them; "" if nothing is.
     """
@@ -81,6 +83,7 @@ class PredictionFile:
     write: WriteFiles
     class_suffix: str = ""
     is_folder: bool = False
+    holds_image: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[tuple[str, ...]], str] = lambda classes: ""
 
@@ -181,17 +184,14 @@ def new_split_folder(root: Path, split: str) -> Iterator[Path]:
     """
     folder = root / split
     check_free(folder)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        if folder.is_dir():
-            folder.rmdir()
-        partial.rename(folder)
+        with write_whole_folder(folder) as partial:
+            yield partial
+    except CellsegError:
+        raise
     except OSError as error:
-        raise DatasetError(f"{folder}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        explained = explain_system_error(error) or f"{folder}: {error}"
+        raise DatasetError(f"cannot be written: {explained}") from error
 
 
 def check_free(path: Path) -> None:
@@ -349,6 +349,34 @@ def ids_of_images(names: Sequence[str]) -> list[str]:
 
 def _folder_names(path: PurePosixPath) -> list[str]:
     return [part for part in path.parent.parts if part not in ("/", "..")]
+
+
+def check_class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes, each another one, as a tuple.
+
+    Raises:
+        DatasetError: none at all, an empty one, or one that stands there twice.
+    """
+    names = tuple(classes)
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if not names or "" in names or twice:
+        found = f"{twice[0]!r} twice" if twice else "an empty name" if names else "none"
+        raise DatasetError(f"names of classes: found {found}; expected one name for each class")
+    return names
+
+
+def explain_entry(error: Exception) -> str:
+    """Why an entry of an annotation file cannot be read, from what reading it raised.
+
+    Example:
+        >>> explain_entry(KeyError("points")), explain_entry(ValueError("could not convert 'x'"))
+        ("cannot be read: it has no 'points'", "cannot be read: could not convert 'x'")
+    """
+    if isinstance(error, KeyError):
+        return f"cannot be read: it has no {error}"
+    if isinstance(error, OSError):
+        return "cannot be read: its mask is no picture that can be decoded"
+    return f"cannot be read: {error}"
 
 
 def match_classes(

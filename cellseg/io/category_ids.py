@@ -19,6 +19,7 @@ from typing import Any
 
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole
+from cellseg.json_text import read_json
 
 FROM_0, FROM_1, DATASET = "from-0", "from-1", "dataset"
 CHOICES = (FROM_0, FROM_1, DATASET)
@@ -80,7 +81,7 @@ def read_companion(results: Path) -> dict[int, str] | None:
     """
     path = companion_of(results)
     try:
-        categories = json.loads(path.read_text("utf-8"))["categories"]
+        categories = read_json(path)["categories"]
         return {int(category["id"]): str(category["name"]) for category in categories}
     except FileNotFoundError:
         return None
@@ -103,7 +104,8 @@ def find_classes_of_ids(
 
     Args:
         results: the file, for its companion and for messages.
-        found: the category ids in it.
+        found: the category ids in it; of a mapping the values are the places where each stands
+            first, for messages.
         classes: class names of the data set.
         own: class of each category id of the data set, where it has ids of its own.
         asked: what the user says of the file.
@@ -111,17 +113,18 @@ def find_classes_of_ids(
     Raises:
         DatasetError: an id is none of a class, or what the ids mean cannot be known.
     """
+    places = found if isinstance(found, Mapping) else {}
     ids = set(found)
     if len(classes) == 1:  # whatever it is called, it is a cell
         return dict.fromkeys(ids, 0)
     if asked is not None:
-        return _only_known(results, ids, _by_choice(results, asked, classes, own))
+        return _only_known(results, ids, _by_choice(results, asked, classes, own), places)
     named = read_companion(results)
     if named is not None:
-        return _only_known(results, ids, _by_name(results, named, classes))
+        return _only_known(results, ids, _by_name(results, named, classes), places)
     if own:
-        return _only_known(results, ids, _of_dataset(results, ids, dict(own), len(classes)))
-    return _counted(results, ids, len(classes))
+        return _only_known(results, ids, _of_dataset(results, ids, dict(own), len(classes)), places)
+    return _counted(results, ids, len(classes), places)
 
 
 def _by_choice(
@@ -168,7 +171,9 @@ def _of_dataset(
     return _told(results, own, "the data set's own")
 
 
-def _counted(results: Path, ids: set[Any], num_classes: int) -> dict[int, int]:
+def _counted(
+    results: Path, ids: set[Any], num_classes: int, places: Mapping[Any, int] | None = None
+) -> dict[int, int]:
     """From 0 or from 1: the file decides where the first or the last id is in it."""
     from_0 = {number: number for number in range(num_classes)}
     from_1 = {number + 1: number for number in range(num_classes)}
@@ -181,7 +186,8 @@ def _counted(results: Path, ids: set[Any], num_classes: int) -> dict[int, int]:
     strange = sorted(ids - set(from_1), key=str) or sorted(ids, key=str)
     raise DatasetError(
         f"{results}: category_id {strange[-1]!r}, expected 1 to {num_classes} (or 0 to "
-        f"{num_classes - 1}); say with --category-ids which id each class has"
+        f"{num_classes - 1}){_at(strange[-1], places or {})}; say with --category-ids which id "
+        "each class has"
     )
 
 
@@ -199,12 +205,19 @@ def _ambiguous(results: Path, ids: set[Any], choices: str) -> DatasetError:
     )
 
 
-def _only_known(results: Path, ids: set[Any], numbers: dict[int, int]) -> dict[int, int]:
+def _at(category: Any, places: Mapping[Any, int]) -> str:
+    """The first result that has a category id, where that is known."""
+    return f" (result {places[category]})" if category in places else ""
+
+
+def _only_known(
+    results: Path, ids: set[Any], numbers: dict[int, int], places: Mapping[Any, int]
+) -> dict[int, int]:
     strange = sorted(ids - set(numbers), key=str)
     if strange:
         raise DatasetError(
-            f"{results}: category_id {strange[0]!r} is none of {sorted(numbers)}; say with "
-            "--category-ids how the file counts"
+            f"{results}: category_id {strange[0]!r} is none of {sorted(numbers)}"
+            f"{_at(strange[0], places)}; say with --category-ids how the file counts"
         )
     return numbers
 

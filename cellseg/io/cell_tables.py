@@ -11,6 +11,7 @@ from cellseg.cells.measurements import DEFAULTS, MeasurementSettings, measure_ce
 from cellseg.cells.records import ImageRecord
 from cellseg.images import PlaneImage
 from cellseg.io.tables import Row, open_table
+from cellseg.names import printable
 
 CELLS = "_cells"
 """What the name of an image's table has after that of the image."""
@@ -45,7 +46,11 @@ def write_cell_tables(
     """
     read_channels = None if image is None else image.read_channels
     channel_names = () if image is None else image.channel_names
-    fixed = {name: value for name, value in (constants or {}).items() if value is not None}
+    fixed = {
+        name: printable(value) if isinstance(value, str) else value
+        for name, value in (constants or {}).items()
+        if value is not None
+    }
     count = 0
     with ExitStack() as stack:
         writers = [stack.enter_context(open_table(path)) for path in paths]

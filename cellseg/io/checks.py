@@ -9,6 +9,7 @@ import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import ImageRecord
 from cellseg.errors import DatasetError
+from cellseg.names import why_unsafe_name
 
 CELLS_AT_A_TIME = 4096
 
@@ -79,9 +80,7 @@ def check_place(image_id: str) -> None:
 
     It may name sub-folders, as in `plate1/a_t3`, but nothing outside the folder of results.
     """
-    parts = image_id.replace("\\", "/").split("/")
-    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+    if reason := why_unsafe_name(image_id):
         raise DatasetError(
-            f"the image id {image_id!r} cannot be the name of a file of results: expected names "
-            "joined by /, none empty and none that begins with a dot"
+            f"the image id {image_id!r} cannot be the name of a file of results: {reason}"
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from cellseg.errors import DatasetError
 from cellseg.io.base import raise_problems
+from cellseg.json_text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +61,14 @@ def read_content(file: Path) -> Json:
 
 def _parse(file: Path) -> Any:
     try:
-        with file.open(encoding="utf-8-sig") as stream:
-            return json.load(stream)
+        return read_json(file)
     except OSError as error:
         there = sorted(path.name for path in file.parent.glob("*.json"))
         beside = f"; there is {', '.join(there[:3])}" if there else ""
         raise DatasetError(
             f"{file}: {error.strerror or error}; expected COCO's annotations{beside}"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{file}: cannot be read as JSON: {error}") from error
 
 
@@ -138,7 +138,12 @@ def _categories_once(categories: Sequence[Json]) -> list[Json]:
             and all(one.get("supercategory") == entry.get("name") for one in others)
         )
 
-    return [entry for entry in kept if len(roofs) < 2 or not is_roof(entry)] or kept
+    found = [entry for entry in kept if len(roofs) < 2 or not is_roof(entry)] or kept
+    names = Counter(str(entry.get("name")) for entry in found)
+    for name, times in names.items():
+        if times > 1:
+            logger.warning("%d categories are called %r; they are read as one class", times, name)
+    return found
 
 
 def read_categories(file: Path) -> list[Json]:

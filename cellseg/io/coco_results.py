@@ -10,7 +10,7 @@ detections does not occur in such a file; with a folder of images it is read as 
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +51,7 @@ from cellseg.io.coco_results_writing import (
     write_entries,
 )
 from cellseg.io.coco_segmentations import segmentations_to_runs
+from cellseg.json_text import read_json
 from cellseg.names import unique_names
 
 __all__ = [
@@ -70,6 +71,8 @@ EVALUATED_NAME = "coco_instances_results.json"  # of an evaluation, as Detectron
 _HINT = "`cellseg predict` writes such a file, coco_results.json"
 
 Json = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 def read_coco_results(
@@ -96,8 +99,11 @@ def read_coco_results(
     """
     path = Path(path)
     entries = _read_entries(path, with_classes=len(classes) > 1)
-    ids = {entry.get("category_id") for entry in entries}
+    ids: dict[Any, int] = {}
+    for number, entry in enumerate(entries):
+        ids.setdefault(entry.get("category_id"), number)
     numbers = find_classes_of_ids(path, ids, classes, own=own_ids, asked=category_ids)
+    _tell_twice(path, entries)
     by_image: dict[str, dict[int, Json]] = {}
     for number, entry in enumerate(entries):
         by_image.setdefault(str(entry["image_id"]), {})[number] = entry
@@ -113,8 +119,8 @@ def read_coco_results(
 
 def _read_entries(path: Path, with_classes: bool) -> list[Json]:
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read as COCO results, no JSON: {error}") from error
     if not isinstance(content, list):
         raise DatasetError(f"{path}: expected a list of detections ({_HINT})")
@@ -126,6 +132,23 @@ def _read_entries(path: Path, with_classes: bool) -> list[Json]:
     if problems:
         raise DatasetError(collect_problems(f"{path}: problems", problems, hint=_HINT))
     return content
+
+
+def _tell_twice(path: Path, entries: Sequence[Json]) -> None:
+    """Warn of detections that stand there twice, mask by mask: each counts."""
+    first: dict[tuple[str, str, str], int] = {}
+    twice = []
+    for number, entry in enumerate(entries):
+        mask = entry["segmentation"]["counts"]
+        key = (str(entry["image_id"]), str(entry.get("category_id")), str(mask))
+        if first.setdefault(key, number) != number:
+            twice.append(number)
+    if twice:
+        logger.warning(
+            "%s: %d of %d results have the mask of an earlier one, the first is result %d (image "
+            "%r): each counts as a cell",
+            *(path, len(twice), len(entries), twice[0], entries[twice[0]]["image_id"]),
+        )
 
 
 def _describe_problem(entry: Any, with_classes: bool) -> str:
@@ -144,7 +167,8 @@ def _describe_problem(entry: Any, with_classes: bool) -> str:
         )
     if not _are_numbers([entry["score"]], 1) or not np.isfinite(entry["score"]):
         return f"score {entry['score']!r}, expected a number{where}"
-    if not _are_numbers(entry.get("bbox", [0] * 4), 4):
+    box = entry.get("bbox", [0] * 4)
+    if not _are_numbers(box, 4) or not np.isfinite(box).all():
         return f"bbox {entry['bbox']!r}, expected [x, y, width, height]{where}"
     if with_classes and not _are_numbers([entry.get("category_id")], 1, int):
         return f"category_id {entry.get('category_id')!r}, expected a whole number{where}"

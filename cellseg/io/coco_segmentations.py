@@ -165,7 +165,7 @@ def annotations_to_cells(
         )
     for place in np.flatnonzero(empty).tolist():
         text = "polygons without a pixel, left out"
-        logger.warning(describe_annotation(annotations[place], text))
+        logger.warning("%s", describe_annotation(annotations[place], text))
     cells = CellInstances.from_runs(
         runs,
         len(annotations),

@@ -16,6 +16,7 @@ from cellseg.cells.pieces import check_pieces
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.runs import Runs
 from cellseg.errors import DatasetError, collect_problems
+from cellseg.files import is_inside
 from cellseg.io import FORMATS, find_format, read_records, write_predictions
 from cellseg.io.base import (
     ANY_CLASS,
@@ -95,6 +96,7 @@ def convert_split(
         )
     _check_options(source, "input")
     _check_options(target, "output")
+    _check_apart(source, target)
     names = tuple(classes) if classes else _find_classes(source)
     records = read_records(
         source.format_name,
@@ -124,6 +126,18 @@ def convert_split(
         write_predictions(fitted, target.root / target.split, target.format_name, names)
     num_cells = sum(len(record.cells) for record in fitted)
     return Conversion(len(fitted), num_cells, names, tuple(losses), with_images)
+
+
+def _check_apart(source: SplitPlace, target: SplitPlace) -> None:
+    """Raise DatasetError for a target in the folder that is read, which would not read any more."""
+    if not source.format.has_files or not isinstance(source.split, str):
+        return
+    read, written = source.root / source.split, target.root / str(target.split)
+    if is_inside(written, read):
+        raise DatasetError(
+            f"{written}: lies in {read}, which is read, and would be taken for a part of it; name "
+            "another place"
+        )
 
 
 def _check_options(place: SplitPlace, side: str) -> None:

@@ -14,18 +14,17 @@ them, and where nothing is left of a cell, it is missing.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import tifffile
 from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import DatasetError, LabelError, collect_problems
+from cellseg.files import write_whole_folder
 from cellseg.io.base import check_free
 from cellseg.io.label_frames import LabelFrames, LabelPlane, draw_with_numbers
 from numpy.typing import NDArray
@@ -82,14 +81,8 @@ def _replaced_folder(folder: Path) -> Iterator[Path]:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if not names or not all(map(_OWN_FILE.fullmatch, names)):
         check_free(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        partial = Path(temporary, folder.name)
-        partial.mkdir()
+    with write_whole_folder(folder) as partial:
         yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
 
 
 class _Pieces:

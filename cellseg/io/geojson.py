@@ -22,8 +22,6 @@ reads as well.
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +43,8 @@ from cellseg.io.geojson_writing import (
 )
 from cellseg.io.outlines import Outline, outlines_to_cells
 from cellseg.io.per_image import format_of_files
+from cellseg.json_text import parse_json
+from cellseg.limits import gunzip
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 GEOMETRIES = ("geometry", "nucleusGeometry")
@@ -107,13 +107,13 @@ def _read_features(path: Path, objects: Sequence[str] | None) -> Iterator[tuple[
     """Names for messages and features of a file, of the wanted types."""
     try:
         data = path.read_bytes()
-        content = json.loads(gzip.decompress(data) if path.suffix.lower() == ".gz" else data)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        content = parse_json(gunzip(data) if path.suffix.lower() == ".gz" else data)
+    except (EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: no whole gzip file: {error}") from error
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: no JSON: {error or 'nested too deeply'}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: no JSON: {error}") from error
     if isinstance(content, dict) and content.get("type") == "FeatureCollection":
         content = content.get("features")
     features = [content] if isinstance(content, dict) else content

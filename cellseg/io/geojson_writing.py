@@ -18,6 +18,7 @@ from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.cells.run_lengths import IntArray
 from cellseg.io.checks import cells_with_labels
 from cellseg.io.outlines import score_to_text
+from cellseg.names import printable
 from numpy.typing import NDArray
 
 CROWD, SCORE, LABEL = "crowd", "score", "label"  # names in a feature's properties
@@ -69,7 +70,11 @@ def _write_collection(
                 feature = {
                     "type": "Feature",
                     # QuPath wants UUIDs; these are the same whenever the same cells are written.
-                    "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"cellseg/{record.image_id}/{label}")),
+                    "id": str(
+                        uuid.uuid5(
+                            uuid.NAMESPACE_URL, f"cellseg/{printable(record.image_id)}/{label}"
+                        )
+                    ),
                     "geometry": _geometry(rings, record.place),
                     "properties": properties_of(label, cells, k, classes),
                 }

@@ -54,6 +54,7 @@ from cellseg.io.roi_writing import (
     write_image_cells,
     write_predicted_cells,
 )
+from cellseg.limits import LimitError, open_zip
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +224,8 @@ def _read_rois(path: Path) -> Iterator[tuple[str, Any]]:
             yield roi.name or Path(name).stem, roi
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
+    except LimitError as error:
+        raise DatasetError(f"{path}: {error}") from error
     except zipfile.BadZipFile as error:
         raise DatasetError(f"{path}: no whole zip file: {error}") from error
     except DatasetError:
@@ -235,7 +238,7 @@ def _read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.suffix.lower() != ".zip":
         yield path.name, path.read_bytes()
         return
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         for info in archive.infolist():
             file_name = info.filename.rpartition("/")[2]
             if not file_name.lower().endswith(".roi") or file_name.startswith("."):

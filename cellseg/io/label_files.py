@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from cellseg.cells.label_bands import label_bands, label_blocks
 from cellseg.cells.labels import label_dtype
 from cellseg.cells.records import ImageRecord
 from cellseg.io.checks import cells_with_labels
+from cellseg.io.table_rows import CsvWriter
 from numpy.typing import NDArray
 
 STRIP_BYTES = 2**19
@@ -122,7 +122,7 @@ def write_class_table(
         classes: class names.
     """
     with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
+        table = CsvWriter(stream)
         table.writerow(("label", "class"))
         for labels, cells in cells_with_labels(record, classes):
             rows = zip(labels, cells.classes.tolist())

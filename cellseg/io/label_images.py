@@ -20,6 +20,7 @@ Where both are stacks of as many planes, each plane is an image with its label i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -189,10 +190,14 @@ def _read_classes(
     """Class of each label from the CSV."""
     try:
         rows = _read_class_rows(path, "label", "class")
-        by_label = {int(row["label"]): row["class"] for row in rows}
-    except (DatasetError, ValueError) as error:
-        found = error if isinstance(error, DatasetError) else f"{path}: {error}"
-        return Problems([f"{found}; expected a first line `label,class`, then a row per label"])
+    except DatasetError as error:
+        return Problems([f"{error}; expected a first line `label,class`, then a row per label"])
+    for line, row in enumerate(rows, 2):
+        if not re.fullmatch(r"\s*[+-]?\d+\s*", row["label"]):
+            return Problems(
+                [f"{path}: line {line}: label {row['label'][:40]!r}; expected a whole number"]
+            )
+    by_label = {int(row["label"]): row["class"] for row in rows}
     numbers, unknown = match_classes(by_label.values(), classes)
     problems = Problems(f"{path}: {text}" for text in unknown)
     if len(rows) != len(by_label):

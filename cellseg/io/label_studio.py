@@ -9,7 +9,6 @@ ones never are. Key points are left out with a warning; rectangles are errors.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,11 @@ from typing import Any
 
 import numpy as np
 from cellseg.errors import DatasetError
+from cellseg.io.base import explain_entry
 from cellseg.io.coco_content import as_whole
 from cellseg.io.drawn_shapes import DrawnShapes, ellipse_ring
 from cellseg.io.one_file import DrawnImage, format_of_one_file
+from cellseg.json_text import read_json
 from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ Json = dict[str, Any]
 def parse(file: Path, options: Mapping[str, Any]) -> list[DrawnImage]:
     """The images of a file; see `one_file.format_of_one_file`."""
     try:
-        tasks = json.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        tasks = read_json(file)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DatasetError(
@@ -51,7 +52,7 @@ def _read_task(file: Path, number: int, task: Json) -> DrawnImage:
             size = as_whole(region["original_height"]), as_whole(region["original_width"])
             _add_region(shapes, name, region, size)
         except (KeyError, TypeError, ValueError, IndexError, DatasetError) as error:
-            shapes.problems.append(f"{name}: cannot be read: {error!r}")
+            shapes.problems.append(f"{name}: {explain_entry(error)}")
     return DrawnImage(_image_of(file, where, task), shapes, size)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from typing import Any
 import numpy as np
 from cellseg.cells.instances import CellInstances
 from cellseg.errors import DatasetError
-from cellseg.io.base import ALL_BUT_SCORES, CROWD, Problems
+from cellseg.io.base import ALL_BUT_SCORES, CROWD, Problems, explain_entry
 from cellseg.io.cell_file import CellFile
 from cellseg.io.coco_content import as_whole
 from cellseg.io.drawn_shapes import DrawnShapes, ellipse_ring
 from cellseg.io.file_names import check_declared_size
 from cellseg.io.outlines import Outline
 from cellseg.io.per_image import format_of_files
+from cellseg.json_text import read_json
 from PIL import Image
 
 Json = dict[str, Any]
@@ -64,15 +64,15 @@ def read_image_cells(
         try:
             _add_shape(shapes, name, shape, label)
         except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
-            shapes.problems.append(f"{name}: cannot be read: {error!r}")
+            shapes.problems.append(f"{name}: {explain_entry(error)}")
         _join_group(shapes, before, (label or "", shape.get("group_id")), groups)
     return shapes.to_cells(path, image_hw, classes, "its label")
 
 
 def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(one, dict) for one in shapes):

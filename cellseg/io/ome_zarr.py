@@ -16,7 +16,6 @@ take) unless 0.5 is asked for, with the image where it is given. Needs the packa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +46,7 @@ from cellseg.io.base import (
 from cellseg.io.checks import check_file_name
 from cellseg.io.ome_zarr_writing import LABELS, PREDICTION, load_zarr, write_ome_zarr
 from cellseg.io.per_image import classes_of_cells
+from cellseg.json_text import read_json
 
 SUFFIXES = (".ome.zarr", ".zarr")
 
@@ -117,7 +117,7 @@ def _read_attributes(place: Path) -> dict[str, Any]:
     """The metadata of labels, in the form of version 0.4."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            content = json.loads((place / name).read_text("utf-8"))
+            content = read_json(place / name)
             if name == "zarr.json":
                 content = content["attributes"]["ome"]
             if isinstance(content, dict):

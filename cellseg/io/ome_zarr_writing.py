@@ -286,12 +286,13 @@ def write_prediction_folder(
 
 
 PREDICTION = PredictionFile(
-    ".ome.zarr", write_prediction_folder, is_folder=True, check=check_installed
+    ".ome.zarr", write_prediction_folder, is_folder=True, holds_image=True, check=check_installed
 )
 NEWER_PREDICTION = PredictionFile(
     ".ome.zarr",
     write_prediction_folder,
     is_folder=True,
+    holds_image=True,
     options={"version": "0.5"},
     check=check_installed,
 )

@@ -15,6 +15,8 @@ from cellseg.errors import LabelError
 from cellseg.io.base import Problems
 from cellseg.io.per_image import classes_of_cells
 
+_MOST_SIDES = 100  # of the image, that an outline may reach from its corner
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -79,6 +81,7 @@ def outlines_to_cells(
     found, crops, offsets = Problems(problems), [], []
     for outline in outlines:
         try:
+            _check_reach(outline, image_hw)
             crop, offset_rc = (
                 cut_to_image(*outline.mask, image_hw)
                 if outline.mask
@@ -107,6 +110,22 @@ def outlines_to_cells(
         classes=numbers,
         is_crowd=[outline.is_crowd for outline in outlines],
     )
+
+
+def _check_reach(outline: Outline, image_hw: tuple[int, int]) -> None:
+    """Raise LabelError for points so far outside that they are no part of this image."""
+    most = _MOST_SIDES * max(image_hw)
+    for ring in outline.rings:
+        try:
+            points = np.asarray(ring, np.float64).ravel()
+        except (TypeError, ValueError):  # it is told of where it is filled
+            continue
+        far = points[np.isfinite(points) & (np.abs(points) > most)]
+        if far.size:
+            raise LabelError(
+                f"a coordinate {far[0]:g} is far outside of the image ({image_hw[1]} x "
+                f"{image_hw[0]}, width x height)"
+            )
 
 
 def score_to_text(score: float) -> str:

@@ -11,7 +11,6 @@ without rows. Regions of uncounted cells are not written.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from cellseg.io.checks import cells_with_labels
 from cellseg.io.outlines import score_to_text
 from cellseg.io.per_image import classes_of_cells, format_of_files, size_problem
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
-from cellseg.io.table_rows import read_rows
+from cellseg.io.table_rows import CsvWriter, read_rows
 
 COLUMNS = ("image_id", "label", "class", "score", "height", "width", "rle")
 
@@ -46,7 +45,7 @@ def write_image_cells(
         options: not used.
     """
     with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
+        table = CsvWriter(stream, "\n")
         table.writerow(COLUMNS)
         for labels, cells in cells_with_labels(record, classes):
             rows = zip(

@@ -75,7 +75,8 @@ def _problems_of(
     ]
     problems = {}
     for wrong, text in checks:
-        for at in np.flatnonzero(wrong)[::-1].tolist():
+        at_first = np.flatnonzero(wrong)
+        for at in at_first[np.unique(cells[at_first], return_index=True)[1]].tolist():
             problems[int(cells[at])] = f"run `{starts[at] + 1} {lengths[at]}` {text}"
     return dict(sorted(problems.items()))
 

@@ -21,7 +21,6 @@ lengths for an image without cells.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ from cellseg.io.base import (
 from cellseg.io.checks import check_cells
 from cellseg.io.pairing import find_duplicates
 from cellseg.io.run_length_rows import cells_to_rows, rows_to_runs
-from cellseg.io.table_rows import Row, read_rows
+from cellseg.io.table_rows import CsvWriter, Row, read_rows
 
 SUBMISSION_NAME = "submission.csv"
 
@@ -311,7 +310,7 @@ def _write_files(
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+        CsvWriter(stream, "\n").writerows([columns, *rows])
 
 
 def _table_rows(
@@ -356,7 +355,7 @@ def open_submission(
         write_whole(folder / SUBMISSION_NAME) as partial_table,
         partial_table.open("w", encoding="utf-8", newline="") as stream,
     ):
-        table = csv.writer(stream, lineterminator="\n")
+        table = CsvWriter(stream, "\n")
         table.writerow(layout.submitted)
 
         def write(record: ImageRecord) -> None:

@@ -15,7 +15,7 @@ from cellseg.errors import DatasetError, collect_problems
 from cellseg.images import LABEL_SUFFIXES, read_image_hw, read_label_image, why_no_image
 from cellseg.images.listing import PassedOver, list_folder, name_below
 from cellseg.io import FORMATS, find_format, read_records
-from cellseg.io.base import ANY_CLASS, raise_broken, tell_passed_over
+from cellseg.io.base import ANY_CLASS, check_class_names, raise_broken, tell_passed_over
 from cellseg.io.category_ids import CategoryIds
 from cellseg.io.coco_results import read_coco_results
 from cellseg.io.file_names import name_key
@@ -126,6 +126,7 @@ def read_segmentations(
     Raises:
         DatasetError, ImageReadError, LabelError: what cannot be read, by name.
     """
+    check_class_names(classes)
     if format_name == LABELS:
         return Segmentations(path, _find_labels(path))
     if format_name == COCO_RESULTS:

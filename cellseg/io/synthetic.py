@@ -11,6 +11,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,11 +27,16 @@ from cellseg.errors import DatasetError
 from cellseg.files import cache_root
 from cellseg.io import label_images
 from cellseg.io.base import FileFormat, Option
+from cellseg.limits import IMAGES, LimitError, check_memory
 from PIL import Image
+
+logger = logging.getLogger(__name__)
 
 # Part of the folder's name: to be raised whenever `make_cells` draws differently.
 DRAWING_VERSION = 1
 MAX_CLASSES = 2
+_STEM = "cells_{:05d}"
+_BYTES_PER_PIXEL = 64  # while an image is drawn
 # Options that only cells without types have, and one that only those with types have.
 _OF_NUCLEI = ("touching", "small_share")
 _OF_TYPES = "one_type_per_image"
@@ -44,6 +51,7 @@ def read_split(
     cells are of the types of `cells.synthetic_types.TYPES`, and the classes are their names.
     """
     _check_classes(classes, options)
+    _check_amount(split["images"], options)
     parameters = {"image_hw": [128, 128], **options, **split, "classes": list(classes)}
     folder = _find_or_draw(parameters)
     return label_images.FORMAT.read(folder.parent, folder.name, classes, {})
@@ -68,18 +76,41 @@ def _check_classes(classes: tuple[str, ...], options: Mapping[str, Any]) -> None
             )
 
 
+def _check_amount(images: int, options: Mapping[str, Any]) -> None:
+    """Refuse what would take days to draw, or fill the disk."""
+    if images > IMAGES.value:
+        raise DatasetError(
+            f"{images} synthetic images; expected at most {IMAGES.value:.0f}, which take hours to "
+            f"draw. If so many are meant, set ${IMAGES.name} higher"
+        )
+    height, width = options.get("image_hw", (128, 128))
+    if options.get("num_cells", 0) > height * width:
+        raise DatasetError(
+            f"num_cells is {options['num_cells']}; expected fewer synthetic cells than an image of "
+            f"{height} x {width} has pixels"
+        )
+    try:
+        check_memory(height * width * _BYTES_PER_PIXEL, f"a synthetic image of {height} x {width}")
+    except LimitError as error:
+        raise DatasetError(str(error)) from error
+
+
 def _find_or_draw(parameters: Mapping[str, Any]) -> Path:
     """Folder with these parameters' images; complete, also if several processes ask at once."""
     key = json.dumps([DRAWING_VERSION, parameters], sort_keys=True)
     parent = cache_root() / "synthetic"
     folder = parent / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if folder.is_dir():
+    if _is_whole_set(folder, parameters["images"]):
         return folder
+    if folder.is_dir():
+        logger.warning("%s: files of it are missing; it is drawn anew", folder)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         drawing = Path(tempfile.mkdtemp(prefix=".drawing-", dir=parent))
         try:
             _draw(drawing, **parameters)
+            if not _is_whole_set(folder, parameters["images"]):
+                shutil.rmtree(folder, ignore_errors=True)
             _publish(drawing, folder)
         finally:
             shutil.rmtree(drawing, ignore_errors=True)
@@ -89,6 +120,17 @@ def _find_or_draw(parameters: Mapping[str, Any]) -> Path:
             "set $CELLSEG_CACHE to a folder with room"
         ) from error
     return folder
+
+
+def _is_whole_set(folder: Path, images: int) -> bool:
+    """Whether every image is there, with its labels and its classes."""
+    endings = {"images": "png", "labels": "png", "classes": "csv"}
+    return all(
+        (folder / part).is_dir()
+        and {entry.name for entry in os.scandir(folder / part)}
+        >= {f"{_STEM.format(number)}.{ending}" for number in range(images)}
+        for part, ending in endings.items()
+    )
 
 
 def _publish(drawing: Path, folder: Path) -> None:
@@ -118,7 +160,7 @@ def _draw(
             cells = make_typed_cells(rng, size_hw, **how)
         else:
             cells = make_cells(rng, size_hw, size_classes=len(classes) == MAX_CLASSES, **how)
-        stem = f"cells_{number:05d}"
+        stem = _STEM.format(number)
         Image.fromarray(cells.image).save(folder / "images" / f"{stem}.png")
         Image.fromarray(cells.labels).save(folder / "labels" / f"{stem}.png")
         with (folder / "classes" / f"{stem}.csv").open("w", encoding="utf-8", newline="") as file:

@@ -1,17 +1,75 @@
-"""Rows of a CSV file, by their first wanted column."""
+"""Rows of CSV files: written so that a spreadsheet shows them and runs nothing, and read again.
+
+A spreadsheet takes a field that begins with `=`, `+`, `-` or `@` for a formula, also in a file from
+somebody else, whose image may be called `=HYPERLINK(...).tif`. Such a text has an apostrophe before
+it in our files, which reading takes off again; numbers are as they are. Control characters are
+written as in `cellseg.names.printable`.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from cellseg.errors import DatasetError
+from cellseg.names import printable
 
 Row = tuple[int, dict[str, str]]
 
 MAX_FIELD_SIZE = 2**31 - 1
+_FORMULA = re.compile(r"'*[=+\-@\uff0b\uff0d\uff1d\uff20]")  # full-width ones too
+
+
+class CsvWriter:
+    """`csv.writer` for fields of any origin.
+
+    Args:
+        stream: opened with newline="".
+        line_end: behind each row.
+
+    Example:
+        >>> import sys
+        >>> CsvWriter(sys.stdout, "\\n").writerow(["=1+1", "a\\tb", -1.5, "-1.5", None])
+        '=1+1,a\\tb,-1.5,-1.5,
+    """
+
+    def __init__(self, stream: IO[str], line_end: str = "\r\n") -> None:
+        self._rows = csv.writer(stream, lineterminator=line_end)
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """Write one row."""
+        self._rows.writerow(list(map(disarm, row)))
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write several rows."""
+        self._rows.writerows(list(map(disarm, row)) for row in rows)
+
+
+def disarm(field: Any) -> Any:
+    """A field as it is written; `rearm` gives a text back."""
+    text = os.fspath(field) if isinstance(field, os.PathLike) else field
+    if not isinstance(text, str):
+        return text
+    text = printable(text)
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def rearm(field: str) -> str:
+    """A field that was read, as it was before `disarm`."""
+    return field[1:] if field.startswith("'") and _FORMULA.match(field) else field
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
@@ -41,7 +99,7 @@ def read_rows(table: Path, columns: Sequence[str]) -> dict[str, list[Row]]:
     try:
         with _long_fields(), table.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
-            header = [name.strip() for name in next(reader, [])]
+            header = [rearm(name.strip()) for name in next(reader, [])]
             places = _find_columns(table, header, columns)
             for row in filter(None, reader):
                 if len(row) != len(header):
@@ -49,7 +107,7 @@ def read_rows(table: Path, columns: Sequence[str]) -> dict[str, list[Row]]:
                         f"{table}: line {reader.line_num} has {len(row)} columns, the first "
                         f"line {len(header)}; is the file cut off?"
                     )
-                content = {name: row[at].strip() for name, at in zip(columns, places)}
+                content = {name: rearm(row[at].strip()) for name, at in zip(columns, places)}
                 rows.setdefault(content[columns[0]], []).append((reader.line_num, content))
     except OSError as error:
         raise DatasetError(

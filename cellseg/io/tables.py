@@ -18,6 +18,7 @@ import numpy as np
 from cellseg.cells.measurements import Table
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole
+from cellseg.io.table_rows import CsvWriter, rearm
 from numpy.typing import NDArray
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -68,7 +69,7 @@ def open_table(path: Path) -> Iterator[WritePiece]:
 @contextmanager
 def _open_csv(path: Path) -> Iterator[WritePiece]:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = CsvWriter(stream, "\n")
 
         def write(table: Table) -> None:
             if stream.tell() == 0:
@@ -198,7 +199,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
     if not listed:
         return 0
     with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = CsvWriter(stream, "\n")
         writer.writerow(kept)
         writer.writerows([_field(row.get(name)) for name in kept] for row in listed)
     return len(listed)
@@ -228,18 +229,23 @@ def read_text_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
+def _rearm(value: Any) -> Any:
+    """Of a row of another length than the first, `csv` gives None or a list."""
+    return rearm(value) if isinstance(value, str) else value
+
+
 def _read_csv(path: Path, columns: Sequence[str] = ()) -> tuple[list[str], list[dict[str, Any]]]:
     """Names of the columns, and the rows."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
-            found = list(reader.fieldnames or [])
+            found = reader.fieldnames = [rearm(name) for name in reader.fieldnames or ()]
             missing = [column for column in columns if column not in found]
             if missing:
                 raise DatasetError(
                     f"{path}: no column {', '.join(missing)}; the first line is {found}"
                 )
-            return found, list(reader)
+            return found, [{name: _rearm(value) for name, value in row.items()} for row in reader]
     except OSError as error:
         expected = f"; expected a table with {', '.join(columns)}" if columns else ""
         raise DatasetError(f"{path}: {error.strerror or error}{expected}") from error

@@ -9,16 +9,16 @@ out with a warning; rectangles and polylines are errors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cellseg.errors import DatasetError
-from cellseg.io.base import Option
+from cellseg.io.base import Option, explain_entry
 from cellseg.io.drawn_shapes import DrawnShapes, ellipse_ring
 from cellseg.io.one_file import DrawnImage, format_of_one_file
 from cellseg.io.table_rows import read_rows
+from cellseg.json_text import parse_json, read_json
 
 Json = dict[str, Any]
 
@@ -36,8 +36,8 @@ def parse(file: Path, options: Mapping[str, Any]) -> list[DrawnImage]:
 def _read_json(file: Path) -> dict[str, list[Any]]:
     """The regions of each image."""
     try:
-        content = json.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read as JSON: {error}") from error
     entries = content.get(_PROJECT, content) if isinstance(content, dict) else content
     images = list(entries.values()) if isinstance(entries, dict) else entries
@@ -61,8 +61,8 @@ def _read_csv(file: Path) -> dict[str, list[Any]]:
         regions = found.setdefault(name, [])
         for line, row in rows:
             try:
-                shape = json.loads(row["region_shape_attributes"] or "{}")
-                attributes = json.loads(row["region_attributes"] or "{}")
+                shape = parse_json(row["region_shape_attributes"] or "{}")
+                attributes = parse_json(row["region_attributes"] or "{}")
             except ValueError as error:
                 raise DatasetError(f"{file}: line {line}: no JSON in it: {error}") from error
             if shape:
@@ -78,7 +78,7 @@ def _sort(regions: Iterable[Any], attribute: str | None) -> DrawnShapes:
             shape, own = region["shape_attributes"], region.get("region_attributes") or {}
             _add_shape(shapes, name, shape, _class_of(own, attribute))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            shapes.problems.append(f"{name}: cannot be read: {error!r}")
+            shapes.problems.append(f"{name}: {explain_entry(error)}")
     return shapes
 
 

@@ -52,6 +52,8 @@ def read_image_cells(
         try:
             row = np.array(fields, np.float64)
             class_number = int(fields[0])
+            if class_number < 0:
+                raise ValueError("classes count from 0")
         except ValueError:
             found = f"found {line[:60]!r}"
             shapes.problems.append(f"line {number}: expected class x y x y ...; {found}")

@@ -21,11 +21,9 @@ from urllib.parse import unquote, urlsplit
 
 from cellseg.errors import CheckpointError
 from cellseg.files import cache_root, write_whole
+from cellseg.limits import ANSWER_S
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock
-
-SILENCE_S = 30
-"""How long a server may say nothing."""
 
 _MOST_BYTES = 16 * 2**30  # no weights of this kind are larger: a server that never ends
 _HASH = re.compile(r"sha256=([0-9a-f]{8,64})", re.IGNORECASE)
@@ -140,7 +138,7 @@ class _StayEncrypted(urllib.request.HTTPRedirectHandler):
 
 def _receive(address: str, target: Path) -> None:
     opener = urllib.request.build_opener(_StayEncrypted)
-    with opener.open(address, timeout=SILENCE_S) as answer, target.open("wb") as file:
+    with opener.open(address, timeout=ANSWER_S.value) as answer, target.open("wb") as file:
         expected = _announced_bytes(answer.headers)
         _check_room(target, expected or 0)
         received = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cellseg.arguments import checked, of_type
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.names import describe_unknown_name
 from detectron2.config import CfgNode
@@ -22,6 +23,7 @@ from detectron2.modeling import (
 )
 
 
+@checked(cfg=of_type(CfgNode, "a config, as load_config gives it"))
 def check_registered_names(cfg: CfgNode) -> None:
     """Check the names of the architecture, the backbone and the parts of an R-CNN.
 

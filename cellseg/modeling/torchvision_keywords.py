@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cellseg.arguments import REAL, check_argument, either, or_nothing, several
+from cellseg.config.engine_keys import ENGINE_RULES
+from cellseg.errors import InputTypeError, InputValueError
 from cellseg.names import find_near_names
+from cellseg.rules import Rule, number
 from detectron2.config import CfgNode, get_cfg
 
 # torchvision's keyword -> the key of Detectron2 that means the same.
@@ -25,6 +29,22 @@ KEYWORDS = {
     "box_batch_size_per_image": "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
     "box_positive_fraction": "MODEL.ROI_HEADS.POSITIVE_FRACTION",
 }
+_CLASSES = number(2, 100_000, whole=True).remark("it counts the background")
+_IOU = number(above=0, high=1)
+_RGB = several(REAL, "three numbers, for red, green and blue")
+KEYWORD_RULES: dict[str, Rule] = {
+    **{name: ENGINE_RULES[key] for name, key in KEYWORDS.items()},
+    "min_size": either(ENGINE_RULES["INPUT.MIN_SIZE_TEST"], ENGINE_RULES["INPUT.MIN_SIZE_TRAIN"]),
+    "image_mean": or_nothing(_RGB),
+    "image_std": or_nothing(_RGB),
+    **dict.fromkeys(("rpn_fg_iou_thresh", "rpn_bg_iou_thresh"), _IOU),
+    **dict.fromkeys(("box_fg_iou_thresh", "box_bg_iou_thresh"), _IOU),
+    "bbox_reg_weights": or_nothing(ENGINE_RULES["MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"]),
+    "trainable_backbone_layers": or_nothing(number(0, 5, whole=True)),
+    "anchor_sizes": several(number(above=0), "five lengths in pixels, one per pyramid level"),
+}
+"""What each of torchvision's keywords may be."""
+
 # Modules of torchvision's own model: what they are asked for, Detectron2's model has elsewhere.
 FOREIGN_MODULES = (
     *("rpn_anchor_generator", "rpn_head", "box_roi_pool", "box_head", "box_predictor"),
@@ -75,11 +95,12 @@ def resnet50_fpn_config(
         settings: torchvision's keywords that were given, by name.
         imagenet: the backbone starts from torchvision's ImageNet weights.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; it counts the background: at least 2")
+    check_argument("num_classes", num_classes, _CLASSES)
+    for name in settings.keys() & KEYWORD_RULES.keys():
+        check_argument(name, settings[name], KEYWORD_RULES[name])
     norm = norm or ("FrozenBN" if imagenet else "GN")
     if imagenet and norm == "GN":
-        raise ValueError(
+        raise InputValueError(
             "norm is 'GN'; the ImageNet weights need batch norm: 'FrozenBN', 'BN' or 'SyncBN'"
         )
     settings = {"box_detections_per_img": 500, "rpn_post_nms_top_n_test": 2000, **settings}
@@ -108,7 +129,9 @@ def is_imagenet(weights_backbone: Any) -> bool:
     if weights_backbone is None:
         return False
     if str(weights_backbone).rpartition(".")[2] != "IMAGENET1K_V1":
-        raise ValueError(f"weights_backbone is {weights_backbone}; expected IMAGENET1K_V1 or None")
+        raise InputValueError(
+            f"weights_backbone is {weights_backbone}; expected IMAGENET1K_V1 or None"
+        )
     return True
 
 
@@ -117,12 +140,10 @@ def _take_layers(cfg: CfgNode, settings: dict[str, Any], imagenet: bool) -> None
     trainable = settings.pop("trainable_backbone_layers", None)
     if trainable is None:
         trainable = 3 if imagenet else 5
-    if trainable not in range(6):
-        raise ValueError(f"trainable_backbone_layers is {trainable}; expected 0 to 5")
     cfg.MODEL.BACKBONE.FREEZE_AT = 5 - trainable
     anchor_sizes = settings.pop("anchor_sizes", (16, 32, 64, 128, 256))
     if len(anchor_sizes) != 5:
-        raise ValueError(f"anchor_sizes is {anchor_sizes}; expected 5, one per pyramid level")
+        raise InputValueError(f"anchor_sizes is {anchor_sizes}; expected 5, one per pyramid level")
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size] for size in anchor_sizes]
 
 
@@ -142,7 +163,9 @@ def _take_overlaps(cfg: CfgNode, settings: dict[str, Any]) -> None:
         low = settings.pop(f"{prefix}_bg_iou_thresh", low)
         high = settings.pop(f"{prefix}_fg_iou_thresh", high)
         if low > high:
-            raise ValueError(f"{prefix}_bg_iou_thresh {low} is above {prefix}_fg_iou_thresh {high}")
+            raise InputValueError(
+                f"{prefix}_bg_iou_thresh {low} is above {prefix}_fg_iou_thresh {high}"
+            )
         part.IOU_THRESHOLDS = [low, high] if low < high else [high]
         part.IOU_LABELS = [0, -1, 1] if low < high else [0, 1]
     weights: Sequence[float] | None = settings.pop("bbox_reg_weights", None)
@@ -153,7 +176,9 @@ def _take_overlaps(cfg: CfgNode, settings: dict[str, Any]) -> None:
 def _apply_keywords(cfg: CfgNode, settings: dict[str, Any]) -> None:
     skip_resize = settings.pop("_skip_resize", False)  # references/detection with its own resizing
     for name in settings.keys() - KEYWORDS.keys():
-        raise TypeError(f"maskrcnn_resnet50_fpn() has no keyword {name!r}{_hint_for_keyword(name)}")
+        raise InputTypeError(
+            f"maskrcnn_resnet50_fpn() has no keyword {name!r}{_hint_for_keyword(name)}"
+        )
     min_size = settings.get("min_size", cfg.INPUT.MIN_SIZE_TEST)
     choices = (min_size,) if isinstance(min_size, int) else tuple(min_size)
     cfg.INPUT.MIN_SIZE_TRAIN = (0,) if skip_resize else choices

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cellseg.arguments import FLAG, array_of, check_argument, checked, either, of_type, or_nothing
+from cellseg.config.engine_keys import ENGINE_RULES
 from cellseg.errors import CheckpointError, ConfigError, InputTypeError
+from cellseg.modeling.building import build_model
 from cellseg.modeling.pasting import paste_soft_masks, scale_boxes, sort_by_score
 from cellseg.modeling.torchvision_keywords import (
     IMAGENET_BACKBONE,
@@ -18,10 +21,11 @@ from cellseg.modeling.torchvision_keywords import (
 )
 from cellseg.modeling.validation import check_images, check_targets
 from cellseg.modeling.weights import load_weights
+from cellseg.rules import PATH, number
 from cellseg.training_data.augmentations import input_scale, scale_hw
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import Tensor, nn
@@ -35,6 +39,10 @@ LOSS_NAMES = {
     "loss_rpn_cls": "loss_objectness",
     "loss_rpn_loc": "loss_rpn_box_reg",
 }
+
+_MASKS = either(of_type(Tensor, "a tensor of soft masks"), array_of(2, 3, 4, words="an array"))
+_WEIGHTS = or_nothing(either(PATH, of_type(Enum, "a member of torchvision's enum")))
+_NORM = or_nothing(ENGINE_RULES["MODEL.RESNETS.NORM"])
 
 
 class MaskRCNN(TorchvisionMaskRCNN):
@@ -71,6 +79,7 @@ class MaskRCNN(TorchvisionMaskRCNN):
     detector: GeneralizedRCNN
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_argument("cfg", cfg, of_type(CfgNode, "a config, as load_config gives it"))
         nn.Module.__init__(self)  # torchvision's own would build torchvision's modules
         if not cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False; MaskRCNN needs a mask head: set it to True")
@@ -182,6 +191,7 @@ class MaskRCNN(TorchvisionMaskRCNN):
         return ResizeShortestEdge.get_output_shape(height, width, shorter, longest)
 
 
+@checked(weights=_WEIGHTS, progress=FLAG, norm=_NORM)
 def maskrcnn_resnet50_fpn(
     num_classes: int = 2,
     *,
@@ -233,6 +243,7 @@ def maskrcnn_resnet50_fpn(
     return model if weights is None else model.load_weights(weights, partial=True)
 
 
+@checked(masks=_MASKS, threshold=number(0, 1))
 def binarize(masks: Tensor, threshold: float = 0.5) -> Tensor:
     """Soft masks to the final segmentation: bool of the same shape, True where `>= threshold`."""
     return masks >= threshold

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from cellseg.arguments import FLAG, checked, either, of_type
 from cellseg.config.trained import ENTRY, TrainedConfig, find_departures
 from cellseg.errors import CheckpointError, collect_problems
+from cellseg.limits import open_zip
 from cellseg.modeling.downloads import register_downloads
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.models import bundle_file, locate_bundle, open_bundle, suggest_model
+from cellseg.models.explaining import explain_unreadable, without_advice
+from cellseg.models.storage import check_tensors
 from cellseg.pickles import ArraysOnly
+from cellseg.rules import PATH, TEXT
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from torch import nn
+from torch import Tensor, nn
 
 _OWN_CONFIG = (
     "Leave these keys as they were in training. The file carries its config: in a folder without "
@@ -49,16 +56,54 @@ class WeightsCheckpointer(DetectionCheckpointer):
             CheckpointError: it cannot be read.
         """
         try:
-            self.load(path, checkpointables=[])
-        except CheckpointError:
-            raise
+            with without_advice():
+                self.load(path, checkpointables=[])
+        except CheckpointError as error:
+            text = str(error)
+            raise CheckpointError(text if path in text else f"{path}: {text}") from error
         except Exception as error:  # whatever unpickling or a download raises
             raise CheckpointError(
-                f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}. If it "
-                "is damaged, copy it again or take another one"
+                f"{path}: cannot be read as a checkpoint: {explain_unreadable(error)}"
             ) from error
+        self._check_matches(path)
+
+    def _check_matches(self, path: str) -> None:
+        """Refuse weights of which nothing fits the model; say how much does."""
+        own = {name for name, value in self.model.state_dict().items() if value.is_floating_point()}
+        wrong = {name for name, *_ in self.incompatible.incorrect_shapes}
+        unmatched = sorted(own & {*self.incompatible.missing_keys, *wrong})
+        if own and len(unmatched) == len(own):
+            foreign = ", ".join(sorted(self.incompatible.unexpected_keys)[:3]) or "none"
+            raise CheckpointError(
+                f"{path}: its parameters do not fit: not one of the model's {len(own)} is in it; "
+                f"{foreign} are, where {', '.join(sorted(own)[:3])} are expected. {_AS_TRAINED} "
+                "To start from nothing, set MODEL.WEIGHTS ''"
+            )
+        if unmatched:
+            logger.warning(
+                "%s: %d of the model's %d parameters are in this file; the other %d start from "
+                "random numbers, such as %s",
+                *(path, len(own) - len(unmatched), len(own), len(unmatched)),
+                ", ".join(unmatched[:3]),
+            )
+
+    def _convert_ndarray_to_tensor(self, state_dict: dict[str, Any]) -> None:
+        """fvcore calls this with the weights before it copies them: here they are looked at."""
+        strange = [name for name, value in state_dict.items() if not _is_array(value)]
+        if strange:
+            kind = type(state_dict[strange[0]]).__name__
+            raise CheckpointError(
+                f"its {strange[0]} is {kind} and no array of numbers; expected weights by name, "
+                'or {"model": weights by name}'
+            )
+        super()._convert_ndarray_to_tensor(state_dict)
+        named = {name.removeprefix("module."): value for name, value in state_dict.items()}
+        check_tensors(named, self.model.state_dict())
 
     def _load_file(self, f: str) -> Any:
+        if zipfile.is_zipfile(f):
+            with open_zip(f):  # unpacked it is no bomb
+                pass
         bundle = locate_bundle(f)
         if bundle is not None:
             opened = open_bundle(bundle)
@@ -128,6 +173,12 @@ def _find_other_classes(trained: TrainedConfig, cfg: CfgNode) -> Iterator[str]:
             )
 
 
+@checked(
+    model=of_type(nn.Module, "a model"),
+    path=either(PATH, TEXT),
+    partial=FLAG,
+    cfg=of_type(CfgNode, "a config, as load_config gives it"),
+)
 def load_weights(
     model: nn.Module, path: str | Path, *, partial: bool = False, cfg: CfgNode | None = None
 ) -> None:
@@ -185,6 +236,11 @@ def find_weights_file(weights: str) -> str:
     bundle = locate_bundle(file) if file else None
     if bundle is not None:
         return str(bundle_file(bundle))
+    if file and Path(file).is_dir():
+        raise CheckpointError(
+            f"{weights}: is a folder: no such checkpoint file or model bundle; expected a file as "
+            "<OUTPUT_DIR>/model_final.pth"
+        )
     if not Path(file).is_file():
         hint = suggest_model(file) if file else ""
         raise CheckpointError(
@@ -212,6 +268,12 @@ def start_from(model: nn.Module, cfg: CfgNode) -> None:
     checkpointer.read(path)
     if checkpointer.trained is not None:
         check_use(checkpointer.trained, cfg, path, is_start=True)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+    )
 
 
 def _describe_misfits(incompatible: Any) -> list[str]:

@@ -7,14 +7,18 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from cellseg.arguments import checked
 from cellseg.errors import CheckpointError
 from cellseg.files import write_whole, write_whole_folder
+from cellseg.limits import open_zip
+from cellseg.rules import PATH
 from cellseg.shipped import CARD_FILE
 
 ZIP_SUFFIX = ".zip"
 _NOT_OURS = "__MACOSX"  # what macOS adds to a zip that is made there
 
 
+@checked(path=PATH)
 def is_bundle(path: str | Path) -> bool:
     """Whether a path is a bundle by its looks: a folder with a `model.yaml`, or a zip file."""
     path = Path(path)
@@ -57,9 +61,9 @@ def find_members(path: Path) -> dict[str, str]:
 
 def _list_zip(path: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return [name for name in archive.namelist() if not name.endswith("/")]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: cannot be read as a zip: {error}; expected a model bundle. Copy or download "
             "it again"
@@ -84,7 +88,7 @@ def read_member(path: Path, member: str) -> bytes:
     try:
         if path.is_dir():
             return (path / member).read_bytes()
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return archive.read(member)
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from typing import Any
 import cellseg
 import safetensors.torch
 import yaml
+from cellseg.arguments import checked
 from cellseg.config import ConfigTree
 from cellseg.config.files import CONFIG_FILE
 from cellseg.errors import CheckpointError, ConfigError, collect_problems
@@ -27,6 +28,7 @@ from cellseg.models.card import (
 )
 from cellseg.models.storage import decode_weights, encode_weights
 from cellseg.plugins import is_plugin_file
+from cellseg.rules import PATH
 from cellseg.shipped import CARD_FILE
 from torch import Tensor
 
@@ -109,6 +111,7 @@ class Bundle:
         return content
 
 
+@checked(path=PATH)
 def open_bundle(path: str | Path) -> Bundle:
     """Read the card of a bundle.
 
@@ -137,6 +140,7 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path, ModelCard.from_tree(tree), members)
 
 
+@checked(path=PATH)
 def write_bundle(
     path: str | Path,
     card: ModelCard,
@@ -178,11 +182,18 @@ def write_bundle(
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
-    if not path.exists() or (overwrite and is_bundle(path)):
+    if not path.exists() or (overwrite and _is_one_of_ours(path)):
         return
     if overwrite:
         raise ConfigError(f"{path}: is no model bundle, and is not replaced; choose another name")
     raise ConfigError(f"{path}: is there already; choose another name, or give --overwrite")
+
+
+def _is_one_of_ours(path: Path) -> bool:
+    try:
+        return is_bundle(path) and CARD_FILE in find_members(path)
+    except CheckpointError:
+        return False
 
 
 def _dependencies(config: Tree) -> Iterator[str]:
@@ -198,10 +209,9 @@ def _dependencies(config: Tree) -> Iterator[str]:
 
 def _parse(content: bytes, place: str) -> Tree:
     try:
-        return parse_tree(content.decode("utf-8"), place)
-    except (ConfigError, UnicodeDecodeError) as error:
-        problem = error if isinstance(error, ConfigError) else f"{place}: {error}"
-        raise CheckpointError(f"{problem}. {_AGAIN}") from error
+        return parse_tree(content, place)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}. {_AGAIN}") from error
 
 
 def _check_versions(tree: Tree, place: str) -> None:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import yaml
+from cellseg.arguments import REAL, check_fields, several
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.names import suggest_name
-from cellseg.rules import NAMES, TEXT, Rule, choice, list_of, number, or_empty
+from cellseg.rules import NAMES, TEXT, Rule, choice, describe_kind, list_of, number, or_empty, show
 from cellseg.yaml_text import parse_yaml
 
 FORMAT_VERSION = 1
@@ -56,6 +57,15 @@ class MeasuredMetric:
     command: str = ""
 
 
+_TYPES = {
+    "name": TEXT,
+    "classes": several(TEXT, "a list of names"),
+    **dict.fromkeys(("version", "description", "licence", "precision"), TEXT),
+    **dict.fromkeys(("trained_on", "diameters_px", "metrics"), several()),
+    "pixel_size_um": REAL,
+}
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """What is to be known about a model.
@@ -93,6 +103,9 @@ class ModelCard:
     made_with: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        check_fields(self, _TYPES)
 
     def to_yaml(self) -> str:
         """The content of `model.yaml`."""
@@ -175,11 +188,11 @@ def find_card_problems(tree: Tree) -> Iterator[str]:
     yield from _unusable(tree, _RULES, "")
 
 
-def read_card_additions(text: str, place: str) -> Tree:
+def read_card_additions(text: str | bytes, place: str) -> Tree:
     """What a person adds to the card of a model: any of its keys but those that follow from files.
 
     Args:
-        text: YAML.
+        text: YAML, or the content of a file of it.
         place: what it was read from, for the message.
 
     Raises:
@@ -198,7 +211,7 @@ def read_card_additions(text: str, place: str) -> Tree:
 _HINT = "docs/models.md describes every key."
 
 
-def parse_tree(text: str, place: str) -> Tree:
+def parse_tree(text: str | bytes, place: str) -> Tree:
     """The keys and values of a YAML text.
 
     Raises:
@@ -209,7 +222,7 @@ def parse_tree(text: str, place: str) -> Tree:
     except yaml.YAMLError as error:
         raise ConfigError(f"{place}: cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{place}: holds a {type(tree).__name__}; expected keys and values")
+        raise ConfigError(f"{place}: holds {describe_kind(tree)}; expected keys and values")
     return tree
 
 
@@ -226,7 +239,7 @@ def _unusable(tree: Tree, rules: Mapping[str, Rule], place: str) -> Iterator[str
         if key not in rules:
             yield f"{place}{key}: unknown key; {suggest_name(str(key), rules)}"
         elif not rules[key].accepts(value):
-            yield f"{place}{key}: found {value!r}, expected {rules[key].expected}"
+            yield f"{place}{key}: found {show(value)}, expected {rules[key].expected}"
         elif key in _PART_RULES and not place:
             for index, part in enumerate(value):
                 inside, own = f"{key}[{index}].", _PART_RULES[key]

@@ -7,11 +7,15 @@ import zipfile
 from pathlib import Path
 
 import torch
+from cellseg.arguments import checked
 from cellseg.config.trained import ENTRY, TrainedConfig
+from cellseg.models.explaining import explain_unreadable, without_advice
+from cellseg.rules import PATH
 
 logger = logging.getLogger(__name__)
 
 
+@checked(path=PATH)
 def read_carried_config(path: str | Path) -> TrainedConfig | None:
     """The config of the training that wrote a checkpoint, and the names of its classes.
 
@@ -26,8 +30,9 @@ def read_carried_config(path: str | Path) -> TrainedConfig | None:
     if not zipfile.is_zipfile(path):
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with without_advice():
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever unpickling raises; who loads the weights says more
-        logger.info("%s: not known what it was trained with: %s", path, error)
+        logger.info("%s: not known what it was trained with: %s", path, explain_unreadable(error))
         return None
     return TrainedConfig.from_entry(content.get(ENTRY)) if isinstance(content, dict) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellseg.arguments import checked
 from cellseg.config import ConfigTree
 from cellseg.config.files import CONFIG_FILE
 from cellseg.config.runs import find_run_config, find_run_weights
@@ -13,6 +14,7 @@ from cellseg.models.archive import is_bundle
 from cellseg.models.bundle import WEIGHTS_FILE, Bundle, open_bundle
 from cellseg.models.carried import read_carried_config
 from cellseg.names import did_you_mean
+from cellseg.rules import PATH
 from cellseg.shipped import CARD_FILE, named_bundles
 
 
@@ -29,6 +31,7 @@ class ModelFiles:
     weights: str
 
 
+@checked(name=PATH)
 def locate_bundle(name: str | Path) -> Path | None:
     """Folder or zip of the bundle that is meant; None where it is no bundle that is meant.
 
@@ -50,6 +53,7 @@ def locate_bundle(name: str | Path) -> Path | None:
     return named_bundles().get(str(name))
 
 
+@checked(name=PATH)
 def find_bundle(name: str | Path) -> Bundle:
     """The bundle that is meant.
 
@@ -69,6 +73,7 @@ def find_bundle(name: str | Path) -> Bundle:
     return open_bundle(path)
 
 
+@checked(model=PATH)
 def find_model(model: str | Path) -> ModelFiles:
     """Config and weights of a model.
 
@@ -112,6 +117,7 @@ def _find_config(checkpoint: Path) -> Path | ConfigTree:
     return ConfigTree(str(checkpoint), dict(carried.config))
 
 
+@checked(name=PATH)
 def suggest_model(name: str | Path) -> str:
     """The models with the nearest names, as a question; "" where none is near."""
     path = Path(name)

@@ -14,6 +14,7 @@ every channel, and the relative error of the kernels stays 0.008.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from cellseg.errors import CheckpointError
@@ -79,6 +80,53 @@ def _encode(name: str, value: Tensor, precision: str) -> dict[str, Tensor]:
     if is_kernel and precision == "half" and exact.abs().max() <= _GREATEST_HALF:
         return {name: exact.to(torch.float16)}
     return {name: exact}
+
+
+def check_tensors(weights: Mapping[str, Any], own: Mapping[str, Tensor] | None = None) -> None:
+    """Refuse what a network cannot have as a weight; copying it would make numbers of it.
+
+    Args:
+        weights: by name, of a file.
+        own: the model's, by name. Of the file's only those that the model has are looked at, and
+            whole numbers are right where the model has whole numbers; without it all are.
+
+    Raises:
+        CheckpointError: names the first that is not dense, of another kind of number than the
+            model's, NaN or infinite, and says how many are.
+
+    Example:
+        >>> check_tensors({"w": torch.tensor([1, 2])}, {"w": torch.zeros(2)})
+        Traceback (most recent call last):
+        ...
+        cellseg.errors.CheckpointError: 1 of 1 weights unfit: w is of int64; expected floats
+    """
+    looked_at = [name for name in weights if own is None or name in own]
+    found = [
+        (name, _fault_of(weights[name], None if own is None else own[name])) for name in looked_at
+    ]
+    wrong = [f"{name} {fault}" for name, fault in found if fault]
+    if wrong:
+        raise CheckpointError(f"{len(wrong)} of {len(found)} weights unfit: {wrong[0]}")
+
+
+def _fault_of(value: Any, own: Tensor | None) -> str:
+    if not isinstance(value, Tensor):
+        return f"is {type(value).__name__} and no tensor"
+    if value.is_meta or value.layout != torch.strided or value.is_quantized:
+        kind = "without numbers" if value.is_meta else "sparse or quantized"
+        return f"is {kind}; expected a dense tensor"
+    if own is not None and not own.is_floating_point():
+        return "" if not value.is_complex() else "is complex; expected whole numbers"
+    if not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        return "" if own is None and value.ndim == 0 else f"is of {kind}; expected floats"
+    if not torch.isfinite(value).all():
+        count = int((~torch.isfinite(value)).sum())
+        return (
+            f"has {count} values that are NaN or infinite. A training has diverged: take an "
+            "earlier checkpoint"
+        )
+    return ""
 
 
 def decode_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

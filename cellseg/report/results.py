@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.evaluation.comparison import compare
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.io.category_ids import CategoryIds
+from cellseg.json_text import parse_json
 
 METRICS_FILE = "metrics.json"
 
@@ -92,7 +92,7 @@ def read_history(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
         return {}
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             iteration = int(entry.pop("iteration"))
         except (ValueError, AttributeError, KeyError, TypeError):
             continue

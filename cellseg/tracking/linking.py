@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from cellseg.arguments import FLAG, REAL, WHOLE, any_of, check_fields, checked, of_type, or_nothing
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.shapes import find_centroids
 from cellseg.cells.tracks import Frame, Tracks
 from cellseg.errors import ConfigError, LabelError
+from cellseg.rules import TEXT, Rule
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -31,6 +33,14 @@ MIN_SHARE = 0.25  # of the second daughter's pixels, those that lie on the mothe
 INSTALL_LAPTRACK = "pip install laptrack, or pip install 'cellseg[track]'"
 
 Numbers = NDArray[np.float64]
+
+_FRAME = Rule("", lambda value: hasattr(value, "cells") or isinstance(value, CellInstances))
+_RULES = {
+    "max_distance_px": or_nothing(REAL),
+    "max_gap_frames": WHOLE,
+    "splitting": FLAG,
+    "metric": TEXT,
+}
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,14 @@ class LinkRules:
     metric: str = "overlap"
 
     def __post_init__(self) -> None:
+        check_fields(self, _RULES)
         if self.max_distance_px is not None and not 0 < self.max_distance_px < np.inf:
             raise ConfigError(
-                f"the greatest step of a cell is {self.max_distance_px:g} pixels; expected a "
-                "number above 0"
+                f"max_distance_px, a cell's greatest step, is {self.max_distance_px:g} pixels; "
+                "expected a number above 0"
             )
         if self.max_gap_frames < 0:
-            raise ConfigError(f"a gap of {self.max_gap_frames} frames; expected 0 or more")
+            raise ConfigError(f"max_gap_frames is {self.max_gap_frames} frames; expected 0 or more")
         if self.metric not in METRICS:
             raise ConfigError(f"no metric {self.metric!r}; there are {', '.join(METRICS)}")
 
@@ -104,6 +115,7 @@ class _Step(NamedTuple):
     shares: Numbers
 
 
+@checked(frames=any_of(_FRAME, "frames, each with cells"), rules=of_type(LinkRules, "LinkRules"))
 def link_cells(frames: Iterable[Frame | CellInstances], rules: LinkRules | None = None) -> Tracks:
     """Find which cells of consecutive frames are the same, and which divide.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cellseg.cells.records import PlaceInFile
 from cellseg.cells.tracks import Frame, Tracks
+from cellseg.errors import DatasetError
 from cellseg.io.ctc import write_ctc
 from cellseg.io.label_frames import LabelFrames, find_label_planes, write_label_stack
 from cellseg.io.track_tables import write_track_tables
@@ -19,6 +21,7 @@ STACK_SUFFIX = "_tracks.tif"
 TRACKS_SUFFIX = "_tracks.csv"
 POINTS_SUFFIX = "_track_points.csv"
 CTC_SUFFIX = "_RES"
+_FIRST_COLUMNS = b"track,parent,first_frame,"
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ def link_time_lapse(
     *,
     rules: LinkRules | None = None,
     ctc: bool = False,
+    overwrite: bool = False,
 ) -> tuple[Tracks, tuple[Path, ...]]:
     """Link the cells of one time-lapse and write its tracks.
 
@@ -60,16 +64,20 @@ def link_time_lapse(
         name: how their names begin.
         rules: how cells are linked; `LinkRules()` by default.
         ctc: also write the layout of the Cell Tracking Challenge.
+        overwrite: replace files of these names that no earlier call has written.
 
     Returns:
         The tracks, and the paths that were written.
 
     Raises:
+        DatasetError: one of the files is there, and no earlier call has written it.
         LabelError, ConfigError, DatasetError: as `link_cells`, `write_label_stack`, `write_ctc`.
     """
-    tracks = link_cells(frames, rules)
     names = [f"{name}{end}" for end in (STACK_SUFFIX, TRACKS_SUFFIX, POINTS_SUFFIX)]
     paths = [Path(folder, one) for one in names]
+    if not overwrite:
+        _check_free(paths)
+    tracks = link_cells(frames, rules)
     write_label_stack(paths[0], frames, tracks)
     write_track_tables(frames, tracks, paths[1], paths[2])
     if ctc:
@@ -80,6 +88,19 @@ def link_time_lapse(
     return tracks, tuple(paths)
 
 
+def _check_free(paths: Sequence[Path]) -> None:
+    """Raise DatasetError for a file that is there, unless a table of tracks of ours is, too."""
+    there = [path for path in paths if path.exists()]
+    with suppress(OSError), paths[1].open("rb") as table:
+        if table.readline().startswith(_FIRST_COLUMNS):
+            return
+    if there:
+        raise DatasetError(
+            f"{there[0]}: is there, and no earlier call has written it; name another folder, or "
+            "replace it with --overwrite"
+        )
+
+
 def link_records(
     records: Sequence[Frame],
     paths: Sequence[Path],
@@ -87,6 +108,7 @@ def link_records(
     *,
     rules: LinkRules | None = None,
     ctc: bool = False,
+    overwrite: bool = False,
 ) -> list[LinkedTimeLapse]:
     """Find the time-lapses among images whose cells are known, link each and write its tracks.
 
@@ -98,7 +120,7 @@ def link_records(
         records: cells of the images, in any order; they may be on disk.
         paths: of each image's file, or what it is called like. Several records may be of one file.
         output: folder of the results; by default each time-lapse's own, that of its `paths`.
-        rules, ctc: as in `link_time_lapse`.
+        rules, ctc, overwrite: as in `link_time_lapse`.
 
     Returns:
         One entry per time-lapse of at least two frames, in the order of their first images.
@@ -112,7 +134,7 @@ def link_records(
     def frames_of(numbers: Sequence[int]) -> Iterable[Frame]:
         return [records[number] for number in numbers]
 
-    return _link_groups(images, frames_of, output, rules, ctc)
+    return _link_groups(images, frames_of, output, rules, ctc=ctc, overwrite=overwrite)
 
 
 def link_label_files(
@@ -121,13 +143,14 @@ def link_label_files(
     *,
     rules: LinkRules | None = None,
     ctc: bool = False,
+    overwrite: bool = False,
 ) -> list[LinkedTimeLapse]:
     """Find the time-lapses among label images, link each and write its tracks; see `link_records`.
 
     Args:
         paths: label images or stacks of them, in any order.
         output: folder of the results; by default the one where the label images lie.
-        rules, ctc: as in `link_time_lapse`.
+        rules, ctc, overwrite: as in `link_time_lapse`.
 
     Raises:
         ImageReadError, DatasetError: a file cannot be read, or two have one number.
@@ -139,7 +162,7 @@ def link_label_files(
     def frames_of(numbers: Sequence[int]) -> Iterable[Frame]:
         return LabelFrames([planes[number] for number in numbers])
 
-    return _link_groups(images, frames_of, output, rules, ctc)
+    return _link_groups(images, frames_of, output, rules, ctc=ctc, overwrite=overwrite)
 
 
 def _link_groups(
@@ -147,7 +170,7 @@ def _link_groups(
     frames_of: Callable[[Sequence[int]], Iterable[Frame]],
     output: str | Path | None,
     rules: LinkRules | None,
-    ctc: bool,
+    **how: bool,
 ) -> list[LinkedTimeLapse]:
     linked = []
     for one in group_time_lapses(images):
@@ -158,6 +181,6 @@ def _link_groups(
             logger.warning("%s: frames are missing: %s", one.name, str(one.missing)[1:-1][:200])
         folder = one.folder if output is None else output
         frames = frames_of(one.frames)
-        tracks, files = link_time_lapse(frames, folder, one.name, rules=rules, ctc=ctc)
+        tracks, files = link_time_lapse(frames, folder, one.name, rules=rules, **how)
         linked.append(LinkedTimeLapse(one, tracks, files))
     return linked

@@ -260,7 +260,7 @@ def test_both_forms_in_a_file_and_the_command_line_wins(tmp_path: Path) -> None:
         ("    SCORE_THRESHOLD: 'high'\n", "score threshold is high"),
         ("    SCORE_THRESHOLD: [0.5, 0.5]\n", "2 numbers; expected one number, or one for each"),
         ("    MASK_THRESHOLD: 0\n", "above 0"),
-        ("    MASK_NMS: {a: 1}\n", "config key: CELLSEG.TEST.MASK_NMS"),
+        ("    MASK_NMS: {a: 1}\n", "CELLSEG.TEST.MASK_NMS is a section with the keys a"),
         ("    MASK_NSM: 1\n", "did you mean CELLSEG.TEST.MASK_NMS"),
     ],
 )

@@ -97,7 +97,8 @@ def test_ctrl_c_is_no_traceback(
 
     monkeypatch.setattr("cellseg.cli.info.run", stop)
     assert main(["info"]) == 130
-    assert capsys.readouterr().err == "Interrupted\n"
+    told = "what was written is whole; run it again to have the rest"
+    assert capsys.readouterr().err == f"Interrupted (SIGINT): {told}\n"
 
 
 def test_a_reader_that_has_gone_ends_a_command_quietly() -> None:

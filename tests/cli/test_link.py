@@ -68,7 +68,7 @@ def test_no_time_lapse(link: Command, tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (["nothing.tif"], "ImageReadError: nothing.tif"),
         (["."], "DatasetError: .: no label image"),
-        (["nothing.tif", "--max-gap", "-1"], "ConfigError: a gap of -1 frames"),
+        (["nothing.tif", "--max-gap", "-1"], "ConfigError: max_gap_frames is -1 frames"),
     ],
 )
 def test_bad_input(

@@ -166,8 +166,12 @@ def test_where_nothing_is_gained_it_says_so(
     tool: Command, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nothing = tmp_path / "nothing.json"
-    nothing.write_text("[]")
+    entry = json.loads((run_dir.parent / "other.json").read_text())[0]
+    height, width = entry["segmentation"]["size"]
+    entry["segmentation"]["counts"] = [0, 1, height * width - 1]  # one pixel, no cell's
+    nothing.write_text(json.dumps([entry]))
     keys = ["--config-file", str(run_dir / "config.yaml"), "--output", str(tmp_path / "t.yaml")]
+    keys += ["--category-ids", "dataset"]
     with caplog.at_level(logging.INFO):
         assert tool.main([str(nothing), *keys]) == 0
     assert "gain +0.0000" in caplog.text
@@ -175,6 +179,16 @@ def test_where_nothing_is_gained_it_says_so(
     values = yaml.safe_load((tmp_path / "t.yaml").read_text())["CELLSEG"]["TEST"]
     numbers = {"SCORE_THRESHOLD": 0.5, "MASK_NMS": 1.0, "MAX_COVERED": 0.5, "MIN_AREA": 0.0}
     assert values == {key: [number] * 2 for key, number in numbers.items()}
+
+
+def test_without_a_detection_nothing_is_written(
+    tool: Command, run_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "nothing.json").write_text("[]")
+    keys = ["--config-file", str(run_dir / "config.yaml"), "--output", str(tmp_path / "t.yaml")]
+    refused = tool.main([str(tmp_path / "nothing.json"), *keys])
+    assert "nothing.json: no detection in any of 8 images" in refused
+    assert not (tmp_path / "t.yaml").exists()
 
 
 def test_a_gain_that_may_be_chance_is_called_so(tool: Command) -> None:

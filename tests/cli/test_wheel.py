@@ -95,7 +95,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     assert {Path(file) for file in files} == wanted
     with zipfile.ZipFile(wheel) as archive:
         scripts = archive.read(f"{described}/entry_points.txt").decode()
-    assert scripts.split() == ["[console_scripts]", "cellseg", "=", "cellseg.cli:main"]
+    assert scripts.split() == ["[console_scripts]", "cellseg", "=", "cellseg.__main__:main"]
 
 
 def test_training_and_prediction_from_an_empty_folder(

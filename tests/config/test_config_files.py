@@ -63,7 +63,7 @@ def test_three_axes_are_the_recipe_that_they_make() -> None:
 def test_a_base_is_looked_for_beside_its_file_and_then_among_the_recipes() -> None:
     write("sub/top.yaml", '_BASE_: ["near.yaml", "data/dsb2018.yaml"]\nA: {B: 1}\n')
     write("sub/near.yaml", "A: {B: 2, C: 3}\nDATASETS: 0\n")
-    tree = read_config_tree("sub/top.yaml")
+    tree = read_config_tree("sub/top.yaml").tree
     assert tree["A"] == {"B": 1, "C": 3}
     assert tree["DATASETS"]["TRAIN"] == '("dsb2018_fluo_train",)'
     assert "_BASE_" not in tree

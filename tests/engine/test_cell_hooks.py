@@ -22,7 +22,7 @@ from cellseg.engine.hooks import (
     TrainingStopped,
     WeightAverage,
 )
-from cellseg.engine.hooks.schedule import untouched_random_state
+from cellseg.engine.random_state import untouched_random_state
 from cellseg.errors import ConfigError
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase, SimpleTrainer

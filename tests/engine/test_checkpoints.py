@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,13 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     remove_partial_files(tmp_path)
     remove_partial_files(tmp_path / "missing")
     assert [p.name for p in tmp_path.iterdir()] == ["model_1.pth"]
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_a_folder_that_is_removed_while_writing_is_made_again(tmp_path: Path, mode: str) -> None:
+    path, content = tmp_path / "run/model.pth", "whole" if mode == "w" else b"whole"
+    with AtomicWrites(PathManager()).open(str(path), mode) as file:
+        file.write(content)
+        shutil.rmtree(path.parent)
+    assert path.read_text() == "whole"
+    assert [each.name for each in path.parent.iterdir()] == ["model.pth"]

@@ -130,11 +130,50 @@ def test_the_same_config_gives_the_same_state_to_the_bit(changed: Configure) -> 
     assert fitted["hooks"]["LRScheduler"] == before["hooks"]["LRScheduler"]
 
 
-def test_a_checkpoint_that_is_gone_or_damaged(changed: Configure, tmp_path: Path) -> None:
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "note", [None, b"", b"\xff\xfe\x00", b"model_0000000.pth", b"../elsewhere.pth", b"gone\n\n"]
+)
+def test_where_the_note_names_no_whole_checkpoint_the_newest_is_taken(
+    changed: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture, note: bytes | None
+) -> None:
     cfg = changed()
-    (tmp_path / "model_final.pth").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(CheckpointError, match=r"model_final\.pth: cannot be read as a checkpoint"):
+    (tmp_path / "model_0000000.pth").write_bytes(b"PK\x03\x04 cut short")
+    (tmp_path / "model_best.pth").write_bytes(b"weights alone")
+    (tmp_path / "last_checkpoint").unlink()
+    if note is not None:
+        (tmp_path / "last_checkpoint").write_bytes(note)
+    with caplog.at_level(logging.WARNING, "cellseg"):
+        assert find_last_checkpoint(cfg.OUTPUT_DIR) == tmp_path / "model_final.pth"
+    assert "Going on from model_final.pth, the newest whole checkpoint" in caplog.text
+
+
+def test_a_flipped_bit_and_a_cut_file_are_seen(changed: Configure, tmp_path: Path) -> None:
+    final = tmp_path / "model_final.pth"
+    cfg, whole = changed(), final.read_bytes()
+    flip_a_bit(final)
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint.*\n.*model_final.*damaged"):
+        find_last_checkpoint(cfg.OUTPUT_DIR)
+    final.write_bytes(whole[:-1000])
+    with pytest.raises(CheckpointError, match="damaged, or no checkpoint"):
         resumed(cfg)
-    (tmp_path / "model_final.pth").rename(tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"names 'model_final\.pth'.*found other\.pth"):
-        resumed(cfg)
+    final.write_bytes(whole)
+    assert resumed(cfg).start_iter == 1
+
+
+def test_weights_alone_and_nothing_at_all(changed: Configure, tmp_path: Path) -> None:
+    cfg = changed()
+    torch.save({"model": {}}, tmp_path / "model_final.pth")
+    with pytest.raises(CheckpointError, match="it holds weights alone, and no training"):
+        find_last_checkpoint(cfg.OUTPUT_DIR)
+    (tmp_path / "model_final.pth").unlink()
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        find_last_checkpoint(cfg.OUTPUT_DIR)
+    (tmp_path / "last_checkpoint").unlink()
+    assert find_last_checkpoint(cfg.OUTPUT_DIR) is None
+    assert find_last_checkpoint(tmp_path / "not made yet") is None

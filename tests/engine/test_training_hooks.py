@@ -217,7 +217,9 @@ def test_only_the_main_process_draws_and_records(
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
     trainer = type("Trainer", (), {"cfg": trainings.config("rank", ON)})()
     kinds = [type(hook).__name__ for hook in cell_hooks(trainer, [None])]
-    assert kinds == ["WeightAverage", "ValidationLoss", "BestCheckpoint", "RestoreWeights"]
+    assert kinds == [
+        *("WeightAverage", "RunState", "ValidationLoss", "BestCheckpoint", "RestoreWeights")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_the_predictor_uses_it(checkpoint_options: list[str]) -> None:
     ("options", "message"),
     [
         (["TEST.AUG.MIN_SIZES", ()], r"TEST.AUG.MIN_SIZES is \(\)"),
-        (["TEST.AUG.MIN_SIZES", (0, -1)], r"TEST.AUG.MIN_SIZES is \(0, -1\)"),
+        (["TEST.AUG.MIN_SIZES", (0, -1)], r"TEST.AUG.MIN_SIZES is \[0, -1\]"),
         (["TEST.AUG.MAX_SIZE", 0], "MAX_SIZE 0; expected"),
     ],
 )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cellseg import limits
 from cellseg.errors import InputValueError
-from cellseg.inference import tile_size
 from cellseg.inference.tile_grid import EDGE_PX, TileGrid
-from cellseg.inference.tile_size import available_memory, choose_tile
+from cellseg.inference.tile_size import choose_tile
+from cellseg.limits import available_memory
 
 
 def random_grid(seed: int) -> TileGrid:
@@ -135,14 +136,14 @@ def test_tiles_grow_with_the_memory_up_to_the_image() -> None:
 def test_memory_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert 2**24 < available_memory() < 2**50
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   5 kB\n")
-    assert tile_size._free_by_kernel(tmp_path / "meminfo") == 5 * 1024
-    assert tile_size._free_by_kernel(tmp_path / "nothing") == 0
-    assert tile_size._left_in_container(tmp_path, 77) == 77
+    assert limits._free_by_kernel(tmp_path / "meminfo") == 5 * 1024
+    assert limits._free_by_kernel(tmp_path / "nothing") == 0
+    assert limits._left_in_container(tmp_path, 77) == 77
     (tmp_path / "memory.max").write_text("max\n")
-    assert tile_size._left_in_container(tmp_path, 77) == 77
+    assert limits._left_in_container(tmp_path, 77) == 77
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")
-    assert tile_size._left_in_container(tmp_path, 77) == 600
-    monkeypatch.setattr(tile_size, "_free_by_kernel", lambda path: 0)
-    monkeypatch.setattr(tile_size, "_free_by_psutil", lambda: 0)
+    assert limits._left_in_container(tmp_path, 77) == 600
+    monkeypatch.setattr(limits, "_free_by_kernel", lambda path: 0)
+    monkeypatch.setattr(limits, "_free_by_psutil", lambda: 0)
     assert 2**24 < available_memory() < 2**50

@@ -247,7 +247,7 @@ def test_classes_of_label_images(two_classes: Path) -> None:
     [
         (None, r"a\.csv: No such file"),
         ("label;class\n1;round", r"expected a first line `label,class`"),
-        ("label,class\none,round\n", r"expected a first line `label,class`"),
+        ("label,class\none,round\n", r"line 2: label 'one'; expected a whole number"),
         ("label,class\n1\n2,long\n", r"expected a first line `label,class`"),
         ("label,class\n1,round\n", r"no class for labels \[2\]"),
         ("label,class\n1,round\n2,long\n9,long\n", r"labels \[9\] are not in the label image"),

@@ -108,7 +108,7 @@ def test_what_is_not_the_file_is_not_kept(
 def test_a_server_that_says_nothing(
     serve: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "SILENCE_S", 0.2)
+    monkeypatch.setenv("CELLSEG_TIMEOUT", "0.2")
     with pytest.raises(CheckpointError, match="cannot be downloaded: timed out"):
         local(f"{serve()}/silent#sha256={HASH}")
 

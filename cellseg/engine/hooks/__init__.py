@@ -17,8 +17,10 @@ from cellseg.engine.hooks.progress import ProgressBar
 from cellseg.engine.hooks.run_record import RunRecord
 from cellseg.engine.hooks.samples import FOLDER, SamplePictures
 from cellseg.engine.hooks.schedule import TrainingStopped
+from cellseg.engine.hooks.state import EndOfIteration, EvaluationLines, RunState
 from cellseg.engine.hooks.time_limit import TimeLimit, build_time_limit
 from cellseg.engine.hooks.validation import ValidationLoss, build_validation_loaders
+from cellseg.engine.metrics_file import MetricsFile
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook, LRScheduler, PeriodicCheckpointer, PeriodicWriter
 from detectron2.utils import comm
@@ -26,9 +28,12 @@ from detectron2.utils import comm
 __all__ = [
     "BestCheckpoint",
     "EarlyStopping",
+    "EndOfIteration",
+    "EvaluationLines",
     "ProgressBar",
     "RestoreWeights",
     "RunRecord",
+    "RunState",
     "SamplePictures",
     "TimeLimit",
     "TrainingStopped",
@@ -38,7 +43,11 @@ __all__ = [
 ]
 
 
-def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[HookBase]:
+def cell_hooks(
+    trainer: Any,
+    engine_hooks: Sequence[HookBase | None],
+    metrics_file: MetricsFile | None = None,
+) -> list[HookBase]:
     """Detectron2's hooks with those that the keys below CELLSEG.TRAIN ask for, and a limit of time.
 
     The order is: what prepares the model, with the limit of time behind the learning rate, as it
@@ -50,6 +59,7 @@ def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[Ho
     Args:
         trainer: a `DefaultTrainer`, whose `cfg` says which hooks there are to be.
         engine_hooks: what `DefaultTrainer.build_hooks` gave, in its order.
+        metrics_file: one of the writers in it, which lies in the main process.
     """
     cfg = trainer.cfg
     present = [hook for hook in engine_hooks if hook is not None]
@@ -61,15 +71,18 @@ def cell_hooks(trainer: Any, engine_hooks: Sequence[HookBase | None]) -> list[Ho
         rates = [k for k, hook in enumerate(others) if isinstance(hook, LRScheduler)]
         others.insert(max(rates, default=-1) + 1, limit)
     first = next((k for k, hook in enumerate(others) if isinstance(hook, saving)), len(others))
+    periods = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD
     before: list[HookBase] = []
     after = _build_after_evaluation(cfg)
     if cfg.CELLSEG.TRAIN.EMA_DECAY > 0:
-        periods = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD
         average = WeightAverage(cfg.CELLSEG.TRAIN.EMA_DECAY, periods)
         before.append(average)
         after.append(RestoreWeights(average))
+    before.append(RunState(cfg.SEED, periods, metrics_file))
     if comm.is_main_process():
         after += _build_for_main_process(cfg, limit)
+    if metrics_file is not None:
+        after.append(EvaluationLines(cfg.TEST.EVAL_PERIOD, metrics_file))
     return [*others[:first], *before, *others[first:], *after, *writers]
 
 

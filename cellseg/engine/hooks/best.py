@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cellseg.config.trained import ENTRY
 from cellseg.engine.hooks.schedule import AfterEvaluation, TrainingStopped
 from cellseg.errors import ConfigError, collect_problems
 from cellseg.files import write_whole
+from cellseg.json_text import read_json
 from cellseg.names import find_near_names
 from detectron2.engine import HookBase
 from detectron2.utils import comm
@@ -57,12 +59,11 @@ class BestCheckpoint(AfterEvaluation):
 
     def before_train(self) -> None:
         """Take over what an interrupted run has found, the same in all processes."""
-        own = self._read_history(), (self._output_folder() / BEST_FILE).is_file()
-        history, has_file = comm.all_gather(own)[0]
+        history, best = comm.all_gather((self._read_history(), self._read_best()))[0]
         if history is not None and self.trainer.start_iter > 0:
             self._take_over(history)
-        if not has_file:
-            self.best = None
+        # what the file holds, and not what is said of it: a kill may have come in between
+        self.best = best if self.trainer.start_iter > 0 else None
         if self.best:
             logger.info("Best so far: %s", self.describe())
 
@@ -144,7 +145,11 @@ class BestCheckpoint(AfterEvaluation):
 
     def _save_weights(self) -> None:
         checkpointer = self.trainer.checkpointer
-        data = {"model": checkpointer.model.state_dict(), "metric": self.metric}
+        data = {
+            "model": checkpointer.model.state_dict(),
+            "metric": self.metric,
+            "mode": self.mode,
+        }
         if carried := checkpointer.checkpointables.get(ENTRY):
             data[ENTRY] = carried.state_dict()
         data |= self._describe_best()
@@ -171,7 +176,7 @@ class BestCheckpoint(AfterEvaluation):
         if not comm.is_main_process() or not path.is_file():
             return None
         try:
-            history = json.loads(path.read_text("utf-8"))
+            history = read_json(path)
             if (history["metric"], history["mode"]) != (self.metric, self.mode):
                 return None
             return dict(history)
@@ -179,13 +184,28 @@ class BestCheckpoint(AfterEvaluation):
             logger.warning("%s cannot be read and is not used: %s", path, error)
             return None
 
+    def _read_best(self) -> tuple[int, float] | None:
+        """Of which iteration, and how good, the weights of the best checkpoint are."""
+        path = self._output_folder() / BEST_FILE
+        if not comm.is_main_process() or not path.is_file():
+            return None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise ValueError("it is damaged")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            best = int(content["iteration"]), float(content["value"])
+            chosen_by = content["metric"], content.get("mode", self.mode)
+            return best if chosen_by == (self.metric, self.mode) else None
+        except Exception as error:  # whatever unpickling raises
+            logger.warning("%s cannot be read and will be written anew: %s", path, error)
+            return None
+
     def _take_over(self, history: Mapping[str, Any]) -> None:
         for entry in history["evaluations"]:
             if entry["iteration"] < self.trainer.start_iter:
                 value = entry["value"]
                 self._values[entry["iteration"]] = math.nan if value is None else value
-        best = history["best"]
-        self.best = (best["iteration"], best["value"]) if best else None
 
 
 class EarlyStopping(HookBase):

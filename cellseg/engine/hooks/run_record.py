@@ -20,6 +20,8 @@ from cellseg.datasets.registration import datasets_root
 from cellseg.engine.hooks.schedule import TrainingStopped
 from cellseg.engine.working_trees import describe_working_trees
 from cellseg.files import write_whole
+from cellseg.interrupts import Interrupted
+from cellseg.json_text import read_json
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
@@ -36,9 +38,9 @@ class RunRecord(HookBase):
     """Writes `run.json`: {"runs": [...]}, one entry for each start of a training.
 
     An entry is written when training starts, with status "running", and completed when it ends:
-    "finished", "stopped early" or "failed", with the reason, which a training that ended at its
-    last planned iteration has none of. Resumed runs add to the list, new ones begin it. To be used
-    in the main process, behind the hooks that evaluate.
+    "finished", "stopped early", "interrupted" or "failed", with the reason, which a training that
+    ended at its last planned iteration has none of. Resumed runs add to the list, new ones begin
+    it. To be used in the main process, behind the hooks that evaluate.
 
     Args:
         cfg: the config of the run.
@@ -89,6 +91,8 @@ class RunRecord(HookBase):
     def _describe_end(self) -> dict[str, str]:
         error = sys.exc_info()[1]  # what is on its way through the trainer's `finally`
         reason = {"reason": str(error)} if isinstance(error, TrainingStopped) else {}
+        if isinstance(error, Interrupted):
+            return {"status": "interrupted", "reason": error.signum.name}
         if self.trainer.iter >= self.trainer.max_iter:
             return {"status": "finished", **reason}
         if reason:
@@ -99,7 +103,7 @@ class RunRecord(HookBase):
         if not self._path.is_file():
             return []
         try:
-            return list(json.loads(self._path.read_text("utf-8"))["runs"])
+            return list(read_json(self._path)["runs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s cannot be read and is begun anew: %s", self._path, error)
             return []

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from cellseg.cells.drawing import Picture, draw_overlay, write_picture
 from cellseg.cells.instances import CellInstances
-from cellseg.engine.hooks.schedule import untouched_random_state
+from cellseg.engine.random_state import untouched_random_state
 from detectron2.engine import HookBase
 from detectron2.structures import PolygonMasks, polygons_to_bitmask
 from torch.utils.data import IterableDataset

@@ -1,13 +1,7 @@
-"""When hooks act, how they end a training, and what they leave untouched."""
+"""When hooks act, and how they end a training."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
-import torch
 from detectron2.engine import HookBase
 
 
@@ -45,22 +39,3 @@ class TrainingStopped(BaseException):
 
     Not an `Exception`: Detectron2 logs those as failures. Hooks' `after_train` runs all the same.
     """
-
-
-@contextmanager
-def untouched_random_state(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Random numbers that are drawn inside leave no trace in what is drawn afterwards.
-
-    Args:
-        device: its generator is restored too, beside those of the CPU, NumPy and Python.
-    """
-    python = random.getstate()
-    numpy = np.random.get_state()  # noqa: NPY002 -- what is to be kept
-    device = torch.device(device)
-    cuda = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

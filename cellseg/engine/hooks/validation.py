@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from cellseg.engine.hooks.schedule import AfterEvaluation, untouched_random_state
+from cellseg.engine.hooks.schedule import AfterEvaluation
+from cellseg.engine.random_state import untouched_random_state
 from cellseg.training_data.mapper import CellDatasetMapper
 from detectron2.config import CfgNode
 from detectron2.data import (
