@@ -297,7 +297,7 @@ def _find_faults(
     yield "lost", ", ".join(name for name in after if _PARTIAL.search(name) and name not in before)
     went_on = ending.status == 0 and 0 not in trial.status
     yield "silent", "ended with exit status 0" if went_on else ""
-    wrong = trial.holds(folder)
+    wrong = _look(trial, folder)
     yield ("silent" if ending.status == 0 else "words"), wrong
     if ending.status not in trial.status:
         yield "words", f"exit status {ending.status}, not {' or '.join(map(str, trial.status))}"
@@ -305,6 +305,13 @@ def _find_faults(
     yield ("silent" if ending.status == 0 else "words"), "; ".join(f"no {one}" for one in missing)
     named = [words for words in (*trial.never, _PARTIAL.pattern) if _find(words, text)]
     yield "words", "; ".join(f"says {one}" for one in named)
+
+
+def _look(trial: Trial, folder: Path) -> str:
+    try:
+        return trial.holds(folder)
+    except Exception as error:  # what it looks for is not there, or is something else
+        return f"{type(error).__name__}: {error}"
 
 
 def _find(words: str, text: str) -> re.Match[str] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from commands import run_program
 
 HERE = Path(__file__).parent
 KINDS = sorted({int(path.stem.split("_")[1]) for path in HERE.glob("kind_*.py")})
@@ -16,5 +16,6 @@ KINDS = sorted({int(path.stem.split("_")[1]) for path in HERE.glob("kind_*.py")}
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and looked at in /proc")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_trial_ends_well(kind: int) -> None:
-    done = run_program(HERE, "--kind", str(kind), "--processes", "1")
+    words = [sys.executable, str(HERE), "--kind", str(kind), "--processes", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=850)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
