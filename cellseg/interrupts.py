@@ -155,6 +155,15 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def fill_closed_streams() -> None:
+    """Let closed standard streams (`>&-`) lead nowhere, lest another file takes their number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
 def requested() -> Interrupted | None:
     """The request to end that has come, if one has; to be asked where everything is whole."""
     return Interrupted(_watch.signum) if _watch.active and _watch.signum else None
@@ -239,6 +248,7 @@ def watched(*, is_child: bool = False) -> Iterator[None]:
     if _watch.active or threading.current_thread() is not threading.main_thread():
         yield
         return
+    fill_closed_streams()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     _watch = _Watch()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from cellseg.errors import CellsegError
-from cellseg.interrupts import Interrupted, requested, watched
+from cellseg.interrupts import Interrupted, fill_closed_streams, requested, watched
 from cellseg.names import printable, printable_lines, printable_message
 from cellseg.plugins import describe_plugin_error
 from cellseg.system_errors import explain_system_error, strip_worker_traceback
@@ -100,11 +100,7 @@ def _prepare_streams() -> None:
     Closed ones (`>&-`) lead nowhere, lest the first file that is opened take their number. A log
     that cannot be written does not end the work that it is about.
     """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    fill_closed_streams()
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))

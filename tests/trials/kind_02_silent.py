@@ -387,7 +387,7 @@ COMMAND_LINE = [
             ("--neighbour-distance", "nan", "--neighbour-distance"),
             ("--neighbour-distance", "-1", "--neighbour-distance"),
             ("--pixel-size-um", "0", "--pixel-size-um"),
-            ("--max-distance", "nan", "step of a cell"),
+            ("--max-distance", "nan", "greatest step"),
             ("--max-gap", "-3", "gap"),
             ("--part", "0/0", "--part"),
             ("--save", "zz", "zz"),
@@ -403,8 +403,8 @@ COMMAND_LINE = [
         Trial(2, f"link: {' '.join(more)}", ("link", "film", "-o", "out", *more),
               prepare=frames(labels(), labels()), says=(said,))
         for more, said in (
-            (("--max-distance", "nan"), "step of a cell"),
-            (("--max-distance", "0"), "step of a cell"),
+            (("--max-distance", "nan"), "greatest step"),
+            (("--max-distance", "0"), "greatest step"),
             (("--max-gap", "-1"), "gap"),
         )
     ),
