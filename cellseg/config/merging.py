@@ -164,11 +164,14 @@ def describe_places(text: str, places: Mapping[str, str]) -> str:
 
     Example:
         >>> describe_places("SEED is 'x'; expected ...", {"SEED": "a.yaml, line 3"})
-        '\\nSEED is set in a.yaml, line 3'
+        ' (SEED is set in a.yaml, line 3)'
     """
     words = {word.strip("`'\",;:()[]") for word in text.split()}
     named = [key for key in places if key in words]
-    return "".join(f"\n{key} is set {_place_in_words(places[key])}" for key in named[:10])
+    said = [f"{key} is set {_place_in_words(places[key])}" for key in named[:10]]
+    if "\n" in text:  # a list of several
+        return "".join(f"\n{one}" for one in said)
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _place_in_words(place: str) -> str:
