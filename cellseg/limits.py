@@ -142,7 +142,11 @@ def open_zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
         OSError: it cannot be read.
         zipfile.BadZipFile: it is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    try:
+        archive = zipfile.ZipFile(path)
+    except NotImplementedError as error:  # of a later version, as damaged ones may claim to be
+        raise zipfile.BadZipFile(str(error)) from error
+    with archive:
         check_zip(path, archive)
         yield archive
 

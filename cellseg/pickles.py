@@ -7,9 +7,11 @@ object that does nothing.
 
 from __future__ import annotations
 
+import os
 import pickle
+import pickletools
 from collections import OrderedDict
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -56,18 +58,41 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+_NUMBERED = ("PUT", "BINPUT", "LONG_BINPUT")  # put an object into the table, at a number
+
+
 class ArraysOnly(pickle.Unpickler):
     """Makes plain containers and NumPy arrays; all else becomes an object that does nothing.
 
-    Takes what `pickle.Unpickler` takes.
+    Args:
+        file: the pickle, open for reading bytes, at its begin.
+        kwargs: as `pickle.Unpickler` takes them.
 
     Attributes:
         others: what else the pickle names, as "module.name", once it has been loaded.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, file: BinaryIO, **kwargs: Any) -> None:
+        super().__init__(file, **kwargs)
         self.others: set[str] = set()
+        self._content = file
+
+    def load(self) -> Any:
+        """What the pickle holds.
+
+        Raises:
+            pickle.UnpicklingError: it asks for a table of objects that is larger than itself, which
+                would take memory without bound.
+            Exception: whatever a damaged pickle raises.
+        """
+        start = self._content.tell()
+        size = self._content.seek(0, os.SEEK_END)
+        self._content.seek(start)
+        for opcode, number, _ in pickletools.genops(self._content):
+            if opcode.name in _NUMBERED and int(number or 0) > size:
+                raise pickle.UnpicklingError(f"it numbers an object {number} of {size} bytes")
+        self._content.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name."""

@@ -45,6 +45,12 @@ def test_what_else_is_named_does_not_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+def test_a_table_of_objects_beyond_the_file_is_refused() -> None:
+    huge = b"\x80\x02]r\x00\x00\x00\x70."  # an empty list, to be number 1,879,048,192
+    with pytest.raises(pickle.UnpicklingError, match="numbers an object 1879048192 of 9 bytes"):
+        ArraysOnly(io.BytesIO(huge)).load()
+
+
 def test_weights_that_would_run_a_program_are_refused(tmp_path: Path) -> None:
     """Detectron2's own reader of .pkl runs whatever is in it."""
     ran, path = tmp_path / "ran", tmp_path / "cells.pkl"

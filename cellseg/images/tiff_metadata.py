@@ -67,7 +67,7 @@ def check_claimed_planes(tiff: tifffile.TiffFile, pages: int) -> None:
         return
     try:
         described = ElementTree.fromstring(tiff.ome_metadata)
-    except ElementTree.ParseError:
+    except (LookupError, ValueError, ElementTree.ParseError):
         return
     claimed = sum(map(_count_planes, described.iter()))
     check_planes(claimed)
@@ -91,7 +91,7 @@ def _ome_image(tiff: tifffile.TiffFile, series_number: int) -> ElementTree.Eleme
         return None
     try:
         images = ElementTree.fromstring(tiff.ome_metadata).findall("{*}Image")
-    except ElementTree.ParseError:
+    except (LookupError, ValueError, ElementTree.ParseError):
         return None
     if len(images) < len(tiff.series):  # the file has others, which the XML does not describe
         return images[0] if images and series_number == 0 else None

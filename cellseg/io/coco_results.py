@@ -156,6 +156,8 @@ def _describe_problem(entry: Any, with_classes: bool) -> str:
     if not isinstance(entry, dict) or not {"image_id", "score", "segmentation"} <= set(entry):
         return "expected image_id, category_id, score and segmentation"
     where = f" (image {entry['image_id']!r})"
+    if isinstance(category := entry.get("category_id"), list | dict):
+        return f"category_id is {str(category)[:60]}; expected a number{where}"
     rle = entry["segmentation"]
     if (
         not isinstance(rle, dict)

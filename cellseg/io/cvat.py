@@ -26,7 +26,7 @@ def parse(file: Path, options: Mapping[str, Any]) -> list[DrawnImage]:
     """The images of a file; see `one_file.format_of_one_file`."""
     try:
         root = ElementTree.parse(file).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:
         raise DatasetError(f"{file}: cannot be read as XML: {error}") from error
     if root.tag != "annotations":
         raise DatasetError(f"{file}: expected CVAT's <annotations>; found <{root.tag}>")

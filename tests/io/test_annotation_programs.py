@@ -329,3 +329,12 @@ def test_points_of_qupath(caplog: pytest.LogCaptureFixture) -> None:
     (record,) = read_records("geojson", shared_case("qupath_points"), "train")
     assert record.cells.areas_px.tolist() == [256]
     assert "points are no cells and left out: feature 2" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-9", "utf-16-odd", "gb2312"])
+def test_cvat_in_an_encoding_that_is_none(tmp_path: Path, encoding: str) -> None:
+    write_image(tmp_path / "train/images/a.png")
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n<annotations></annotations>'
+    (tmp_path / "train/annotations.xml").write_text(text)
+    with pytest.raises(DatasetError, match=r"annotations\.xml: cannot be read as XML"):
+        read_records("cvat", tmp_path, "train")
