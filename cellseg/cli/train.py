@@ -24,7 +24,7 @@ from cellseg.cli._model import load_model_config, log_engine_and_device
 from cellseg.cli._parser import CommandParser
 from cellseg.engine import CellTrainer
 from cellseg.engine.distributed import run_in_processes
-from cellseg.engine.hooks.run_record import METRICS_FILE
+from cellseg.engine.hooks.run_record import FIGURES_FILE
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint
 from cellseg.engine.run_folder import check_new, kept_config, locked_folder
 from cellseg.evaluation.tables import without_nan
@@ -113,7 +113,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, dict[str, float]]:
     if cfg.TEST.AUG.ENABLED:
         results |= CellTrainer.test_with_TTA(cfg, model)
     if comm.is_main_process():
-        write_metrics(results, Path(cfg.OUTPUT_DIR) / METRICS_FILE)
+        write_metrics(results, Path(cfg.OUTPUT_DIR) / FIGURES_FILE)
         verify_results(cfg, results)
     return results
 

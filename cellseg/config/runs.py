@@ -9,6 +9,8 @@ from cellseg.errors import CheckpointError, ConfigError
 
 BEST_FILE = "model_best.pth"
 FINAL_FILE = "model_final.pth"
+METRICS_FILE = "metrics.json"
+"""Losses and metrics of a training, a line per iteration."""
 LAST_FILE = "last_checkpoint"
 """Holds the name of the newest checkpoint of a training that has not ended."""
 

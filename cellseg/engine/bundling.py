@@ -16,7 +16,7 @@ import yaml
 from cellseg.cells.selection import TEST_KEYS
 from cellseg.config.trained import portable_config
 from cellseg.datasets.ground_truth import GroundTruth
-from cellseg.engine.hooks.run_record import METRICS_FILE, RUN_FILE
+from cellseg.engine.hooks.run_record import FIGURES_FILE, RUN_FILE
 from cellseg.errors import CellsegError, ConfigError
 from cellseg.evaluation import DEFAULT_METRICS
 from cellseg.json_text import read_json
@@ -123,7 +123,7 @@ def find_metrics(cfg: CfgNode, entry: Tree) -> Iterator[MeasuredMetric]:
         entry: `read_last_entry` of its folder.
     """
     checkpoint = Path(find_weights_file(cfg.MODEL.WEIGHTS))
-    measured = checkpoint.with_name(METRICS_FILE)
+    measured = checkpoint.with_name(FIGURES_FILE)
     figures, command = {}, ""
     if measured.is_file() and measured.stat().st_mtime >= checkpoint.stat().st_mtime:
         figures, command = read_json(measured), "cellseg train --eval-only"

@@ -131,8 +131,8 @@ def check_resumable(path: Path, model: nn.Module, cfg: CfgNode) -> None:
         shapes = {name: tuple(value.shape) for name, value in content["model"].items()}
     except Exception as error:  # whatever unpickling raises
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint: {type(error).__name__}: {error}. Resume from "
-            f"an earlier one: write its name into {path.with_name(LAST_FILE)}"
+            f"{path}: cannot be read as a checkpoint: {explain_unreadable(error)}. To resume from "
+            f"an earlier one write its name into {path.with_name(LAST_FILE)}"
         ) from error
     trained = TrainedConfig.from_entry(content.get(ENTRY))
     if trained is not None:

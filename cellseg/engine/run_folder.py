@@ -16,10 +16,11 @@ from typing import IO, Any
 
 import torch
 from cellseg.config.files import CONFIG_FILE
-from cellseg.config.runs import BEST_FILE, LAST_FILE
+from cellseg.config.runs import BEST_FILE, LAST_FILE, METRICS_FILE
 from cellseg.engine.hooks.best import HISTORY_FILE
 from cellseg.engine.hooks.run_record import RUN_FILE
 from cellseg.errors import TrainingError
+from cellseg.files import write_whole
 from detectron2.utils import comm
 
 try:
@@ -28,7 +29,6 @@ except ImportError:  # a system without it locks nothing
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "training.lock"
-METRICS_FILE = "metrics.json"
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _MB = 2**20
 
@@ -84,7 +84,8 @@ def kept_config(output_dir: str | Path) -> Iterator[None]:
         yield
     finally:
         if content is not None:
-            path.write_bytes(content)
+            with write_whole(path) as partial:
+                partial.write_bytes(content)
 
 
 @contextmanager

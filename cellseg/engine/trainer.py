@@ -13,6 +13,7 @@ import torch
 from cellseg.arguments import check_argument, of_type
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.config import check_keys
+from cellseg.config.runs import METRICS_FILE
 from cellseg.config.trained import ENTRY
 from cellseg.engine.checkpoints import (
     AtomicWrites,
@@ -27,7 +28,6 @@ from cellseg.engine.optimizer import build_optimizer
 from cellseg.engine.random_state import untouched_random_state
 from cellseg.engine.resuming import check_resumable, find_last_checkpoint, fit_trainer_state
 from cellseg.engine.run_folder import (
-    METRICS_FILE,
     check_new,
     check_room,
     checkpoint_bytes,

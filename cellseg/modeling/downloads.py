@@ -51,7 +51,7 @@ class DownloadHandler(PathHandler):
         target = cache_root() / "downloads" / key / _file_name(address)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with file_lock(str(target)):  # of several processes, one downloads
-            if force or not target.is_file() or not _hash(target).startswith(digits):
+            if force or not target.is_file() or not _has_hash(target, digits):
                 fetch_file(address, target, digits)
         return str(target)
 
@@ -166,12 +166,17 @@ def _check_room(target: Path, size: int) -> None:
         )
 
 
+def _has_hash(file: Path, digits: str) -> bool:
+    """Whether a file's SHA-256 begins with some digits; a large file is not read for none."""
+    return not digits or _hash(file).startswith(digits)
+
+
 def _check_hash(address: str, file: Path, digits: str) -> None:
-    found = _hash(file) if digits else ""
-    if not found.startswith(digits):
+    if not _has_hash(file, digits):
         raise CheckpointError(
-            f"{address}: the SHA-256 of what came is {found}; expected {digits}: it was damaged on "
-            "the way, or it is another file. Nothing was kept; try once more, or check the address"
+            f"{address}: the SHA-256 of what came is {_hash(file)}; expected {digits}: it was "
+            "damaged on the way, or it is another file. Nothing was kept; try once "
+            "more, or check the address"
         )
 
 

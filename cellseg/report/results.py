@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 from cellseg.cells.instances import CellInstances
+from cellseg.config.runs import METRICS_FILE
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.evaluation.comparison import compare
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.io.category_ids import CategoryIds
 from cellseg.json_text import parse_json
-
-METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 RUN_FILE = "run.json"
-METRICS_FILE = "figures.json"
+FIGURES_FILE = "figures.json"
 """Metrics of `cellseg train --eval-only`, in OUTPUT_DIR."""
 
 logger = logging.getLogger(__name__)
