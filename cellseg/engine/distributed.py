@@ -129,5 +129,6 @@ def _run_as_one_of_torchrun(
         if comm.is_main_process():
             raise
         sys.exit(asked.status)  # one process says it for all
-    # not in a `finally`: after an error it would wait for the others
-    dist.destroy_process_group()
+    # not in a `finally`: after an error it would wait for the others. Only the embedded engine's
+    # function lets go of all groups: Detectron2 has none
+    getattr(comm, "destroy_process_groups", dist.destroy_process_group)()

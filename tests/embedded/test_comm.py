@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ def run_all_functions(rank: int, folder: str) -> None:
         reduced = comm.reduce_dict(losses, average=average)
         seen[name] = {key: float(value) for key, value in reduced.items()}
     seen["untouched"] = {key: float(value) for key, value in losses.items()}
-    Path(folder, f"seen_{rank}.json").write_text(json.dumps(seen), encoding="utf-8")
+    groups = [weakref.ref(dist.group.WORLD), weakref.ref(comm.get_local_process_group())]
     comm.synchronize()  # nobody leaves while another still talks
-    dist.destroy_process_group()
+    comm.destroy_process_groups()
+    seen["groups_left"] = [group() is not None for group in groups]
+    Path(folder, f"seen_{rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,10 @@ def test_ranks_and_sizes(seen: list[dict[str, Any]]) -> None:
 def test_local_group(seen: list[dict[str, Any]]) -> None:
     assert all("create_local_process_group" in one["without_local_group"] for one in seen)
     assert [one["group_size"] for one in seen] == [2, 2]
+
+
+def test_groups_and_their_threads_end_before_python_does(seen: list[dict[str, Any]]) -> None:
+    assert [one["groups_left"] for one in seen] == [[False, False], [False, False]]
 
 
 def test_gathering(seen: list[dict[str, Any]]) -> None:

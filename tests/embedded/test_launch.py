@@ -115,7 +115,7 @@ def test_ranks_count_over_machines(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.multiprocessing, "start_processes", start_here)
     monkeypatch.setattr(dist, "init_process_group", note_group)
-    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(comm, "destroy_process_groups", lambda: None)
     monkeypatch.setattr(comm, "create_local_process_group", lambda processes: None)
     called: list[str] = []
     launch(called.append, 2, num_machines=2, machine_rank=1, dist_url="file:///meet", args=("x",))

@@ -108,4 +108,4 @@ def _work(local_rank: int, job: _Job) -> None:
     comm.create_local_process_group(job.processes_per_machine)
     comm.synchronize()
     job.function(*job.args)
-    dist.destroy_process_group()
+    comm.destroy_process_groups()

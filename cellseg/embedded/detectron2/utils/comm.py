@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from typing import Any, cast
 
 import numpy as np
@@ -53,6 +54,22 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
         group = dist.new_group(ranks_of_machine)
         if get_rank() in ranks_of_machine:
             _local_group = cast("dist.ProcessGroup", group)
+
+
+def destroy_process_groups() -> None:
+    """Leave all process groups, the local one too; `torch.distributed` can start anew after it.
+
+    What the groups did has to be over: one process leaves while another still waits for it
+    otherwise. `torch.distributed.destroy_process_group` alone leaves alive what this module holds
+    on to, with the threads of gloo, and a thread that drops a tensor while Python ends aborts the
+    process (SIGABRT), after all its work was done.
+    """
+    global _local_group
+    _local_group = None
+    create_local_process_group.cache_clear()
+    _cpu_group.cache_clear()
+    dist.destroy_process_group()
+    gc.collect()  # a parallel model is part of cycles, and holds its group
 
 
 def get_local_process_group() -> dist.ProcessGroup:
