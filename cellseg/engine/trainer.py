@@ -58,6 +58,7 @@ from cellseg.modeling.building import checked_building
 from cellseg.modeling.compilation import compile_convolutions
 from cellseg.modeling.dataset_classes import check_classes
 from cellseg.modeling.device import check_device
+from cellseg.modeling.uncounted_regions import leave_out_uncounted
 from cellseg.modeling.weights import start_from
 from cellseg.names import why_unsafe_name
 from cellseg.training_data.mapper import CellDatasetMapper
@@ -105,7 +106,8 @@ class CellTrainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         """The model of the config, compiled if CELLSEG.COMPILE says so.
 
-        Its floor of scores is no higher than the threshold of cells, as when predicting.
+        Its losses leave out the uncounted regions that the mapper gives. Its floor of scores is no
+        higher than the threshold of cells, as when predicting.
         """
         lowest = DetectionThresholds.from_config(cfg).lowest_score
         if lowest < cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST:
@@ -113,7 +115,7 @@ class CellTrainer(DefaultTrainer):
             cfg.defrost()
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = lowest
         with checked_building(cfg):
-            model = super().build_model(cfg)
+            model = leave_out_uncounted(super().build_model(cfg))
         if cfg.CELLSEG.COMPILE:
             compile_convolutions(model)
         return model

@@ -10,6 +10,7 @@ import detectron2.modeling
 from cellseg.arguments import check_argument, of_type
 from cellseg.config import check_keys
 from cellseg.errors import CellsegError, ConfigError
+from cellseg.modeling.uncounted_regions import leave_out_uncounted
 from cellseg.plugins import describe_plugin_error
 from cellseg.system_errors import explain_system_error
 from detectron2.config import CfgNode
@@ -28,7 +29,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """
     with checked_building(cfg):
         model: nn.Module = detectron2.modeling.build_model(cfg)
-    return model
+    return leave_out_uncounted(model)
 
 
 @contextmanager
