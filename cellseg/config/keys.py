@@ -267,6 +267,9 @@ _TABLE = (
     Key("TRAIN.EMA_DECAY", 0.0, number(0, below=1).remark("0: off"),
         says="Average the weights over iterations, w = decay * w + (1 - decay) * new, such as "
         "0.999; the average is what is evaluated and saved."),
+    Key("TRAIN.UNCOUNTED_REGIONS", "ignored", choice("ignored", "background"),
+        says="What a crowd region (COCO's `iscrowd`), where nobody counted cells, teaches: nothing "
+        "(`ignored`), or that there is no cell (`background`, as in Detectron2)."),
     Key("TRAIN.PROGRESS_BAR", True, FLAG,
         says="Show a bar with the time left below the log; on terminals only."),
     Key("TRAIN.SAMPLE_PICTURES", 4, _COUNT.remark("0: none"),

@@ -22,12 +22,15 @@ from cellseg.training_data.augmentations import (
     read_labelled_image,
     scale_resizing,
 )
+from cellseg.training_data.label_masks import LabelMasks
 from cellseg.training_data.moved_annotations import (
     transform_boxes,
     transform_masks,
     transform_polygons,
+    transform_regions,
 )
 from cellseg.training_data.shared_memory import wait_for_room
+from cellseg.training_data.uncounted_regions import UncountedRegions
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils, get_detection_dataset_dicts
 from detectron2.data import transforms as T
@@ -42,7 +45,8 @@ class CellDatasetMapper:
 
     For an 8-bit image the result equals that of Detectron2's `DatasetMapper` with the same
     augmentations; other images are normalised first (`cellseg.images.ImageInput`), where
-    Detectron2 would clip them to 8 bits. An image without cells stays in training.
+    Detectron2 would clip them to 8 bits. An image without cells stays in training, and crowd
+    regions stay beside its cells, as what nobody counted.
 
     With mask format "bitmask" the masks are `LabelMasks`, made from a few label planes per image:
     the numbers are those of `BitMasks`, the cost is that of the image and not of its cells.
@@ -59,6 +63,7 @@ class CellDatasetMapper:
         mask_format: str = "bitmask",
         recompute_boxes: bool = False,
         copy_paste: Callable[[LabelledImage], LabelledImage] | None = None,
+        ignore_uncounted: bool = True,
     ) -> None:
         """
         Args:
@@ -70,6 +75,8 @@ class CellDatasetMapper:
                 Detectron2's `PolygonMasks`, from polygons only.
             recompute_boxes: make boxes tight around what cropping left of a mask.
             copy_paste: adds cells of another image, before all augmentations; None adds none.
+            ignore_uncounted: give the instances of an image with crowd regions `uncounted`
+                (`UncountedRegions`); Detectron2's mapper drops crowds, and so makes background.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
@@ -82,6 +89,7 @@ class CellDatasetMapper:
         self.mask_format = mask_format
         self.recompute_boxes = recompute_boxes and use_masks
         self.copy_paste = copy_paste
+        self.ignore_uncounted = ignore_uncounted
         phase = "training" if is_train else "inference"
         logger.info("Augmentations in %s: %s", phase, list(augmentations))
 
@@ -108,6 +116,7 @@ class CellDatasetMapper:
             "mask_format": cfg.INPUT.MASK_FORMAT,
             "recompute_boxes": crops or (is_train and needs_tight_boxes(cfg)),
             "copy_paste": copy_paste,
+            "ignore_uncounted": cfg.CELLSEG.TRAIN.UNCOUNTED_REGIONS == "ignored",
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +128,7 @@ class CellDatasetMapper:
         Returns:
             Its entries less `annotations`, with `image` (tensor [3, H, W], uint8 or float32, range
             0 to 255) and, in training, `instances` (`gt_boxes`, `gt_classes`, `gt_masks`; without
-            `gt_masks` if the image has no cell).
+            `gt_masks` if the image has no cell; with `uncounted` if some of it is not counted).
 
         Raises:
             ImageReadError: the image cannot be read.
@@ -133,10 +142,13 @@ class CellDatasetMapper:
         detection_utils.check_image_size(entry, image)
         try:
             if self.is_train and annotations is not None:
-                image, cells = self._paste_cells(image, annotations)
-                entry["image"], entry["instances"] = self._augment_image_and_masks(image, cells)
+                crowds = [each for each in annotations if each.get("iscrowd", 0)]
+                cells = [each for each in annotations if not each.get("iscrowd", 0)]
+                image, cells = self._paste_cells(image, cells)
+                pixels, instances = self._augment(image, cells, crowds)
+                entry |= {"image": pixels, "instances": instances}
             else:
-                entry["image"], _ = self._augment_image_and_masks(image, None)
+                entry["image"], _ = self._augment(image)
         except (KeyError, LabelError) as error:
             problem = f"no {error} in an annotation" if isinstance(error, KeyError) else error
             raise DatasetError(f"{entry['file_name']}: {problem}") from error
@@ -144,10 +156,9 @@ class CellDatasetMapper:
         return entry
 
     def _paste_cells(
-        self, image: NDArray[Any], annotations: list[dict[str, Any]]
+        self, image: NDArray[Any], cells: list[dict[str, Any]]
     ) -> tuple[NDArray[Any], list[dict[str, Any]]]:
         """The image and its counted cells, with those that copy-paste adds."""
-        cells = [cell for cell in annotations if not cell.get("iscrowd", 0)]
         if self.copy_paste is None or not cells:
             return image, cells
         given = annotations_to_labelled_image(image, cells)
@@ -156,8 +167,11 @@ class CellDatasetMapper:
             return image, cells
         return pasted.image, labelled_image_to_annotations(pasted)
 
-    def _augment_image_and_masks(
-        self, image: NDArray[Any], cells: list[dict[str, Any]] | None
+    def _augment(
+        self,
+        image: NDArray[Any],
+        cells: list[dict[str, Any]] | None = None,
+        crowds: Sequence[dict[str, Any]] = (),
     ) -> tuple[torch.Tensor, Instances | None]:
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
@@ -165,7 +179,10 @@ class CellDatasetMapper:
         if cells is None:
             return pixels, None
         sizes_hw = image.shape[:2], augmented.image.shape[:2]
-        return pixels, self._make_instances(cells, transforms, *sizes_hw)
+        instances = self._make_instances(cells, transforms, *sizes_hw)
+        if crowds and self.ignore_uncounted:
+            self._add_uncounted(instances, transform_regions(crowds, transforms, *sizes_hw))
+        return pixels, detection_utils.filter_empty_instances(instances)
 
     def _make_instances(
         self,
@@ -188,4 +205,14 @@ class CellDatasetMapper:
             )
             if self.recompute_boxes:
                 instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        return detection_utils.filter_empty_instances(instances)
+        return instances
+
+    def _add_uncounted(self, instances: Instances, uncounted: torch.Tensor) -> None:
+        """The field `uncounted`, unless a crop has left nothing of the regions.
+
+        A cell that is annotated in a region, or that copy-paste put there, is counted.
+        """
+        if instances.has("gt_masks") and isinstance(instances.gt_masks, LabelMasks):
+            uncounted &= (instances.gt_masks.planes <= 0).all(dim=0)
+        if uncounted.any():
+            instances.uncounted = UncountedRegions.of_cells(uncounted, len(instances))

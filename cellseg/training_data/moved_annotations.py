@@ -84,6 +84,33 @@ def transform_masks(
     return joined[np.argsort(order)]
 
 
+def transform_regions(
+    crowds: Sequence[dict[str, Any]],
+    transforms: T.TransformList,
+    old_hw: tuple[int, int],
+    new_hw: tuple[int, int],
+) -> torch.Tensor:
+    """The pixels of crowd regions after `transforms`, bool [H, W]; padding is in none.
+
+    Args:
+        crowds: annotations, at least one; one without an outline is its box.
+        transforms: what was applied to the image.
+        old_hw: (height, width) of the image before.
+        new_hw: (height, width) of the image after.
+
+    Raises:
+        LabelError: as `transform_masks`.
+    """
+    outlines = [crowd.get("segmentation") or _outline_of_box(crowd) for crowd in crowds]
+    rles = [polygons_to_rle(one, old_hw) if isinstance(one, list) else one for one in outlines]
+    return (transform_masks(rles, transforms, old_hw, new_hw).planes > 0).any(dim=0)
+
+
+def _outline_of_box(crowd: dict[str, Any]) -> list[list[float]]:
+    x0, y0, x1, y1 = BoxMode.convert(list(crowd["bbox"]), crowd["bbox_mode"], BoxMode.XYXY_ABS)
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
 def transform_polygons(segmentations: Sequence[Any], transforms: T.TransformList) -> PolygonMasks:
     """Polygons after `transforms`.
 

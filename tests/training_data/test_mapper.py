@@ -276,7 +276,9 @@ def test_random_chains_equal_bitmaps_to_the_bit(seed: int, tmp_path: Path) -> No
                 cell["segmentation"] = coco_mask.merge(
                     coco_mask.frPyObjects(cell["segmentation"], *image_hw)
                 )
-    ours = CellDatasetMapper(True, augmentations=chain, recompute_boxes=recompute)
+    ours = CellDatasetMapper(
+        True, augmentations=chain, recompute_boxes=recompute, ignore_uncounted=False
+    )
     theirs = DatasetMapper(
         True,
         augmentations=chain,
