@@ -24,6 +24,7 @@ from cellseg.engine.hooks.samples import draw_sample, find_indexed
 from cellseg.engine.hooks.validation import average_losses
 from cellseg.engine.setup import check_config
 from cellseg.errors import ConfigError
+from cellseg.training_data.uncounted_regions import UncountedRegions
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, SimpleTrainer
@@ -428,6 +429,15 @@ def test_polygons_are_drawn_and_boxes_where_there_is_no_mask() -> None:
     assert (without[10 * scale, 15 * scale] == 235).all()
     assert (without[15 * scale, 20 * scale] == 0).all()
     assert with_mask[15 * scale : 16 * scale, 20 * scale].any()
+
+
+def test_a_veil_lies_over_uncounted_regions() -> None:
+    given = sample(None)
+    mask = torch.zeros(40, 50, dtype=torch.bool)
+    mask[:5, 40:] = True
+    given["instances"].uncounted = UncountedRegions.of_cells(mask, 1)
+    veil = (draw_sample(given) == 64).all(axis=2)
+    assert np.array_equal(veil, mask.numpy().repeat(8, 0).repeat(8, 1))
 
 
 def test_a_loader_without_numbers_is_recognized() -> None:

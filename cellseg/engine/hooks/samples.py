@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset
 
 FOLDER = "samples"
 _BOX_RGB = (235, 235, 235)
+_VEIL = 64
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ class SamplePictures(HookBase):
     """Draws some training images, evenly spread over the training set, before training starts.
 
     They come through the trainer's own loader: as the network gets them, augmented and resized,
-    with the outlines of their cells, and the cells' boxes. No random number of the training is
-    used up. To be used in the main process only.
+    with the outlines of their cells, and the cells' boxes; a grey veil lies over what is left out
+    of the losses. No random number of the training is used up. To be used in the main process only.
 
     Args:
         count: how many images of the training set are drawn.
@@ -73,7 +74,8 @@ def draw_sample(sample: dict[str, Any], image_format: str = "BGR") -> Picture:
     """Draw what a mapper made of a training image.
 
     Args:
-        sample: with "image", tensor [3, H, W], and "instances" with gt_boxes, maybe gt_masks.
+        sample: with "image", tensor [3, H, W], and "instances" with gt_boxes, maybe gt_masks and
+            uncounted.
         image_format: order of the image's channels, "BGR" or "RGB".
 
     Returns:
@@ -88,6 +90,9 @@ def draw_sample(sample: dict[str, Any], image_format: str = "BGR") -> Picture:
         cells = CellInstances.from_bitmaps(_to_bitmaps(instances.gt_masks, (height, width)))
     picture = np.ascontiguousarray(draw_overlay(image, cells))
     scale = picture.shape[0] // height
+    if instances.has("uncounted"):
+        veiled = instances.uncounted.mask.cpu().numpy().repeat(scale, 0).repeat(scale, 1)
+        picture[veiled] = picture[veiled] // 2 + _VEIL
     for box in instances.gt_boxes.tensor.tolist():
         x0, y0, x1, y1 = (round(edge * scale) for edge in box)
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), _BOX_RGB, 1)
