@@ -23,6 +23,7 @@ from cellseg.modeling.validation import check_images, check_targets
 from cellseg.modeling.weights import load_weights
 from cellseg.rules import PATH, number
 from cellseg.training_data.augmentations import input_scale, scale_hw
+from cellseg.training_data.uncounted_regions import UncountedRegions
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import GeneralizedRCNN
@@ -115,8 +116,9 @@ class MaskRCNN(TorchvisionMaskRCNN):
                 the model's (3: RGB) or 1 (grey, replicated).
             targets: in training mode per image a dict with `boxes` (float [N, 4], x1 y1 x2 y2,
                 0 <= x1 < x2 <= W, 0 <= y1 < y2 <= H, pixels), `labels` (int64 [N], 1-based: 0 is
-                the background) and `masks` (uint8 or bool [N, H, W]); N may be 0. Not looked at
-                in evaluation mode.
+                the background) and `masks` (uint8 or bool [N, H, W]); N may be 0. `uncounted` (the
+                same, [H, W]) may be there: where nobody counted cells, which no loss takes for
+                background. Not looked at in evaluation mode.
 
         Returns:
             In training mode a dict of scalar losses: `loss_classifier`, `loss_box_reg`,
@@ -258,19 +260,28 @@ def _draw_size(sizes: CfgNode) -> int:
 
 
 def _target_to_instances(target: Mapping[str, Tensor], network_hw: Sequence[int]) -> Instances:
-    masks = target["masks"].bool()
-    (height, width), (network_h, network_w) = masks.shape[1:], network_hw
-    if (height, width) != (network_h, network_w):
-        rows = _nearest_sources(height, network_h, masks.device)
-        masks = masks[:, rows][:, :, _nearest_sources(width, network_w, masks.device)]
+    (height, width), (network_h, network_w) = target["masks"].shape[1:], network_hw
     boxes = Boxes(target["boxes"].float().clone())
     boxes.scale(network_w / width, network_h / height)
-    return Instances(
+    instances = Instances(
         (network_h, network_w),
         gt_boxes=boxes,
         gt_classes=target["labels"] - 1,
-        gt_masks=BitMasks(masks),
+        gt_masks=BitMasks(_resize_masks(target["masks"], network_hw)),
     )
+    if "uncounted" in target:
+        uncounted = _resize_masks(target["uncounted"][None], network_hw)[0]
+        instances.uncounted = UncountedRegions.of_cells(uncounted, len(instances))
+    return instances
+
+
+def _resize_masks(masks: Tensor, network_hw: Sequence[int]) -> Tensor:
+    """uint8 or bool [N, H, W] to bool in the network's size."""
+    if masks.shape[1:] == tuple(network_hw):
+        return masks.bool()
+    sizes = zip(masks.shape[1:], network_hw)
+    rows, cols = (_nearest_sources(old, new, masks.device) for old, new in sizes)
+    return masks.bool()[:, rows][:, :, cols]
 
 
 def _nearest_sources(old: int, new: int, device: torch.device) -> Tensor:

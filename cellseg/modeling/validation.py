@@ -58,8 +58,8 @@ def check_targets(
 
     Args:
         targets: per image a dict of `boxes` (float [N, 4], x1 y1 x2 y2), `labels` (int64 [N],
-            1-based) and `masks` (uint8 or bool [N, H, W] of 0 and 1); N may be 0. Other fields
-            are ignored.
+            1-based) and `masks` (uint8 or bool [N, H, W] of 0 and 1); N may be 0. It may have
+            `uncounted` (uint8 or bool [H, W] of 0 and 1); other fields are ignored.
         images_hw: (height, width) of each image, pixels.
         num_classes: with the background, so that labels are 1 to `num_classes - 1`.
 
@@ -82,6 +82,8 @@ def check_targets(
         _check_boxes(f"image {index}, boxes", target["boxes"], image_hw)
         _check_labels(f"image {index}, labels", target["labels"], count, num_classes)
         _check_masks(f"image {index}, masks", target["masks"], (count, *image_hw))
+        if "uncounted" in target:
+            _check_masks(f"image {index}, uncounted", target["uncounted"], image_hw)
 
 
 def _check_fields(index: int, target: Any) -> None:
@@ -89,7 +91,8 @@ def _check_fields(index: int, target: Any) -> None:
         raise InputTypeError(
             f"image {index}: expected a dict as target, found {_describe_kind(target)}"
         )
-    for field in ("boxes", "labels", "masks"):
+    optional = ["uncounted"] if "uncounted" in target else []
+    for field in ("boxes", "labels", "masks", *optional):
         if field not in target:
             raise InputValueError(f"image {index}, {field}: missing; found {sorted(target)}")
         if not isinstance(target[field], Tensor):
@@ -121,7 +124,7 @@ def _check_labels(where: str, labels: Tensor, count: int, num_classes: int) -> N
     _refuse_rows(where, labels, wrong, f"not in 1 to {num_classes - 1} (0 is the background)")
 
 
-def _check_masks(where: str, masks: Tensor, shape: tuple[int, int, int]) -> None:
+def _check_masks(where: str, masks: Tensor, shape: tuple[int, ...]) -> None:
     if masks.dtype not in (torch.uint8, torch.bool):
         raise InputTypeError(f"{where}: expected uint8 or bool, found {masks.dtype}")
     if masks.shape != shape:

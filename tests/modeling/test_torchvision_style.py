@@ -74,6 +74,26 @@ def test_a_batch_without_any_cell_trains(model: MaskRCNN) -> None:
     sum(losses.values()).backward()
 
 
+def test_what_nobody_counted_is_left_out(
+    model: MaskRCNN, batch: tuple[list[Tensor], list[dict[str, Tensor]]]
+) -> None:
+    """In the frame of the image, which the network sees at another size."""
+    images, targets = batch
+    for target in targets:
+        target["uncounted"] = torch.zeros(target["masks"].shape[1:], dtype=torch.uint8)
+    targets[0]["uncounted"][:, 50:] = 1
+    columns = style._target_to_instances(targets[0], (160, 120)).uncounted.mask.all(dim=0)
+    assert columns.nonzero()[:, 0].tolist() == list(range(100, 120))
+    torch.manual_seed(3)
+    with_nothing_uncounted = model(images[1:], targets[1:])
+    torch.manual_seed(3)
+    del targets[1]["uncounted"]
+    assert model(images[1:], targets[1:]) == with_nothing_uncounted
+    targets[1]["uncounted"] = torch.ones(64, 96, dtype=torch.bool)
+    losses = model(images[1:], targets[1:])
+    assert {name: loss.item() for name, loss in losses.items()} == dict.fromkeys(LOSSES, 0.0)
+
+
 def test_losses_go_down(model: MaskRCNN) -> None:
     torch.manual_seed(2)
     target = target_of([[10, 10, 40, 40]], (64, 64))

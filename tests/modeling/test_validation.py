@@ -109,6 +109,12 @@ NAN, INF = float("nan"), float("inf")
             InputValueError,
             "masks: expected 0 and 1, found 255",
         ),
+        (changed("uncounted", [1]), InputTypeError, "uncounted: expected a tensor"),
+        (
+            changed("uncounted", torch.zeros(1, *HW, dtype=torch.bool)),
+            InputValueError,
+            r"image 1, uncounted: expected shape \[20, 30\], found \[1, 20, 30\]",
+        ),
     ],
 )
 def test_targets(target: Any, error: type[CellsegError], message: str) -> None:
