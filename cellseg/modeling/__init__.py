@@ -11,6 +11,7 @@ from cellseg.modeling.mask_losses import MASK_LOSS_REGISTRY
 from cellseg.modeling.registry_check import check_registered_names
 from cellseg.modeling.roi_heads import CellBoxPredictor, CellROIHeads
 from cellseg.modeling.torchvision_style import MaskRCNN, binarize, maskrcnn_resnet50_fpn
+from cellseg.modeling.uncounted_regions import leave_out_uncounted
 from cellseg.modeling.validation import InputTypeError, InputValueError
 from cellseg.modeling.weights import load_weights
 
@@ -30,6 +31,7 @@ __all__ = [
     "binarize",
     "build_fine_resnet_fpn_backbone",
     "check_registered_names",
+    "leave_out_uncounted",
     "load_weights",
     "maskrcnn_resnet50_fpn",
 ]
