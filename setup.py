@@ -18,6 +18,7 @@ MICROSCOPES = [
     "zarr>=3.0",
 ]
 SLIDES = ["tiffslide>=3.0", "zarr>=3.0"]
+NAPARI = ["napari>=0.6"]
 DASK = ["dask>=2025.1", "distributed>=2025.1"]
 SHIPPED = {"configs": "**/*.yaml", "datasets": "*.yaml"}
 
@@ -65,7 +66,10 @@ setup(
         "cellseg.embedded.detectron2.model_zoo": ["configs/**/*.yaml"],
     },
     cmdclass={"build_py": BuildWithYaml},
-    entry_points={"console_scripts": ["cellseg = cellseg.__main__:main"]},
+    entry_points={
+        "console_scripts": ["cellseg = cellseg.__main__:main"],
+        "napari.manifest": ["cellseg = cellseg.napari:napari.yaml"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",
@@ -138,5 +142,10 @@ setup(
         "microscopes": MICROSCOPES,
         # Slides: SVS, NDPI, SCN, BIF.
         "slides": SLIDES,
+        # The plug-in for napari. Which Qt napari runs on is whoever installs it to choose:
+        # `pip install 'cellseg[napari]' 'napari[pyqt6]'`, or pyside6.
+        "napari": NAPARI,
+        # What its tests take; without it they are skipped.
+        "napari-test": [*NAPARI, "pytest-qt>=4.4", "PySide6-Essentials>=6.7,!=6.11.0,!=6.11.1"],
     },
 )

@@ -54,6 +54,11 @@ def test_prediction_does_not_load_the_training() -> None:
     assert loaded_with(["cellseg.inference.predictor"], "cellseg.engine", "torch") == ["torch"]
 
 
+def test_no_command_loads_the_plug_in_for_napari() -> None:
+    modules = ["cellseg.__main__", *modules_of("cli")]
+    assert loaded_with(modules, "cellseg.napari", "napari", "qtpy", "magicgui") == []
+
+
 def test_nothing_depends_on_which_engine_runs() -> None:
     """Commands and logs say it; only these two look at the answer."""
     asking = re.compile(r"engine_info\(\)\.|engine\.name\b|_find_detectron2|EMBEDDED_ROOT")

@@ -176,7 +176,7 @@ class ClusterModel(CellModel):
     def _plan_work(self, plane: PlaneImage, grid: TileGrid, look: Look) -> TileWork:
         remote = self._remote(plane)
         limits = self.cluster.call(RemotePlane.limits, remote)
-        scale, is_smooth = self._scale_in_tiles(plane.image_hw, look)
+        scale, is_smooth = self.scale_in_tiles(plane.image_hw, look)
         detector = RemoteDetector(self.recipe, limits, scale, is_smooth)
         return TileWork(grid, self.predictor.thresholds, remote, detector)
 

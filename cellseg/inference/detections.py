@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from cellseg.cells.instances import CellInstances
@@ -10,6 +13,9 @@ from cellseg.cells.selection import PerClass, values_of_classes
 from cellseg.errors import LabelError
 from cellseg.modeling.pasting import paste_mask_crops, scale_boxes
 from detectron2.structures import Instances
+from torch import Tensor
+
+_NO_MASKS = "the model gives boxes but no masks; cells are compared by their masks"
 
 
 def detections_to_cells(
@@ -44,24 +50,135 @@ def detections_to_cells(
     if len(instances) == 0:
         return CellInstances.empty(hw)
     if not instances.has("pred_masks"):
-        raise LabelError("the model gives boxes but no masks; cells are compared by their masks")
-    order = instances.scores.argsort(descending=True, stable=True)
-    chosen = order[instances.scores[order] >= score_threshold]
-    if instances.pred_masks.dtype == torch.bool:
-        boxes = instances.pred_boxes.tensor[chosen]
-        cropped = [crop_bitmap(instances.pred_masks[k].cpu().numpy()) for k in chosen.tolist()]
-        crops, offsets_rc = [crop for crop, _ in cropped], np.array([at for _, at in cropped])
-    else:
-        boxes, has_area = scale_boxes(instances[chosen], hw)
-        chosen = chosen[has_area]
-        classes = instances.pred_classes[chosen].cpu().numpy()
-        thresholds = torch.from_numpy(values_of_classes(mask_threshold, classes))
-        crops, offsets_rc = paste_mask_crops(instances.pred_masks[chosen], boxes, hw, thresholds)
+        raise LabelError(_NO_MASKS)
+    if instances.pred_masks.dtype != torch.bool:
+        return SoftDetections.from_instances(instances, hw, score_threshold).to_cells(
+            mask_threshold
+        )
+    chosen = _by_score(instances, score_threshold)
+    cropped = [crop_bitmap(instances.pred_masks[k].cpu().numpy()) for k in chosen.tolist()]
     return CellInstances.from_crops(
-        crops,
-        offsets_rc,
+        [crop for crop, _ in cropped],
+        np.array([at for _, at in cropped]),
         hw,
         scores=instances.scores[chosen].float().cpu().numpy(),
         classes=instances.pred_classes[chosen].cpu().numpy(),
-        boxes_xyxy=boxes.float().cpu().numpy(),
+        boxes_xyxy=instances.pred_boxes.tensor[chosen].float().cpu().numpy(),
     )
+
+
+def _by_score(instances: Instances, score_threshold: float) -> Tensor:
+    """Numbers of the detections that reach a score, by descending score."""
+    order = instances.scores.argsort(descending=True, stable=True)
+    return order[instances.scores[order] >= score_threshold]
+
+
+@dataclass(frozen=True, eq=False)
+class SoftDetections:
+    """Detections of one image before it is decided which pixels are theirs.
+
+    Attributes:
+        image_hw: (height, width) of the image, pixels.
+        boxes_xyxy: float [N, 4], in the image and clipped to it, each with an area.
+        soft_masks: float [N, M, M] in 0 to 1, each covering its box.
+        scores: [N], float.
+        classes: int64 [N], 0-based.
+    """
+
+    image_hw: tuple[int, int]
+    boxes_xyxy: Tensor
+    soft_masks: Tensor
+    scores: Tensor
+    classes: Tensor
+
+    @classmethod
+    def from_instances(
+        cls, instances: Instances, image_hw: tuple[int, int], score_threshold: float = 0.0
+    ) -> SoftDetections:
+        """What the network gives for one image, by descending score, equal ones in its order.
+
+        Args:
+            instances: with soft masks, as `detections_to_cells` takes them.
+            image_hw: (height, width), pixels, of the image that they are wanted for.
+            score_threshold: detections with a lower score are left out.
+
+        Raises:
+            LabelError: there are no masks, or bitmaps.
+        """
+        if not instances.has("pred_masks") or instances.pred_masks.dtype == torch.bool:
+            if len(instances):
+                raise LabelError(_NO_MASKS)
+            return cls.empty(image_hw)
+        chosen = _by_score(instances, score_threshold)
+        boxes, has_area = scale_boxes(instances[chosen], image_hw)
+        chosen = chosen[has_area]
+        masks = instances.pred_masks[chosen]
+        masks = masks[:, 0] if masks.dim() == 4 else masks
+        return cls(image_hw, boxes, masks, instances.scores[chosen], instances.pred_classes[chosen])
+
+    @classmethod
+    def empty(cls, image_hw: tuple[int, int]) -> SoftDetections:
+        """An image in which nothing was found."""
+        numbers = torch.zeros(0, dtype=torch.int64)
+        return cls(image_hw, torch.zeros(0, 4), torch.zeros(0, 28, 28), torch.zeros(0), numbers)
+
+    @classmethod
+    def concatenate(
+        cls, parts: Sequence[SoftDetections], image_hw: tuple[int, int]
+    ) -> SoftDetections:
+        """The detections of several sets in the frame of one image, by descending score."""
+        filled = [part for part in parts if len(part)]
+        if not filled:
+            return cls.empty(image_hw)
+        names = ("boxes_xyxy", "soft_masks", "scores", "classes")
+        joined = cls(
+            image_hw, *(torch.cat([getattr(one, name) for one in filled]) for name in names)
+        )
+        return joined[joined.scores.argsort(descending=True, stable=True)]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, which: Tensor) -> SoftDetections:
+        """Some of them: by their numbers, or a boolean tensor [N]."""
+        columns = (self.boxes_xyxy, self.soft_masks, self.scores, self.classes)
+        return SoftDetections(self.image_hw, *(column[which] for column in columns))
+
+    def cpu(self) -> SoftDetections:
+        """The same in main memory."""
+        columns = (self.boxes_xyxy, self.soft_masks, self.scores, self.classes)
+        return SoftDetections(self.image_hw, *(column.cpu() for column in columns))
+
+    def of_one_class(self, number: int) -> SoftDetections:
+        """The same detections, all of one class."""
+        return replace(self, classes=torch.full_like(self.classes, number))
+
+    def moved(self, offset_rc: tuple[int, int], image_hw: tuple[int, int]) -> SoftDetections:
+        """The detections of a window, in the frame of a larger image.
+
+        Args:
+            offset_rc: (row, column) of the window's first pixel.
+            image_hw: (height, width) of the larger image, pixels.
+        """
+        by = self.boxes_xyxy.new_tensor([offset_rc[1], offset_rc[0]] * 2)
+        return replace(self, image_hw=image_hw, boxes_xyxy=self.boxes_xyxy + by)
+
+    def to_cells(self, mask_threshold: PerClass = 0.5) -> CellInstances:
+        """The detections as cells, in their order.
+
+        Args:
+            mask_threshold: as in `detections_to_cells`.
+        """
+        classes = self.classes.cpu().numpy()
+        thresholds = torch.from_numpy(values_of_classes(mask_threshold, classes))
+        crops, offsets_rc = paste_mask_crops(
+            self.soft_masks, self.boxes_xyxy, self.image_hw, thresholds
+        )
+        return CellInstances.from_crops(
+            crops,
+            offsets_rc,
+            self.image_hw,
+            scores=self.scores.float().cpu().numpy(),
+            classes=classes,
+            boxes_xyxy=self.boxes_xyxy.float().cpu().numpy(),
+        )

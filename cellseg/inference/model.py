@@ -126,9 +126,7 @@ class CellModel:
             ConfigError: a diameter, and the model's CELLSEG.TEST.KNOWN_DIAMETERS is empty.
         """
         if diameter is not None:
-            other = copy.copy(self)
-            other._diameter = diameter
-            return other.predict(image)
+            return self.with_diameter(diameter).predict(image)
         if isinstance(image, (str, Path)):
             image = self.predictor.read_image(image)
         image = to_image_array(image)
@@ -139,6 +137,12 @@ class CellModel:
             return found.cells
         with self.predict_plane(plane, "image") as record:
             return record.cells
+
+    def with_diameter(self, diameter: str | float) -> CellModel:
+        """The same model for images whose cells have this diameter; see `predict`."""
+        other = copy.copy(self)
+        other._diameter = diameter
+        return other
 
     def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
         """The planes of a file, of the scenes and at the pixel size that were chosen."""
@@ -185,8 +189,8 @@ class CellModel:
 
     def _overlaps(self, image_hw: tuple[int, int], look: Look) -> Overlaps:
         """How tiles overlap; what is looked at smaller may hold cells that are as much larger."""
-        scale, _ = self._scale_in_tiles(image_hw, look)
-        shrunk = min(scale / self._scale_in_tiles(image_hw, Look())[0], 1.0)
+        scale, _ = self.scale_in_tiles(image_hw, look)
+        shrunk = min(scale / self.scale_in_tiles(image_hw, Look())[0], 1.0)
         overlap = math.ceil(int(self.predictor.cfg.CELLSEG.TEST.TILE_OVERLAP) / shrunk)
         step, half = math.ceil(ALIGNMENT_PX / shrunk), (overlap + 1) // 2
         margin = -(-(half + step) // step) * step
@@ -245,7 +249,7 @@ class CellModel:
         if not self.magnification.is_automatic:
             return self.magnification.fixed_look()
         rule, limits = self.magnification, self.predictor.limits_of(plane)
-        scale, _ = self._scale_in_tiles(plane.image_hw, Look())
+        scale, _ = self.scale_in_tiles(plane.image_hw, Look())
         windows = read_windows(plane, round(FIRST_WINDOW_PX / scale))
         scales = (scale, *coarse_scales(scale, windows[0].shape[:2], rule.known))
         look = rule.choose_look([self._look_in(windows, limits, each) for each in scales])
@@ -321,9 +325,7 @@ class CellModel:
     def _predict_in_tiles(
         self, plane: PlaneImage, image_id: str, tile_px: int, look: Look
     ) -> SpooledCells:
-        overlaps = self._overlaps(plane.image_hw, look)
-        grid = TileGrid(plane.image_hw, tile_px, overlaps.cells, overlaps.context)
-        work = self._plan_work(plane, grid, look)
+        work = self._plan_work(plane, self.plan_tiles(plane.image_hw, look, tile_px), look)
         about: dict[str, Any] = {
             "image_id": image_id,
             "image_path": plane.path,
@@ -332,10 +334,24 @@ class CellModel:
         folder = self.spool_folder or tempfile.gettempdir()
         return predict_tiled(work, folder, self._run_tiles, **about).record
 
+    def plan_tiles(
+        self, image_hw: tuple[int, int], look: Look, tile_px: int | None = None
+    ) -> TileGrid:
+        """The tiles that an image is looked at in; one, if it is looked at as a whole.
+
+        Args:
+            image_hw: (height, width), pixels.
+            look: how large it is looked at.
+            tile_px: side of their cores, pixels; by default what memory allows or the config says.
+        """
+        tile_px = self._choose_tile(image_hw, look) if tile_px is None else tile_px
+        overlaps = self._overlaps(image_hw, look)
+        return TileGrid(image_hw, tile_px, overlaps.cells, overlaps.context)
+
     def _plan_work(self, plane: PlaneImage, grid: TileGrid, look: Look) -> TileWork:
         """What is done in each tile of a plane."""
         limits = self.predictor.limits_of(plane)
-        scale, is_smooth = self._scale_in_tiles(plane.image_hw, look)
+        scale, is_smooth = self.scale_in_tiles(plane.image_hw, look)
 
         def predict(pixels: NDArray[Any], tile: Tile) -> CellInstances:
             return self.predictor.detect_in_window(pixels, limits, scale, is_smooth=is_smooth)
@@ -346,7 +362,7 @@ class CellModel:
         """What the work on each tile gives."""
         return map(do, tiles)
 
-    def _scale_in_tiles(self, image_hw: tuple[int, int], look: Look) -> tuple[float, bool]:
+    def scale_in_tiles(self, image_hw: tuple[int, int], look: Look) -> tuple[float, bool]:
         """What windows are resized by, and whether smoothly.
 
         As the whole image, or, where TILE is set, as an image so large, or as the look says.

@@ -25,7 +25,7 @@ from cellseg.errors import ConfigError
 from cellseg.images import ImageInput, Limits, PlaneImage
 from cellseg.images.in_memory import to_image_array
 from cellseg.inference.augmented import AugmentedRCNN
-from cellseg.inference.detections import detections_to_cells
+from cellseg.inference.detections import SoftDetections, detections_to_cells
 from cellseg.inference.limits import LimitWatch
 from cellseg.modeling.building import build_model
 from cellseg.modeling.candidates import masks_of_candidates_only
@@ -191,6 +191,23 @@ class CellPredictor:
         (found,) = self._detect([self._input.prepare(pixels, limits)], scale, is_smooth=is_smooth)
         return found
 
+    def detect_softly(
+        self, pixels: NDArray[np.generic], limits: Limits, scale: float, *, is_smooth: bool = False
+    ) -> SoftDetections:
+        """`detect_in_window` before masks are cut, in main memory; see there.
+
+        Types are not voted on: that takes all detections of the image.
+
+        Raises:
+            LabelError: the model gives no soft masks.
+        """
+        prepared = [self._input.prepare(pixels, limits)]
+        hw = prepared[0].shape[0], prepared[0].shape[1]
+        with self._looking_at(prepared, scale, is_smooth) as (found,):
+            soft = SoftDetections.from_instances(found, hw, self.thresholds.lowest_score).cpu()
+            self._see_limit(soft.scores.float().numpy())
+        return soft
+
     def move_to_cpu(self) -> None:
         """Go on with the CPU from here on."""
         with self._lock:
@@ -203,7 +220,20 @@ class CellPredictor:
         """Detections that reach the score threshold, of prepared images of one size.
 
         Args:
-            batch: each [H, W, 3].
+            batch, scale, is_smooth: as in `_looking_at`.
+        """
+        height, width = batch[0].shape[:2]
+        with self._looking_at(batch, scale, is_smooth) as found:
+            return [self._to_cells(one, (height, width)) for one in found]
+
+    @contextmanager
+    def _looking_at(
+        self, batch: Sequence[NDArray[Any]], scale: float | None, is_smooth: bool
+    ) -> Iterator[list[Instances]]:
+        """What the network finds, as it gives it; while the context is open no thread else looks.
+
+        Args:
+            batch: prepared images of one size, each [H, W, 3].
             scale: what their sides are multiplied by; by default as the config says for their size.
             is_smooth: with a scale, resize by `resize_smoothly`.
         """
@@ -222,7 +252,7 @@ class CellPredictor:
         with self._lock, torch.inference_mode():
             with self._detecting() as detector:
                 found = detector.inference(given, do_postprocess=False)
-            return [self._to_cells(one, (height, width)) for one in found]
+            yield found
 
     def _to_cells(self, found: Instances, image_hw: tuple[int, int]) -> CellInstances:
         scores, classes = found.scores.float().cpu().numpy(), found.pred_classes.cpu().numpy()

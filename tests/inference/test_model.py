@@ -104,7 +104,7 @@ def test_what_the_network_sees_small_is_no_large_image(model: CellModel) -> None
     assert resized.scale_of((6000, 6000)) == pytest.approx(64 / 6000)
     assert not CellModel(resized).is_tiled(plane_of_array(np.zeros((6000, 6000), np.uint8)))
     set_tile(CellModel(resized), 64)
-    assert CellModel(resized)._scale_in_tiles((6000, 6000), Look()) == (1, False)
+    assert CellModel(resized).scale_in_tiles((6000, 6000), Look()) == (1, False)
 
 
 def too_much(limit_px: int, find: Any) -> Any:

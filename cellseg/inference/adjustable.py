@@ -1,0 +1,188 @@
+"""Detections of an image among which cells are chosen again and again, without the network.
+
+    found = detect_softly(model, plane)            # once; the thresholds of the model are low
+    detections = AdjustableDetections(found)
+    chosen = detections.choose(DetectionThresholds(score=0.5, mask=0.4))
+    chosen = detections.choose(DetectionThresholds(score=0.7, mask=0.4))   # milliseconds
+
+What is chosen is what `cellseg predict` finds with these thresholds. For another mask threshold, or
+another cleaning of masks, masks are cut and compared anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from cellseg.cells.cleaning import replace_masks
+from cellseg.cells.instances import CellInstances
+from cellseg.cells.labels import IntArray
+from cellseg.cells.selection import (
+    LOOKING_AT_EVERYTHING,
+    Candidates,
+    DetectionThresholds,
+    clean_detections,
+    select_detections,
+    vote_class,
+)
+from cellseg.cells.windows import Window
+from cellseg.images import PlaneImage
+from cellseg.inference.detections import SoftDetections
+from cellseg.inference.model import CellModel
+from cellseg.inference.tile_grid import Tile, TileGrid
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+Progress = Callable[[int, int], None]
+
+LEAST_SCORE = 0.05
+"""Of detections to choose among; what has a lower one is hardly ever a cell."""
+
+SEAM_IOU = 0.5
+"""Two detections of one class, of two tiles, whose boxes have so high an IoU are of one cell."""
+
+
+class Chosen(NamedTuple):
+    """What was chosen of the detections of an image.
+
+    Attributes:
+        cells: by descending score.
+        ids: int64 [N], of each the number of its detection, from 1: the same one whenever it is
+            chosen.
+    """
+
+    cells: CellInstances
+    ids: IntArray
+
+
+class AdjustableDetections:
+    """Detections of one image, to choose cells among.
+
+    Args:
+        found: by descending score, as `detect_softly` gives them; detection k has the id k + 1.
+    """
+
+    def __init__(self, found: SoftDetections) -> None:
+        self.found = found
+        self._candidates: Candidates | None = None
+        self._made_for: object = None
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def choose(self, thresholds: DetectionThresholds) -> Chosen:
+        """The detections that are cells, with the pixels that are theirs.
+
+        Args:
+            thresholds: all are looked at; a score lower than what the network was asked for finds
+                no more.
+
+        Raises:
+            ConfigError: a list of thresholds is shorter than the classes that occur.
+        """
+        candidates = self.measure(thresholds)
+        numbers, new = select_detections(candidates, thresholds)
+        cells, _ = replace_masks(candidates.cells, new)
+        return Chosen(cells[numbers], numbers + 1)
+
+    def measure(self, thresholds: DetectionThresholds) -> Candidates:
+        """All detections with the masks that these thresholds give them; kept until they change."""
+        scores, classes = self.found.scores.float().numpy(), self.found.classes.numpy()
+        elected = vote_class(scores, classes, thresholds)
+        wanted = (thresholds.mask, thresholds.largest_component, thresholds.fill_holes, elected)
+        if self._candidates is None or wanted != self._made_for:
+            found = self.found if elected is None else self.found.of_one_class(elected)
+            cells, _ = clean_detections(found.to_cells(thresholds.mask), thresholds)
+            self._candidates = Candidates.measure(cells, LOOKING_AT_EVERYTHING)
+            self._made_for = wanted
+        return self._candidates
+
+
+def detect_softly(
+    model: CellModel,
+    plane: PlaneImage,
+    *,
+    window: Window | None = None,
+    progress: Progress = lambda done, total: None,
+) -> SoftDetections:
+    """All that a model detects in a plane, or in a part of it, before masks are cut.
+
+    Args:
+        model: the lowest score threshold of its predictor says what is a detection.
+        plane: read window by window, once each.
+        window: the part that is looked at, of the size and with the intensities that it has in
+            the whole plane; by default all of it.
+        progress: called with the numbers of tiles done and of all tiles (0 and 1 until it is known
+            how large the plane is looked at), whenever the network goes from one layer to the next.
+            What it raises ends the work at once.
+
+    Returns:
+        By descending score, in the frame of the window. A cell longer than the overlap of tiles
+        (CELLSEG.TEST.TILE_OVERLAP) may be cut at a seam; `predict_plane` joins such pieces.
+
+    Raises:
+        ImageReadError: pixels cannot be read.
+        LabelError: the model gives no soft masks.
+    """
+    window = window or Window(0, 0, *plane.image_hw)
+    with _told_at_each_layer(model.predictor.model, partial(progress, 0, 1)):
+        look = model.look_at(plane)
+    grid = model.plan_tiles(window.hw, look)
+    limits = model.predictor.limits_of(plane)
+    scale, is_smooth = model.scale_in_tiles(plane.image_hw, look)
+    parts = []
+    for tile in grid.tiles:
+        tell = partial(progress, tile.number, len(grid))
+        with _told_at_each_layer(model.predictor.model, tell):
+            pixels = plane.read(*_in_plane(tile.window, window))
+            found = model.predictor.detect_softly(pixels, limits, scale, is_smooth=is_smooth)
+        parts.append(_of_tile(found, grid, tile))
+    progress(len(grid), len(grid))
+    return _once_at_seams(parts, window.hw)
+
+
+@contextmanager
+def _told_at_each_layer(model: nn.Module, tell: Callable[[], None]) -> Iterator[None]:
+    """Within the context `tell` is called before each layer does its work, and once before."""
+    tell()
+    handles = [
+        layer.register_forward_pre_hook(lambda *_: tell())
+        for layer in model.modules()
+        if not any(True for _ in layer.children())
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _in_plane(tile: Window, window: Window) -> tuple[slice, slice]:
+    top, left = window.top + tile.top, window.left + tile.left
+    return slice(top, top + tile.hw[0]), slice(left, left + tile.hw[1])
+
+
+def _of_tile(found: SoftDetections, grid: TileGrid, tile: Tile) -> tuple[SoftDetections, Tensor]:
+    """The detections that a tile answers for, and which of them reach out of its core."""
+    found = found.moved((tile.window.top, tile.window.left), grid.image_hw)
+    boxes = found.boxes_xyxy.round().long()
+    found = found[torch.from_numpy(grid.tiles_of(boxes.numpy()) == tile.number)]
+    x0, y0, x1, y1 = found.boxes_xyxy.T
+    core = tile.core
+    is_inside = (x0 >= core.left) & (y0 >= core.top) & (x1 <= core.right) & (y1 <= core.bottom)
+    return found, ~is_inside
+
+
+def _once_at_seams(
+    parts: list[tuple[SoftDetections, Tensor]], image_hw: tuple[int, int]
+) -> SoftDetections:
+    """All detections, less those that two tiles found: the one with the lower score is left out."""
+    inside = [found[~reaches_out] for found, reaches_out in parts]
+    across = SoftDetections.concatenate([found[out] for found, out in parts], image_hw)
+    if len(parts) > 1:
+        kept = batched_nms(across.boxes_xyxy, across.scores.float(), across.classes, SEAM_IOU)
+        across = across[kept]
+    return SoftDetections.concatenate([*inside, across], image_hw)
