@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 ROOMS = ("cells", "config", "images", "io", "models", "datasets", "evaluation")
-MODULES = ("errors", "files", "names", "rules", "shipped", "bootstrap", "plugins")
+MODULES = ("errors", "files", "locks", "names", "rules", "shipped", "bootstrap", "plugins")
 MODULES += ("engine.bundling",)
 
 
