@@ -8,7 +8,7 @@ import pkgutil
 
 import pytest
 
-ROOMS = ("cells", "config", "images", "io", "models", "datasets", "evaluation")
+ROOMS = ("cells", "config", "images", "io", "models", "datasets", "evaluation", "corrections")
 MODULES = ("errors", "files", "locks", "names", "rules", "shipped", "bootstrap", "plugins")
 MODULES += ("engine.bundling",)
 
