@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from cellseg.corrections.adding import Added
 from cellseg.corrections.events import ACCEPTED, DRAWN, FOUND, Event
-from cellseg.corrections.folder import CorrectionFolder, ImageStatus, QueueItem
+from cellseg.corrections.folder import CorrectionFolder
 from cellseg.corrections.image import CorrectedImage
 from cellseg.corrections.repainting import Repainted
+from cellseg.corrections.summaries import ImageStatus, QueueItem
+from cellseg.corrections.training_data import TrainingData
 
 __all__ = [
     "ACCEPTED",
@@ -23,4 +25,5 @@ __all__ = [
     "ImageStatus",
     "QueueItem",
     "Repainted",
+    "TrainingData",
 ]

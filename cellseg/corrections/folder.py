@@ -6,13 +6,11 @@ import getpass
 import logging
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
-import numpy as np
-from cellseg.arguments import FLAG, NAME, NAMES, checked, or_nothing, several
+from cellseg.arguments import FLAG, NAME, NAMES, WHOLE, checked, or_nothing, several
 from cellseg.cells.instances import CellInstances
 from cellseg.corrections.adding import Added, find_new
 from cellseg.corrections.entries import ImageEntry
@@ -28,11 +26,19 @@ from cellseg.corrections.record import Desk, ImageCells
 from cellseg.corrections.states import NAME as IMAGE_JOURNAL
 from cellseg.corrections.states import VERSION as IMAGE_VERSION
 from cellseg.corrections.states import ImageState, replay
-from cellseg.errors import CorrectionError, CorrectionsInUseError
+from cellseg.corrections.summaries import (
+    ImageStatus,
+    QueueItem,
+    Summary,
+    order_queue,
+    summarize,
+)
+from cellseg.corrections.training_data import TrainingData, choose_sides, save_images
+from cellseg.errors import CorrectionError, CorrectionsInUseError, collect_problems
 from cellseg.io.base import check_class_names
 from cellseg.locks import FileLock, LockedError, take_lock
 from cellseg.names import find_near_names, printable
-from cellseg.rules import PATH
+from cellseg.rules import PATH, number
 
 JOURNAL_FILE = "corrections.jsonl"
 LOCK_FILE = "in_use.lock"
@@ -41,55 +47,6 @@ _NAME, _VERSION = "cellseg corrections", 1
 _CLASSES = ("cell",)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImageStatus:
-    """How far the corrections of an image are.
-
-    Attributes:
-        image_id: as `cellseg predict` calls the image.
-        path: of its file.
-        num_cells: how many cells there are.
-        num_open: how many of them nobody has looked at.
-        is_done: whether the whole image was marked as done.
-        corrected_by: who made corrections, in the order of their first ones, "Ada, Bob".
-        corrected_at: when the last one was made, ISO 8601, UTC; "" without any.
-        problem: why the corrections cannot be read; "" where they can.
-    """
-
-    image_id: str
-    path: Path
-    num_cells: int = 0
-    num_open: int = 0
-    is_done: bool = False
-    corrected_by: str = ""
-    corrected_at: str = ""
-    problem: str = ""
-
-
-class QueueItem(NamedTuple):
-    """A cell that nobody has looked at.
-
-    Attributes:
-        image_id: of its image.
-        cell_id: its id there.
-        score: of the model.
-    """
-
-    image_id: str
-    cell_id: int
-    score: float
-
-
-@dataclass(frozen=True)
-class _Summary:
-    """What is asked of images that are not open."""
-
-    status: ImageStatus
-    open_ids: np.ndarray
-    scores: np.ndarray
-    doubts: np.ndarray
 
 
 class CorrectionFolder:
@@ -126,9 +83,9 @@ class CorrectionFolder:
         self._journal, self._desk, self._lock = journal, desk, lock
         self._entries: dict[str, ImageEntry] = {}
         self._open: weakref.WeakValueDictionary[str, CorrectedImage] = weakref.WeakValueDictionary()
-        self._summaries: dict[str, _Summary] = {}
+        self._summaries: dict[str, Summary] = {}
         self._stale: dict[str, ImageState] = {}
-        self.sides: dict[str, str] = {}
+        self._sides: dict[str, dict[str, str]] = {}
 
     @classmethod
     @checked(
@@ -183,17 +140,18 @@ class CorrectionFolder:
             sync_folders(self.root.parent)
             return
         head = check_head(self._journal.path, lines, _NAME, _VERSION)
-        for number, line in enumerate(lines, 1):
+        for place, line in enumerate(lines, 1):
             try:
                 if "classes" in line:
                     self._desk.classes = tuple(map(str, line["classes"]))
                 if "image" in line:
                     entry = ImageEntry.from_json(line["image"], self.root)
                     self._entries[entry.image_id] = entry
-                self.sides.update(line.get("sides", {}))
+                for plan, sides in line.get("sides", {}).items():
+                    self._sides.setdefault(plan, {}).update(sides)
             except (KeyError, TypeError, ValueError) as error:
                 reason = f"no image ({type(error).__name__}: {error})"
-                raise DamagedJournalError(self._journal.path, number, reason) from error
+                raise DamagedJournalError(self._journal.path, place, reason) from error
         self._extend_classes(classes)
 
     def _extend_classes(self, classes: tuple[str, ...] | None) -> None:
@@ -358,51 +316,78 @@ class CorrectionFolder:
                 of earlier images come first.
         """
         wanted = list(self._entries) if images is None else list(images)
-        found = [(one, self._summary(self._find(one).image_id)) for one in wanted]
-        if not found:
-            return []
-        ids, scores, doubts = (
-            np.concatenate([getattr(summary, name) for _, summary in found])
-            for name in ("open_ids", "scores", "doubts")
-        )
-        owner = np.repeat(np.arange(len(found)), [len(one.open_ids) for _, one in found])
-        order = np.argsort(doubts, kind="stable")
-        names = [wanted[k] for k in owner[order].tolist()]
-        return list(map(QueueItem, names, ids[order].tolist(), scores[order].tolist()))
+        return order_queue([(one, self._summary(self._find(one).image_id)) for one in wanted])
 
-    def _summary(self, image_id: str) -> _Summary:
+    @checked(out=PATH, held_out=number(0, below=1), seed=WHOLE)
+    def save_training_data(
+        self, out: str | Path, *, held_out: float = 0.2, seed: int = 0
+    ) -> TrainingData:
+        """Save the corrected images as a data set that `cellseg train` takes.
+
+        Images of which nothing counts (`CorrectedImage.counted_region`) are left out. Which images
+        are held out is decided by their names, and kept: none changes sides when others are added.
+        The planes of one file are on one side.
+
+        Args:
+            out: a folder that is new, empty, or saved from corrections before.
+            held_out: about which share of the images is held out, to be evaluated on; at least one
+                where there are two files, none where it is 0.
+            seed: another one chooses others.
+
+        Raises:
+            CorrectionError: nothing counts yet, an image's file is gone or has changed, its journal
+                is damaged, or something else is in `out`.
+        """
+        images = self._images_that_count()
+        groups = [image.entry.file_name for image in images]
+        if len(set(groups)) == 1:
+            groups = [image.image_id for image in images]
+        plan = f"{held_out:g} {seed}"
+        known = self._sides.setdefault(plan, {})
+        sides = choose_sides(groups, known, held_out, seed)
+        said = {"saved_by": self.author, "corrections": str(self.root), "classes": self.classes}
+        data = save_images(
+            images, [sides[one] for one in groups], Path(out).absolute(), {**said, "plan": plan}
+        )
+        new = {one: side for one, side in sides.items() if known.get(one) != side}
+        if new and self._desk.is_writable:
+            self._write({"sides": {plan: new}})
+            known.update(new)
+        return data
+
+    def _images_that_count(self) -> list[CorrectedImage]:
+        images, problems = [], []
+        for one in self._entries:
+            summary = self._summary(one)
+            if not (summary.counts or summary.status.problem):
+                continue
+            try:
+                images.append(self.image(one))
+            except CorrectionError as error:
+                problems.append(str(error))
+        if problems:
+            raise CorrectionError(collect_problems("nothing was saved; problems", problems))
+        if not images:
+            raise CorrectionError(
+                f"{self.root}: nothing counts yet: accept or draw cells, or mark what is done"
+            )
+        return images
+
+    def _summary(self, image_id: str) -> Summary:
         state = self._stale.pop(image_id, None)
         if state is not None or image_id not in self._summaries:
             entry = self._entries[image_id]
             try:
                 state = state or self._replay(entry)[1]
-                self._summaries[image_id] = _summarize(entry, state)
+                self._summaries[image_id] = summarize(entry, state)
             except CorrectionError as error:
                 logger.warning("%s", error)
-                status = ImageStatus(image_id, entry.path, problem=str(error))
-                nothing = np.zeros(0)
-                return _Summary(status, nothing, nothing, nothing)
+                return Summary(ImageStatus(image_id, entry.path, problem=str(error)))
         return self._summaries[image_id]
 
     def _note(self, image: ImageCells) -> None:
         """What is known of an image is no longer so; it is counted when somebody asks."""
         self._stale[image.image_id] = image.state
-
-
-def _summarize(entry: ImageEntry, state: ImageState) -> _Summary:
-    ids = state.open_ids
-    scores = np.array([state.cells[one].score for one in ids], np.float64)
-    done = state.corrections
-    status = ImageStatus(
-        entry.image_id,
-        entry.path,
-        len(state.cells),
-        len(ids),
-        state.is_done,
-        ", ".join(dict.fromkeys(event.by for event in done)),
-        done[-1].at if done else "",
-    )
-    return _Summary(status, np.array(ids, np.int64), scores, np.abs(scores - state.threshold))
 
 
 def _take(root: Path) -> FileLock:

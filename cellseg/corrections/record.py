@@ -100,6 +100,11 @@ class ImageCells:
         )
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names; a cell's class is a place among them."""
+        return self._desk.classes
+
+    @property
     def source(self) -> str:
         """What found the cells; "" where nothing did."""
         return self.state.source
