@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from cellseg.locks import LockedError, is_held_here, take_lock
 
-HOLD = "from cellseg.locks import take_lock; lock = take_lock({!r}); print('held', flush=True); input()"
+HOLD = """
+from cellseg.locks import take_lock
+lock = take_lock({!r})
+print("held", flush=True)
+input()
+"""
 
 
 def hold_elsewhere(path: Path) -> subprocess.Popen[str]:

@@ -20,7 +20,7 @@ from cellseg.corrections.journal import Journal, utc_now
 from cellseg.corrections.masks import Canvas, Labels
 from cellseg.corrections.rectangles import as_rectangle
 from cellseg.corrections.states import NAME, VERSION, ImageState
-from cellseg.errors import CorrectionError
+from cellseg.errors import CorrectionError, LabelError
 from cellseg.images import PlaneImage
 from numpy.typing import ArrayLike, NDArray
 
@@ -180,7 +180,13 @@ class ImageCells:
 
     @cached_property
     def _canvas(self) -> Canvas:
-        return Canvas(self.image_hw, self.state.cells)
+        try:
+            return Canvas(self.image_hw, self.state.cells)
+        except LabelError as error:
+            raise CorrectionError(
+                f"{self._journal.path}: holds what is no mask: {error}. Put the file back from "
+                "a copy"
+            ) from error
 
     def _do(self, what: str, change: Change) -> None:
         """Write an event, then make its change; nothing for a change that changes nothing."""

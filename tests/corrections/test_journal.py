@@ -96,7 +96,7 @@ def test_a_line_that_cannot_be_written_is_not_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(CorrectionError, match="a.jsonl: cannot be written: No space left"):
+        with pytest.raises(CorrectionError, match=r"a.jsonl: cannot be written: No space left"):
             journal.append({"what": "d"})
     assert written.read_bytes() == before
     journal.append({"what": "e"})

@@ -113,9 +113,7 @@ def test_a_line_of_many_points_far_away_is_the_same_line() -> None:
     st.integers(2, 12),
     st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 15)), min_size=2, max_size=5),
 )
-def test_no_pixel_is_lost_or_made(
-    height: int, width: int, line: list[tuple[float, float]]
-) -> None:
+def test_no_pixel_is_lost_or_made(height: int, width: int, line: list[tuple[float, float]]) -> None:
     mask = np.ones((height, width), bool)
     try:
         parts = split_mask((mask, (0, 0)), np.array(line), "cell 1")
