@@ -24,13 +24,7 @@ from cellseg.corrections.register import JOURNAL_FILE, Register
 from cellseg.corrections.states import NAME as IMAGE_JOURNAL
 from cellseg.corrections.states import VERSION as IMAGE_VERSION
 from cellseg.corrections.states import ImageState, replay
-from cellseg.corrections.summaries import (
-    ImageStatus,
-    QueueItem,
-    Summary,
-    order_queue,
-    summarize,
-)
+from cellseg.corrections.summaries import CellQueue, ImageStatus, Summary, summarize
 from cellseg.corrections.training_data import TrainingData, choose_sides, save_images
 from cellseg.errors import CorrectionError, CorrectionsInUseError, collect_problems
 from cellseg.io.base import check_class_names
@@ -246,7 +240,7 @@ class CorrectionFolder:
         return [self._summary(one).status for one in self._register.entries]
 
     @checked(images=or_nothing(several()))
-    def queue(self, images: Sequence[str] | None = None) -> list[QueueItem]:
+    def queue(self, images: Sequence[str] | None = None) -> CellQueue:
         """The cells that nobody has looked at, from the least certain to the surest.
 
         The least certain are those whose score is nearest the score that a detection needed.
@@ -256,9 +250,8 @@ class CorrectionFolder:
                 of earlier images come first.
         """
         wanted = list(self._register.entries) if images is None else list(images)
-        return order_queue(
-            [(one, self._summary(self._register.find(one).image_id)) for one in wanted]
-        )
+        found = [self._register.find(one).image_id for one in wanted]
+        return CellQueue([(one, self._summary(one)) for one in found])
 
     @checked(out=PATH, held_out=number(0, below=1), seed=WHOLE)
     def save_training_data(
