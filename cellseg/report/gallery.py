@@ -20,6 +20,7 @@ from cellseg.cells.labels import Crop
 from cellseg.errors import ImageReadError
 from cellseg.evaluation.comparison import Comparison
 from cellseg.evaluation.error_kinds import KIND_SENTENCES
+from cellseg.evaluation.error_list import ERROR_SENTENCES
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.page import render
@@ -42,7 +43,7 @@ WORDS = {
     "correct": "correct",
 }
 
-KIND_MEANING = KIND_SENTENCES | {measures.CONFUSED: "pairs of the right outline, wrong class"}
+KIND_MEANING = KIND_SENTENCES | {measures.CONFUSED: ERROR_SENTENCES[measures.CONFUSED]}
 
 
 @dataclass(frozen=True, eq=False)
