@@ -29,6 +29,16 @@ ERROR_SENTENCES = {
     CONFUSED: "pairs of the right outline, wrong class",
 }
 """What each kind of `CellError` is."""
+ERROR_WORDS = {
+    "missed": "missed",
+    "spurious": "spurious",
+    "merge": "merged",
+    "split": "split",
+    "catastrophe": "tangled",
+    OUTLINE: "badly outlined",
+    CONFUSED: "wrong class",
+}
+"""What a person reads for each kind."""
 
 
 @dataclass(frozen=True, eq=False)
