@@ -7,7 +7,7 @@ names of all classes, in the model's order, stand in the layer's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ MICROMETRE = "um"
 NO_CLASSES = ("cell",)
 COLOUR_BY = ("cell", "class", "score")
 """What the colours of labels can show: one cell from the next, its class, or its score."""
+
+_DARKEST_SCORE = 0.5
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -136,24 +138,35 @@ def layer_to_cells(
     Raises:
         LabelError: a class that is not among `classes`, or an index of no plane.
     """
-    names = tuple(classes) if classes is not None else classes_of_layer(layer)
-    labels = plane_of(layer, plane)
+    names = tuple(classes) if classes is not None else classes_of(layer.metadata, layer.features)
+    return labels_to_cells(plane_of(layer, plane), layer.features, names)
+
+
+def labels_to_cells(
+    labels: NDArray[Any], features: pd.DataFrame, classes: Sequence[str]
+) -> LayerCells:
+    """The cells of a label image [H, W] with such a table; see `layer_to_cells`."""
     cells = CellInstances.from_label_image(labels)
     ids = np.unique(labels)
     ids = ids[ids != 0].astype(np.int64)
-    known = _rows_of(layer.features, ids)
+    rows, names = _rows_of(features, ids), tuple(classes)
     return LayerCells(
-        cells.replace(classes=_classes(known, names), scores=_scores(known)), ids, names
+        cells.replace(classes=_classes(rows, names), scores=_scores(rows)), ids, names
     )
 
 
 def classes_of_layer(layer: Layer) -> tuple[str, ...]:
+    """Names of the classes of a layer; see `classes_of`."""
+    return classes_of(layer.metadata, layer.features)
+
+
+def classes_of(metadata: Mapping[str, Any], features: pd.DataFrame) -> tuple[str, ...]:
     """Names of the classes: those in the metadata, else those in the features, sorted."""
-    noted = layer.metadata.get(METADATA, {}).get("classes")
+    noted = metadata.get(METADATA, {}).get("classes")
     if noted:
         return tuple(noted)
-    if CLASS in layer.features:
-        found = sorted(set(layer.features[CLASS].dropna().astype(str)) - {""})
+    if CLASS in features:
+        found = sorted(set(features[CLASS].dropna().astype(str)) - {""})
         return tuple(found) or NO_CLASSES
     return NO_CLASSES
 
@@ -190,13 +203,18 @@ def plane_of(layer: Layer, plane: tuple[int, ...] = ()) -> NDArray[Any]:
     Raises:
         LabelError: an index of no plane.
     """
+    return np.asarray(lazy_plane(layer, plane))
+
+
+def lazy_plane(layer: Layer, plane: tuple[int, ...]) -> Any:
+    """`plane_of` without reading pixels, where the layer's data are lazy."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     lengths = data.shape[: layer.ndim - 2]
     if len(plane) != len(lengths) or any(not 0 <= at < n for at, n in zip(plane, lengths)):
         raise LabelError(
             f"layer {layer.name!r} has no plane {list(plane)}; its planes are {list(lengths)}"
         )
-    return np.asarray(data[tuple(plane)])
+    return data[tuple(plane)]
 
 
 def current_plane(layer: Layer, point: Sequence[float]) -> tuple[int, ...]:
@@ -214,11 +232,16 @@ def current_plane(layer: Layer, point: Sequence[float]) -> tuple[int, ...]:
 
 def pixel_size_um(layer: Layer) -> tuple[float, float] | None:
     """(height, width) of a pixel in micrometres; None where the layer is not in units of length."""
+    return size_in_um(layer.scale, layer.units)
+
+
+def size_in_um(scale: Sequence[float], units: Sequence[Any]) -> tuple[float, float] | None:
+    """(height, width) of a pixel in micrometres, of a layer's scale and units; None as above."""
     sides = []
-    for length, unit in zip(layer.scale[-2:], layer.units[-2:]):
+    for length, unit in zip(scale[-2:], units[-2:]):
         if not unit.is_compatible_with(MICROMETRE):
             return None
-        sides.append(float((length * unit).to(MICROMETRE).magnitude))
+        sides.append(float((float(length) * unit).to(MICROMETRE).magnitude))
     return sides[0], sides[1]
 
 
@@ -237,51 +260,60 @@ def scale_arguments(pixel_size_um: tuple[float, float] | None, leading: int = 0)
     }
 
 
-def placed_like(layer: Image | Labels, offset_rc: Sequence[int] = (0, 0)) -> dict[str, Any]:
-    """Arguments that put a two-dimensional layer onto another one.
+def placed_like(
+    layer: Image | Labels, offset_rc: Sequence[int] = (0, 0), plane: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Arguments that put a layer onto another one.
 
     Args:
         layer: the other one.
         offset_rc: (row, column) in it of the new layer's first pixel.
+        plane: where it lies along the other's axes before rows and columns. The new layer has
+            these axes too, with length 1; without it, it has rows and columns only.
     """
-    scale, translate = layer.scale[-2:], layer.translate[-2:]
+    number = len(plane) + 2
+    scale, translate = layer.scale[-number:], layer.translate[-number:]
     return {
         "scale": tuple(scale),
-        "translate": tuple(translate + scale * np.asarray(offset_rc, float)),
-        "units": tuple(layer.units[-2:]),
+        "translate": tuple(translate + scale * np.array([*plane, *offset_rc], float)),
+        "units": tuple(layer.units[-number:]),
     }
 
 
-def colour_cells(layer: Labels, by: str) -> None:
+def colour_cells(layer: Labels, by: str, features: pd.DataFrame | None = None) -> None:
     """Colour the cells of a layer by what its features say.
 
     Args:
-        layer: with features.
+        layer: its labels.
         by: one of `COLOUR_BY`. Classes have the colours that they have in cellseg's pictures;
-            scores go from dark blue, the lowest, to yellow, 1.
+            scores go from dark blue, 0.5 and less, to yellow, 1.
+        features: of all cells that the layer may come to show; by default its own.
     """
     from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
-    features = layer.features
+    features = layer.features if features is None else features
     if by == "cell" or by not in features or INDEX not in features:
         layer.colormap = label_colormap(49)
         return
-    colours = _score_colours if by == SCORE else _class_colours
+    colours = _score_colours(features)
+    if by == CLASS:
+        colours = _class_colours(features, classes_of_layer(layer))
     table: dict[int | None, Any] = {None: (0.6, 0.6, 0.6, 1.0), 0: (0.0, 0.0, 0.0, 0.0)}
-    table.update(zip(features[INDEX].tolist(), colours(layer)))
+    table.update(zip(features[INDEX].tolist(), colours))
     layer.colormap = DirectLabelColormap(color_dict=table)
 
 
-def _score_colours(layer: Labels) -> NDArray[np.float64]:
+def _score_colours(features: pd.DataFrame) -> NDArray[Any]:
     from napari.utils.colormaps import ensure_colormap
 
-    scores = layer.features[SCORE].astype(float).fillna(1.0).to_numpy()
-    return ensure_colormap("viridis").map(scores)
+    scores = features[SCORE].astype(float).fillna(1.0).to_numpy()
+    share = ((scores - _DARKEST_SCORE) / (1 - _DARKEST_SCORE)).clip(0, 1)
+    colours: NDArray[Any] = ensure_colormap("viridis").map(share)
+    return colours
 
 
-def _class_colours(layer: Labels) -> NDArray[np.float64]:
-    names = classes_of_layer(layer)
+def _class_colours(features: pd.DataFrame, names: Sequence[str]) -> NDArray[Any]:
     places = {name: k for k, name in enumerate(names)}
-    numbers = [places.get(str(name), 0) for name in layer.features[CLASS]]
+    numbers = [places.get(str(name), 0) for name in features[CLASS]]
     rgb = np.array([class_colour(k) for k in numbers], float).reshape(-1, 3) / 255
     return np.column_stack([rgb, np.ones(len(rgb))])
