@@ -62,7 +62,8 @@ class CellSliders(QGroupBox):
             0.0, 1.0, "Of two cells that overlap more (IoU of their masks) the surer one is kept"
         )
         self.area_slider = QLabeledRangeSlider(Qt.Orientation.Horizontal)
-        self.area_slider.setEdgeLabelMode(self.area_slider.EdgeLabelMode.NoLabel)
+        self.area_slider.setEdgeLabelMode(self.area_slider.EdgeLabelMode.LabelIsValue)
+        self.area_slider.setHandleLabelPosition(self.area_slider.LabelPosition.NoLabel)
         self.area_slider.setToolTip("Smallest and largest area of a cell, in pixels")
         self.colour_by = QComboBox()
         for by in COLOUR_BY:
