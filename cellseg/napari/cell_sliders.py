@@ -157,11 +157,11 @@ class CellSliders(QGroupBox):
         """Colour all detections, so that nothing is to be coloured when other ones are chosen."""
         if self._found is None:
             return
-        cells = self._found.detections.measure(self.thresholds()).cells
+        detected = self._found.detections.voted(self.thresholds())
         every = {
-            INDEX: np.arange(1, len(cells) + 1),
-            CLASS: np.asarray(self._found.classes, object)[cells.classes],
-            SCORE: cells.scores,
+            INDEX: np.arange(1, len(detected) + 1),
+            CLASS: np.asarray(self._found.classes, object)[detected.classes.numpy()],
+            SCORE: detected.scores.float().numpy(),
         }
         colour_cells(self._found.layer, self.colour_by.currentData(), pd.DataFrame(every))
 
