@@ -12,6 +12,8 @@
     ├── LibraryError      a library that is missing or cannot be loaded          (ImportError)
     ├── CheckpointError   a weights file                                         (RuntimeError)
     ├── TrainingError     a training that cannot go on                           (RuntimeError)
+    ├── CorrectionError   corrections of cells, and the folder they are kept in  (ValueError)
+    │   └── CorrectionsInUseError  another window corrects in that folder
     ├── ExportError       a model that cannot be written for other programs      (RuntimeError)
     └── ClusterError      machines that work together                            (RuntimeError)
 
@@ -73,6 +75,14 @@ class CheckpointError(CellsegError, RuntimeError):
 
 class TrainingError(CellsegError, RuntimeError):
     """A training cannot begin or go on: no finite losses, no room, or a folder that is in use."""
+
+
+class CorrectionError(CellsegError, ValueError):
+    """A correction cannot be made, or a folder of corrections cannot be used."""
+
+
+class CorrectionsInUseError(CorrectionError):
+    """A folder of corrections is open in another window."""
 
 
 class ExportError(CellsegError, RuntimeError):

@@ -8,8 +8,8 @@ import pkgutil
 
 import pytest
 
-ROOMS = ("cells", "config", "images", "io", "models", "datasets", "evaluation")
-MODULES = ("errors", "files", "names", "rules", "shipped", "bootstrap", "plugins")
+ROOMS = ("cells", "config", "images", "io", "models", "datasets", "evaluation", "corrections")
+MODULES = ("errors", "files", "locks", "names", "rules", "shipped", "bootstrap", "plugins")
 MODULES += ("engine.bundling",)
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from cellseg.config.files import CONFIG_FILE
@@ -21,20 +17,14 @@ from cellseg.engine.hooks.best import HISTORY_FILE
 from cellseg.engine.hooks.run_record import RUN_FILE
 from cellseg.errors import TrainingError
 from cellseg.files import write_whole
+from cellseg.locks import LockedError, is_held_here, take_lock
 from detectron2.utils import comm
-
-try:
-    import fcntl
-except ImportError:  # a system without it locks nothing
-    fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "training.lock"
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _MB = 2**20
 
 logger = logging.getLogger(__name__)
-
-_mine: set[Path] = set()
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -92,9 +82,8 @@ def kept_config(output_dir: str | Path) -> Iterator[None]:
 def locked_folder(output_dir: str | Path) -> Iterator[None]:
     """Keep a folder for one training at a time; to be used in the main process of a run.
 
-    The lock is the system's, on `training.lock`: it ends with the process, however that ends, and
-    no process that this one has started holds it. The file says who has it. Inside another such
-    block for the same folder nothing happens.
+    The lock is that of `cellseg.locks` on `training.lock`, which says who has it. Inside another
+    such block for the same folder nothing happens.
 
     Raises:
         TrainingError: another process trains into it, or its name cannot be encoded.
@@ -108,72 +97,22 @@ def locked_folder(output_dir: str | Path) -> Iterator[None]:
             "choose another name"
         ) from None
     folder = Path(output_dir).resolve()
-    if folder in _mine or not comm.is_main_process():
+    path = folder / LOCK_FILE
+    if is_held_here(path) or not comm.is_main_process():
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
-    file = _open_locked(path)
-    _mine.add(folder)
+    try:
+        lock = take_lock(path)
+    except LockedError as error:
+        raise TrainingError(
+            f"{folder} is in use: {error.holder} trains into it. Wait until it has ended, or "
+            "choose another OUTPUT_DIR"
+        ) from None
     try:
         yield
     finally:
-        _mine.discard(folder)
-        if _is_same_file(file, path):  # the folder may have been removed, and made again
-            with suppress(OSError):  # it may have become read-only
-                path.unlink()
-        file.close()
-
-
-def _open_locked(path: Path) -> IO[str]:
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            _lock(file, path)
-            if _is_same_file(file, path):  # whoever had it has not removed it meanwhile
-                file.truncate(0)
-                holder = {"host": socket.gethostname(), "process": os.getpid(), "since": _now()}
-                file.write(json.dumps(holder) + "\n")
-                file.flush()
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _lock(file: IO[str], path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise TrainingError(
-            f"{path.parent} is in use: {_describe_holder(file)} trains into it. Wait until it has "
-            "ended, or choose another OUTPUT_DIR"
-        ) from None
-    except OSError as error:  # some network disks have no locks
-        logger.warning("%s cannot be locked (%s): see that nobody else trains there", path, error)
-
-
-def _describe_holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        holder = json.loads(file.read())
-        return f"process {holder['process']} on {holder['host']}, since {holder['since']},"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _is_same_file(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
-
-
-def _now() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+        lock.release()
 
 
 def checkpoint_bytes(
