@@ -13,7 +13,7 @@ from cellseg.config.checks import (
     numbers_by_name,
 )
 from cellseg.config.defaults import add_cellseg_config, value_of
-from cellseg.config.files import ConfigTree, find_config_file, read_config_tree
+from cellseg.config.files import ConfigTree, find_config_file, put_below, read_config_tree
 from cellseg.config.keys import KEYS, Key
 from cellseg.config.merging import describe_places, merge_given, pairs_to_tree, read_value
 
@@ -32,6 +32,7 @@ __all__ = [
     "merge_given",
     "numbers_by_name",
     "pairs_to_tree",
+    "put_below",
     "read_config_tree",
     "read_value",
     "value_of",

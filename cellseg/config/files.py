@@ -102,7 +102,7 @@ def read_config_tree(path: str | Path) -> ConfigTree:
     tree: dict[str, Any] = {}
     places: dict[str, str] = {}
     for file, own, lines in _read_chain(Path(path), (), [0]):
-        _put(own, tree)
+        put_below(tree, own)
         places |= {key: f"{file}, line {line}" for key, line in lines.items()}
     return ConfigTree(str(path), tree, places, is_file=True)
 
@@ -159,12 +159,12 @@ def _bases_of(path: Path, bases: Any, lines: Mapping[str, int]) -> list[str]:
     )
 
 
-def _put(top: dict[str, Any], tree: dict[str, Any]) -> None:
-    """Change `tree` to what `top` says, key by key."""
+def put_below(tree: dict[str, Any], top: Mapping[str, Any]) -> None:
+    """Change `tree` to what `top` says, key by key; what `top` does not name stays."""
     for key, value in top.items():
         if not isinstance(value, dict):
             tree[key] = value
             continue
         if not isinstance(tree.get(key), dict):
             tree[key] = {}  # never `value` itself: an alias may stand for it elsewhere
-        _put(value, tree[key])
+        put_below(tree[key], value)
