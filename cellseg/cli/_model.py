@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
 import cellseg  # before detectron2: it makes `import detectron2` work
-from cellseg.datasets.registration import category_ids_of
 from cellseg.engine.loading import load_config_of_model
 from cellseg.engine.setup import load_config
 from cellseg.errors import ConfigError
-from cellseg.io.category_ids import choose_category_ids, number_names
 from cellseg.modeling.device import check_device, describe_device
-from cellseg.models import find_bundle, locate_bundle, open_bundle, read_carried_config
+from cellseg.models import find_bundle
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 logger = logging.getLogger(__name__)
 
@@ -68,30 +64,3 @@ def log_engine_and_device(logger: logging.Logger, cfg: CfgNode) -> None:
     """Say what runs, and where."""
     logger.info("Engine: %s", cellseg.engine_info())
     logger.info("Device: %s", describe_device(cfg.MODEL.DEVICE))
-
-
-def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Names and category ids of the model's classes.
-
-    Those of its data set, where that is known; else the names that its bundle or checkpoint has for
-    them, or numbers.
-    """
-    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        names = MetadataCatalog.get(dataset).get("thing_classes") or ()
-        if dataset in DatasetCatalog.list() and len(names) == number:
-            ids = category_ids_of(dataset)
-            return list(names), sorted(ids, key=lambda category: ids[category])
-    names = _names_with_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else []
-    if len(names) != number:
-        names = number_names(number)
-    return names, list(choose_category_ids(number))
-
-
-def _names_with_weights(weights: str) -> list[str]:
-    """The names of classes that a bundle or a checkpoint has for them; [] where there are none."""
-    bundle = locate_bundle(weights)
-    if bundle is not None:
-        return list(open_bundle(bundle).card.classes)
-    carried = read_carried_config(weights) if Path(weights).is_file() else None
-    return list(carried.classes) if carried is not None else []

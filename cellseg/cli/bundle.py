@@ -17,10 +17,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cellseg.cli._model import find_classes
 from cellseg.cli._parser import CommandParser
 from cellseg.engine.bundling import bundle_model
-from cellseg.engine.loading import load_config_of_model
+from cellseg.engine.loading import find_classes, load_config_of_model
 from cellseg.errors import ConfigError
 from cellseg.files import check_no_pipe
 from cellseg.models import ModelCard

@@ -16,7 +16,7 @@ import logging
 import re
 from pathlib import Path
 
-from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
+from cellseg.cli._model import log_engine_and_device, model_config_of
 from cellseg.cli._outputs import (
     ONNX,
     PACKAGE,
@@ -25,6 +25,7 @@ from cellseg.cli._outputs import (
     check_outputs,
 )
 from cellseg.cli._parser import CommandParser
+from cellseg.engine.loading import find_classes
 from cellseg.export.bioimageio import export_bioimageio
 from cellseg.export.onnx_file import SCRIPT, export_onnx
 from cellseg.export.package_description import PackageTexts

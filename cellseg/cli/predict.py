@@ -28,8 +28,9 @@ from pathlib import Path
 from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.cli._cluster import add_cluster_options, open_prediction
 from cellseg.cli._linking import add_link_options, read_link_rules
-from cellseg.cli._model import find_classes, log_engine_and_device, model_config_of
+from cellseg.cli._model import log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser, at_least, number_in
+from cellseg.engine.loading import find_classes
 from cellseg.images.listing import describe_passed_over
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome

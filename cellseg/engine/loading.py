@@ -6,17 +6,22 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cellseg.arguments import checked
+from cellseg.cells.selection import DetectionThresholds
 from cellseg.config import read_config_tree
+from cellseg.datasets.registration import category_ids_of
 from cellseg.engine.setup import load_config
+from cellseg.inference.adjustable import LEAST_SCORE
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
+from cellseg.io.category_ids import choose_category_ids, number_names
 from cellseg.modeling.device import default_device, has_device
-from cellseg.models import find_model
+from cellseg.models import find_model, locate_bundle, open_bundle, read_carried_config
 from cellseg.rules import PATH
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 logger = logging.getLogger(__name__)
 
@@ -98,3 +103,54 @@ def load(
         CheckpointError: the weights are missing or cannot be read.
     """
     return CellModel(CellPredictor(load_config_of_model(model, config_file, opts)))
+
+
+class AdjustableModel(NamedTuple):
+    """A model whose cells are chosen after the network ran: `cellseg.inference.adjustable`.
+
+    Attributes:
+        model: its predictor takes all detections down to `LEAST_SCORE`.
+        thresholds: what its own config says that is a cell.
+        classes: names of its classes.
+    """
+
+    model: CellModel
+    thresholds: DetectionThresholds
+    classes: tuple[str, ...]
+
+
+@checked(model=PATH)
+def load_adjustable(model: str | Path, opts: Sequence[Any] = ()) -> AdjustableModel:
+    """A trained model for `detect_softly`; arguments and errors as in `load`."""
+    cfg = load_config_of_model(model, opts=opts)
+    thresholds = DetectionThresholds.from_config(cfg)
+    least = min(LEAST_SCORE, thresholds.lowest_score)
+    predictor = CellPredictor(cfg, score_threshold=least)
+    return AdjustableModel(CellModel(predictor), thresholds, tuple(find_classes(cfg)[0]))
+
+
+def find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Names and category ids of the model's classes.
+
+    Those of its data set, where that is known; else the names that its bundle or checkpoint has for
+    them, or numbers.
+    """
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = MetadataCatalog.get(dataset).get("thing_classes") or ()
+        if dataset in DatasetCatalog.list() and len(names) == number:
+            ids = category_ids_of(dataset)
+            return list(names), sorted(ids, key=lambda category: ids[category])
+    names = _names_with_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else []
+    if len(names) != number:
+        names = number_names(number)
+    return names, list(choose_category_ids(number))
+
+
+def _names_with_weights(weights: str) -> list[str]:
+    """The names of classes that a bundle or a checkpoint has for them; [] where there are none."""
+    bundle = locate_bundle(weights)
+    if bundle is not None:
+        return list(open_bundle(bundle).card.classes)
+    carried = read_carried_config(weights) if Path(weights).is_file() else None
+    return list(carried.classes) if carried is not None else []

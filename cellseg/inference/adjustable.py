@@ -115,9 +115,9 @@ def detect_softly(
         plane: read window by window, once each.
         window: the part that is looked at, of the size and with the intensities that it has in
             the whole plane; by default all of it.
-        progress: called with the numbers of tiles done and of all tiles, at the beginning, and then
-            whenever the network goes from one layer to the next. What it raises ends the
-            work at once.
+        progress: called with the numbers of tiles done and of all tiles (0 and 1 until it is known
+            how large the plane is looked at), whenever the network goes from one layer to the next.
+            What it raises ends the work at once.
 
     Returns:
         By descending score, in the frame of the window. A cell longer than the overlap of tiles
@@ -128,7 +128,8 @@ def detect_softly(
         LabelError: the model gives no soft masks.
     """
     window = window or Window(0, 0, *plane.image_hw)
-    look = model.look_at(plane)
+    with _told_at_each_layer(model.predictor.model, partial(progress, 0, 1)):
+        look = model.look_at(plane)
     grid = model.plan_tiles(window.hw, look)
     limits = model.predictor.limits_of(plane)
     scale, is_smooth = model.scale_in_tiles(plane.image_hw, look)

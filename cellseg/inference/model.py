@@ -126,9 +126,7 @@ class CellModel:
             ConfigError: a diameter, and the model's CELLSEG.TEST.KNOWN_DIAMETERS is empty.
         """
         if diameter is not None:
-            other = copy.copy(self)
-            other._diameter = diameter
-            return other.predict(image)
+            return self.with_diameter(diameter).predict(image)
         if isinstance(image, (str, Path)):
             image = self.predictor.read_image(image)
         image = to_image_array(image)
@@ -139,6 +137,12 @@ class CellModel:
             return found.cells
         with self.predict_plane(plane, "image") as record:
             return record.cells
+
+    def with_diameter(self, diameter: str | float) -> CellModel:
+        """The same model for images whose cells have this diameter; see `predict`."""
+        other = copy.copy(self)
+        other._diameter = diameter
+        return other
 
     def open_planes(self, path: str | Path) -> AbstractContextManager[Sequence[PlaneImage]]:
         """The planes of a file, of the scenes and at the pixel size that were chosen."""

@@ -11,6 +11,7 @@ from cellseg.errors import CellsegError
 from napari.layers import Layer
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QWidget
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,42 @@ def errors_told() -> Iterator[None]:
 
 def tell_error(error: BaseException) -> None:
     """Show an error in the window: cellseg's own with its text, others with their kind too."""
+    if isinstance(error, StoppedError):
+        return
     if isinstance(error, CellsegError):
         show_error(str(error))
         return
     logger.error("%s", error, exc_info=error)
     show_error(f"{type(error).__name__}: {error}")
+
+
+class StoppedError(Exception):
+    """Somebody pressed Stop; nothing is told of it."""
+
+
+class Progress(QObject):
+    """How far work in a thread is, told in the window's thread, and the wish that it stops.
+
+    The work calls `tell` again and again, which raises StoppedError once `stop` was called.
+    """
+
+    changed = Signal(int, int)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._is_stopped, self._told = False, (-1, -1)
+
+    def stop(self) -> None:
+        """Let the work end the next time that it tells how far it is."""
+        self._is_stopped = True
+
+    def tell(self, done: int, total: int) -> None:
+        """Called by the work: so many steps of all are done."""
+        if self._is_stopped:
+            raise StoppedError
+        if (done, total) != self._told:
+            self._told = (done, total)
+            self.changed.emit(done, total)
 
 
 def run_in_background(
@@ -40,6 +72,7 @@ def run_in_background(
     done: Callable[[Any], None],
     failed: Callable[[BaseException], None] = tell_error,
     finished: Callable[[], None] = lambda: None,
+    owner: QObject | None = None,
 ) -> FunctionWorker[Any]:
     """Do work in a thread of its own.
 
@@ -48,24 +81,45 @@ def run_in_background(
         done: called in the window's thread with what it returned.
         failed: called there with what it raised.
         finished: called there last, in either case.
+        owner: what the three belong to; when it is gone none of them is called.
     """
     # Handed over as a value, so that an error is told once, by us, and not by napari as well.
     worker = create_worker(lambda: _outcome(work), _start_thread=False)
+    worker.returned.connect(_Receiver(done, failed, finished, owner).take)
+    worker.start()
+    return worker
 
-    def tell(outcome: tuple[Any, BaseException | None]) -> None:
+
+class _Receiver(QObject):
+    """Lives in the window's thread, as long as its parent does."""
+
+    def __init__(
+        self,
+        done: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+        finished: Callable[[], None],
+        parent: QObject | None,
+    ) -> None:
+        super().__init__(parent)
+        self._done, self._failed, self._finished = done, failed, finished
+        if parent is None:
+            _orphans.add(self)
+
+    def take(self, outcome: tuple[Any, BaseException | None]) -> None:
         try:
             value, error = outcome
             if error is None:
                 with errors_told():
-                    done(value)
+                    self._done(value)
             else:
-                failed(error)
+                self._failed(error)
         finally:
-            finished()
+            self._finished()
+            _orphans.discard(self)
+            self.deleteLater()
 
-    worker.returned.connect(tell)
-    worker.start()
-    return worker
+
+_orphans: set[_Receiver] = set()  # nobody else keeps them until their work is done
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:

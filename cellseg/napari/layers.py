@@ -29,6 +29,8 @@ NO_CLASSES = ("cell",)
 COLOUR_BY = ("cell", "class", "score")
 """What the colours of labels can show: one cell from the next, its class, or its score."""
 
+_DARKEST_SCORE = 0.5
+
 LayerData = tuple[Any, dict[str, Any], str]
 
 
@@ -190,13 +192,18 @@ def plane_of(layer: Layer, plane: tuple[int, ...] = ()) -> NDArray[Any]:
     Raises:
         LabelError: an index of no plane.
     """
+    return np.asarray(lazy_plane(layer, plane))
+
+
+def lazy_plane(layer: Layer, plane: tuple[int, ...]) -> Any:
+    """`plane_of` without reading pixels, where the layer's data are lazy."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     lengths = data.shape[: layer.ndim - 2]
     if len(plane) != len(lengths) or any(not 0 <= at < n for at, n in zip(plane, lengths)):
         raise LabelError(
             f"layer {layer.name!r} has no plane {list(plane)}; its planes are {list(lengths)}"
         )
-    return np.asarray(data[tuple(plane)])
+    return data[tuple(plane)]
 
 
 def current_plane(layer: Layer, point: Sequence[float]) -> tuple[int, ...]:
@@ -237,51 +244,60 @@ def scale_arguments(pixel_size_um: tuple[float, float] | None, leading: int = 0)
     }
 
 
-def placed_like(layer: Image | Labels, offset_rc: Sequence[int] = (0, 0)) -> dict[str, Any]:
-    """Arguments that put a two-dimensional layer onto another one.
+def placed_like(
+    layer: Image | Labels, offset_rc: Sequence[int] = (0, 0), plane: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Arguments that put a layer onto another one.
 
     Args:
         layer: the other one.
         offset_rc: (row, column) in it of the new layer's first pixel.
+        plane: where it lies along the other's axes before rows and columns. The new layer has
+            these axes too, with length 1; without it, it has rows and columns only.
     """
-    scale, translate = layer.scale[-2:], layer.translate[-2:]
+    number = len(plane) + 2
+    scale, translate = layer.scale[-number:], layer.translate[-number:]
     return {
         "scale": tuple(scale),
-        "translate": tuple(translate + scale * np.asarray(offset_rc, float)),
-        "units": tuple(layer.units[-2:]),
+        "translate": tuple(translate + scale * np.array([*plane, *offset_rc], float)),
+        "units": tuple(layer.units[-number:]),
     }
 
 
-def colour_cells(layer: Labels, by: str) -> None:
+def colour_cells(layer: Labels, by: str, features: pd.DataFrame | None = None) -> None:
     """Colour the cells of a layer by what its features say.
 
     Args:
-        layer: with features.
+        layer: its labels.
         by: one of `COLOUR_BY`. Classes have the colours that they have in cellseg's pictures;
-            scores go from dark blue, the lowest, to yellow, 1.
+            scores go from dark blue, 0.5 and less, to yellow, 1.
+        features: of all cells that the layer may come to show; by default its own.
     """
     from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
-    features = layer.features
+    features = layer.features if features is None else features
     if by == "cell" or by not in features or INDEX not in features:
         layer.colormap = label_colormap(49)
         return
-    colours = _score_colours if by == SCORE else _class_colours
+    colours = _score_colours(features)
+    if by == CLASS:
+        colours = _class_colours(features, classes_of_layer(layer))
     table: dict[int | None, Any] = {None: (0.6, 0.6, 0.6, 1.0), 0: (0.0, 0.0, 0.0, 0.0)}
-    table.update(zip(features[INDEX].tolist(), colours(layer)))
+    table.update(zip(features[INDEX].tolist(), colours))
     layer.colormap = DirectLabelColormap(color_dict=table)
 
 
-def _score_colours(layer: Labels) -> NDArray[np.float64]:
+def _score_colours(features: pd.DataFrame) -> NDArray[Any]:
     from napari.utils.colormaps import ensure_colormap
 
-    scores = layer.features[SCORE].astype(float).fillna(1.0).to_numpy()
-    return ensure_colormap("viridis").map(scores)
+    scores = features[SCORE].astype(float).fillna(1.0).to_numpy()
+    share = ((scores - _DARKEST_SCORE) / (1 - _DARKEST_SCORE)).clip(0, 1)
+    colours: NDArray[Any] = ensure_colormap("viridis").map(share)
+    return colours
 
 
-def _class_colours(layer: Labels) -> NDArray[np.float64]:
-    names = classes_of_layer(layer)
+def _class_colours(features: pd.DataFrame, names: Sequence[str]) -> NDArray[Any]:
     places = {name: k for k, name in enumerate(names)}
-    numbers = [places.get(str(name), 0) for name in layer.features[CLASS]]
+    numbers = [places.get(str(name), 0) for name in features[CLASS]]
     rgb = np.array([class_colour(k) for k in numbers], float).reshape(-1, 3) / 255
     return np.column_stack([rgb, np.ones(len(rgb))])

@@ -9,7 +9,9 @@ from cellseg.shipped import sample_images
 
 def open_nuclei() -> list[LayerData]:
     """The images of real nuclei that come with cellseg, CC0."""
-    return [
-        (read_image(path), {"name": path.stem, "metadata": {"path": str(path)}}, "image")
-        for path in sample_images()
-    ]
+    layers: list[LayerData] = []
+    for path in sample_images():
+        pixels = read_image(path)
+        about = {"name": path.stem, "contrast_limits": (int(pixels.min()), int(pixels.max()))}
+        layers.append((pixels, about, "image"))
+    return layers

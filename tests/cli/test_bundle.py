@@ -15,12 +15,12 @@ import torch
 import yaml
 from cellseg import load_config
 from cellseg.cells.synthetic import make_cells
-from cellseg.cli._model import find_classes
 from cellseg.config import ConfigTree
 from cellseg.config.trained import portable_config
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.engine import CellTrainer
 from cellseg.engine.bundling import bundle_model
+from cellseg.engine.loading import find_classes
 from cellseg.evaluation import score
 from cellseg.modeling import MaskRCNN
 from cellseg.models import ModelCard, find_bundle, open_bundle

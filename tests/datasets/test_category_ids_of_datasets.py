@@ -13,10 +13,10 @@ import pytest
 import torch
 import yaml
 from cell_records import make_record
-from cellseg.cli.predict import find_classes
 from cellseg.config import add_cellseg_config
 from cellseg.datasets.ground_truth import GroundTruth
 from cellseg.datasets.registration import category_ids_of, register_declarations
+from cellseg.engine.loading import find_classes
 from cellseg.evaluation.coco_evaluator import DenseCOCOEvaluator
 from cellseg.io import FORMATS
 from detectron2.config import get_cfg

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 from cellseg import load_config
-from cellseg.cli._model import find_classes
 from cellseg.config.trained import ENTRY, TrainedConfig, portable_config
 from cellseg.engine.bundling import bundle_model
-from cellseg.engine.loading import load_config_of_model
+from cellseg.engine.loading import find_classes, load_config_of_model
 from cellseg.errors import CheckpointError, ConfigError
 from cellseg.modeling import load_weights
 from cellseg.modeling.weights import start_from

@@ -26,7 +26,7 @@ CLASSES = ("round", "long")
 
 
 def make_cells() -> CellInstances:
-    return CellInstances.from_label_image(LABELS, classes=[1, 0, 1], scores=[0.25, 0.5, 0.75])
+    return CellInstances.from_label_image(LABELS, classes=[1, 0, 1], scores=[0.625, 0.5, 0.75])
 
 
 def make_layer(**more) -> Labels:
@@ -60,7 +60,7 @@ def test_what_was_painted_has_the_first_class_and_score_1() -> None:
     found = layer_to_cells(layer)
     assert found.ids.tolist() == [1, 2, 3, 12]
     assert found.cells.classes.tolist() == [1, 0, 1, 0]
-    assert found.cells.scores.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert found.cells.scores.tolist() == [0.625, 0.5, 0.75, 1.0]
 
 
 def test_labels_of_another_program() -> None:
@@ -79,7 +79,7 @@ def test_the_hover_text_of_napari_has_score_class_and_area() -> None:
     layer = make_layer(pixel_size_um=(0.5, 0.5))
     status = layer.get_status((0.1, 0.6), world=True)["value"]
     assert "class: long" in status
-    assert "score: 0.25" in status
+    assert "score: 0.625" in status
     assert "area_px: 2" in status
     assert "area_um2: 0.5" in status
 
