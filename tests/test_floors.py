@@ -40,7 +40,8 @@ def loaded_with(modules: list[str], *names: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "room", ["cells", "config", "images", "io", "tracking", "evaluation", "inspection", "corrections"]
+    "room",
+    ["cells", "config", "images", "io", "tracking", "evaluation", "inspection", "corrections"],
 )
 def test_rooms_that_load_neither_torch_nor_an_engine(room: str) -> None:
     """At run time: the contracts do not see through lazy attributes."""

@@ -11,7 +11,7 @@ from cellseg.corrections.events import ACCEPTED, DRAWN, FOUND, Event
 from cellseg.corrections.folder import CorrectionFolder
 from cellseg.corrections.image import CorrectedImage
 from cellseg.corrections.repainting import Repainted
-from cellseg.corrections.summaries import ImageStatus, QueueItem
+from cellseg.corrections.summaries import CellQueue, ImageStatus, QueueItem
 from cellseg.corrections.training_data import TrainingData
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "DRAWN",
     "FOUND",
     "Added",
+    "CellQueue",
     "CorrectedImage",
     "CorrectionFolder",
     "Event",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,32 +18,22 @@ from cellseg.corrections.journal import (
     DamagedJournalError,
     Journal,
     check_head,
-    sync_folders,
-    utc_now,
 )
 from cellseg.corrections.record import Desk, ImageCells
+from cellseg.corrections.register import JOURNAL_FILE, Register
 from cellseg.corrections.states import NAME as IMAGE_JOURNAL
 from cellseg.corrections.states import VERSION as IMAGE_VERSION
 from cellseg.corrections.states import ImageState, replay
-from cellseg.corrections.summaries import (
-    ImageStatus,
-    QueueItem,
-    Summary,
-    order_queue,
-    summarize,
-)
+from cellseg.corrections.summaries import CellQueue, ImageStatus, Summary, summarize
 from cellseg.corrections.training_data import TrainingData, choose_sides, save_images
 from cellseg.errors import CorrectionError, CorrectionsInUseError, collect_problems
 from cellseg.io.base import check_class_names
 from cellseg.locks import FileLock, LockedError, take_lock
-from cellseg.names import find_near_names, printable
+from cellseg.names import printable
 from cellseg.rules import PATH, number
 
-JOURNAL_FILE = "corrections.jsonl"
 LOCK_FILE = "in_use.lock"
 IMAGES_FOLDER = "images"
-_NAME, _VERSION = "cellseg corrections", 1
-_CLASSES = ("cell",)
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +65,13 @@ class CorrectionFolder:
         [1] ['drawn'] Ada True []
     """
 
-    def __init__(
-        self, root: Path, journal: Journal, desk: Desk, lock: FileLock | None = None
-    ) -> None:
+    def __init__(self, root: Path, desk: Desk, lock: FileLock | None = None) -> None:
         self.root = root
-        self._journal, self._desk, self._lock = journal, desk, lock
-        self._entries: dict[str, ImageEntry] = {}
+        self._register, self._desk, self._lock = Register(root, desk), desk, lock
         self._open: weakref.WeakValueDictionary[str, CorrectedImage] = weakref.WeakValueDictionary()
         self._summaries: dict[str, Summary] = {}
         self._stale: dict[str, ImageState] = {}
-        self._sides: dict[str, dict[str, str]] = {}
+        desk.tell = self._note
 
     @classmethod
     @checked(
@@ -120,57 +106,13 @@ class CorrectionFolder:
         lock = None if read_only else _take(root)
         try:
             desk = Desk((), _name_author(author), not read_only, lambda image: None)
-            folder = cls(root, Journal(root / JOURNAL_FILE, not read_only), desk, lock)
-            folder._load(names)
+            folder = cls(root, desk, lock)
+            folder._register.load(names)
         except BaseException:
             if lock is not None:
                 lock.release()
             raise
         return folder
-
-    def _load(self, classes: tuple[str, ...] | None) -> None:
-        self._desk.tell = self._note
-        lines = self._journal.read()
-        if not lines:
-            if not self._desk.is_writable:
-                raise CorrectionError(f"{self.root}: no corrections are there to be looked at")
-            self._desk.classes = classes or _CLASSES
-            head = {"format": _NAME, "version": _VERSION, "classes": list(self._desk.classes)}
-            self._write(head)
-            sync_folders(self.root.parent)
-            return
-        head = check_head(self._journal.path, lines, _NAME, _VERSION)
-        for place, line in enumerate(lines, 1):
-            try:
-                if "classes" in line:
-                    self._desk.classes = tuple(map(str, line["classes"]))
-                if "image" in line:
-                    entry = ImageEntry.from_json(line["image"], self.root)
-                    self._entries[entry.image_id] = entry
-                for plan, sides in line.get("sides", {}).items():
-                    self._sides.setdefault(plan, {}).update(sides)
-            except (KeyError, TypeError, ValueError) as error:
-                reason = f"no image ({type(error).__name__}: {error})"
-                raise DamagedJournalError(self._journal.path, place, reason) from error
-        self._extend_classes(classes)
-
-    def _extend_classes(self, classes: tuple[str, ...] | None) -> None:
-        known = self._desk.classes
-        if classes is None or classes == known:
-            return
-        if classes[: len(known)] != known:
-            raise CorrectionError(
-                f"{self.root}: its classes are {', '.join(known)}; found {', '.join(classes)}. "
-                "New ones may come behind those that there are"
-            )
-        self._write({"classes": list(classes)})
-        self._desk.classes = classes
-
-    def _write(self, *lines: Mapping[str, object]) -> None:
-        if not self._desk.is_writable:
-            raise CorrectionError(f"{self.root}: was opened for looking only, or is closed")
-        said = {"by": self._desk.author, "at": utc_now()}
-        self._journal.append(*({**line, **said} for line in lines))
 
     def close(self) -> None:
         """Let others have the folder; its images take no corrections any more."""
@@ -206,7 +148,7 @@ class CorrectionFolder:
     @property
     def entries(self) -> list[ImageEntry]:
         """The images, in the order in which they were added."""
-        return list(self._entries.values())
+        return list(self._register.entries.values())
 
     def add_images(self, paths: Iterable[str | Path] | str | Path) -> Added:
         """Add images, which stay where they are; those that are in it already are passed over.
@@ -224,10 +166,7 @@ class CorrectionFolder:
         """
         words = [paths] if isinstance(paths, (str, Path)) else list(paths)
         entries, added = find_new([str(word) for word in words], self.entries, self.root)
-        if entries:
-            self._write(*({"image": entry.to_json(self.root)} for entry in entries))
-        for entry in entries:
-            self._entries[entry.image_id] = entry
+        self._register.put(entries)
         return added
 
     def move_image(self, image_id: str, path: str | Path) -> None:
@@ -236,17 +175,13 @@ class CorrectionFolder:
         Raises:
             CorrectionError: no such image, or not the same file.
         """
-        entry = self._find(image_id)
-        place = Path(path).absolute()
-        moved = [
-            replace(one, path=place) for one in self.entries if one.file_name == entry.file_name
-        ]
+        moved = self._register.moved(image_id, Path(path).absolute())
         moved[0].check()
-        self._write(*({"image": one.to_json(self.root)} for one in moved))
-        for one in moved:
-            self._entries[one.image_id] = one
-            self._open.pop(one.image_id, None)
-            self._summaries.pop(one.image_id, None)
+        self._register.put(moved)
+        for entry in moved:
+            if entry.image_id in self._open:
+                self._open[entry.image_id].entry = entry
+            self._summaries.pop(entry.image_id, None)
 
     def image(self, image_id: str) -> CorrectedImage:
         """The cells of an image, to be looked at and corrected; the same object while it is held.
@@ -255,7 +190,7 @@ class CorrectionFolder:
             CorrectionError: no such image, its file is gone or has changed, or its journal is
                 damaged.
         """
-        entry = self._find(image_id)
+        entry = self._register.find(image_id)
         if image_id in self._open:
             return self._open[image_id]
         entry.check()
@@ -264,19 +199,17 @@ class CorrectionFolder:
         self._open[image_id] = image
         return image
 
-    def _find(self, image_id: str) -> ImageEntry:
-        if image_id not in self._entries:
-            near = find_near_names(image_id, self._entries)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise CorrectionError(f"{self.root}: no image {printable(str(image_id))!r}{hint}")
-        return self._entries[image_id]
-
     def _replay(self, entry: ImageEntry) -> tuple[Journal, ImageState]:
-        journal = Journal(self.root / IMAGES_FOLDER / entry.journal, self._desk.is_writable)
+        hint = (
+            f"; `folder.cut_damaged({entry.image_id!r})` goes on with the lines before it, and "
+            "keeps the whole file beside"
+        )
+        path = self.root / IMAGES_FOLDER / entry.journal
+        journal = Journal(path, self._desk.is_writable, hint)
         lines = journal.read()
         if lines:
             check_head(journal.path, lines, IMAGE_JOURNAL, IMAGE_VERSION)
-        return journal, replay(journal.path, lines[1:], entry.image_hw)
+        return journal, replay(journal, lines[1:], entry.image_hw)
 
     def cut_damaged(self, image_id: str) -> Path | None:
         """Go on with what comes before the damage in an image's journal.
@@ -287,11 +220,12 @@ class CorrectionFolder:
         Returns:
             Where the whole file is kept; None where it is sound.
         """
-        entry = self._find(image_id)
+        entry = self._register.find(image_id)
         try:
             self._replay(entry)
         except DamagedJournalError as error:
-            aside = Journal(error.path).cut(error.line)
+            self._desk.check_writable(self.root)
+            aside = error.journal.cut(error.line)
             self._summaries.pop(image_id, None)
             return aside
         return None
@@ -303,10 +237,10 @@ class CorrectionFolder:
     @property
     def images(self) -> list[ImageStatus]:
         """How far the corrections of each image are, in the order in which they were added."""
-        return [self._summary(one).status for one in self._entries]
+        return [self._summary(one).status for one in self._register.entries]
 
     @checked(images=or_nothing(several()))
-    def queue(self, images: Sequence[str] | None = None) -> list[QueueItem]:
+    def queue(self, images: Sequence[str] | None = None) -> CellQueue:
         """The cells that nobody has looked at, from the least certain to the surest.
 
         The least certain are those whose score is nearest the score that a detection needed.
@@ -315,8 +249,9 @@ class CorrectionFolder:
             images: ids of those that are looked at; by default all. Of equally certain cells those
                 of earlier images come first.
         """
-        wanted = list(self._entries) if images is None else list(images)
-        return order_queue([(one, self._summary(self._find(one).image_id)) for one in wanted])
+        wanted = list(self._register.entries) if images is None else list(images)
+        found = [self._register.find(one).image_id for one in wanted]
+        return CellQueue([(one, self._summary(one)) for one in found])
 
     @checked(out=PATH, held_out=number(0, below=1), seed=WHOLE)
     def save_training_data(
@@ -343,21 +278,18 @@ class CorrectionFolder:
         if len(set(groups)) == 1:
             groups = [image.image_id for image in images]
         plan = f"{held_out:g} {seed}"
-        known = self._sides.setdefault(plan, {})
+        known = self._register.sides.get(plan, {})
         sides = choose_sides(groups, known, held_out, seed)
         said = {"saved_by": self.author, "corrections": str(self.root), "classes": self.classes}
         data = save_images(
             images, [sides[one] for one in groups], Path(out).absolute(), {**said, "plan": plan}
         )
-        new = {one: side for one, side in sides.items() if known.get(one) != side}
-        if new and self._desk.is_writable:
-            self._write({"sides": {plan: new}})
-            known.update(new)
+        self._register.keep_sides(plan, sides)
         return data
 
     def _images_that_count(self) -> list[CorrectedImage]:
         images, problems = [], []
-        for one in self._entries:
+        for one in self._register.entries:
             summary = self._summary(one)
             if not (summary.counts or summary.status.problem):
                 continue
@@ -376,7 +308,7 @@ class CorrectionFolder:
     def _summary(self, image_id: str) -> Summary:
         state = self._stale.pop(image_id, None)
         if state is not None or image_id not in self._summaries:
-            entry = self._entries[image_id]
+            entry = self._register.entries[image_id]
             try:
                 state = state or self._replay(entry)[1]
                 self._summaries[image_id] = summarize(entry, state)

@@ -134,7 +134,7 @@ class CorrectedImage(ImageCells):
     def merge(self, ids: ArrayLike, *, apart: bool = False) -> int:
         """Make one cell of several; it has id, class and score of the largest, and is accepted.
 
-        A gap of up to three free pixels between them becomes part of the cell.
+        A gap of up to two free pixels between them becomes part of the cell.
 
         Args:
             ids: of two cells or more.
@@ -289,7 +289,7 @@ class CorrectedImage(ImageCells):
         check_argument("cells", cells, _CELLS)
         self._check_size(cells.image_hw, "the cells")
         self._check_classes(cells.classes.tolist())
-        self._check_writable()
+        self._desk.check_writable(self._candidates_path)
         write_candidates(self._candidates_path, cells.counted)
         self.candidates = cells.counted
 

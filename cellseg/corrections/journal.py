@@ -29,23 +29,6 @@ NUMBER = "n"
 """The key by which every line says the how-manieth it is, from 0."""
 
 
-class DamagedJournalError(CorrectionError):
-    """A line in the middle of a journal cannot be read, or is missing.
-
-    Attributes:
-        path: the file.
-        line: its number, from 1; those before it are sound.
-    """
-
-    def __init__(self, path: Path, line: int, reason: str) -> None:
-        super().__init__(
-            f"{path}: line {line} is broken: {reason}. Nothing was changed. Put the file back from "
-            f"a copy, or mend the line; to go on with the {line - 1} lines before it, "
-            "`CorrectionFolder.cut_damaged` keeps the whole file beside"
-        )
-        self.path, self.line = path, line
-
-
 @dataclass
 class Journal:
     """One file of lines, each a JSON object.
@@ -53,6 +36,7 @@ class Journal:
     Args:
         path: of the file, which the first `append` makes, with its folder.
         is_writable: whether a last line without its end may be removed.
+        hint: what else can be done about damage, behind "mend the line".
 
     Attributes:
         count: how many lines `read` has found and `append` has added.
@@ -60,6 +44,7 @@ class Journal:
 
     path: Path
     is_writable: bool = True
+    hint: str = ""
     count: int = 0
     _size: int = 0
 
@@ -72,15 +57,14 @@ class Journal:
         """
         content = self._read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if whole < len(content) and self.is_writable:  # else somebody may be writing it
             logger.warning(
                 "%s: the last line was not written to its end, by a process that was killed, and "
                 "is dropped (%d bytes)",
                 self.path,
                 len(content) - whole,
             )
-            if self.is_writable:
-                os.truncate(self.path, whole)
+            os.truncate(self.path, whole)
         lines = [self._parse(number, text) for number, text in _lines(content[:whole])]
         self.count, self._size = len(lines), whole
         return lines
@@ -98,11 +82,11 @@ class Journal:
         try:
             line = parse_json(text)
         except ValueError as error:
-            raise DamagedJournalError(self.path, number + 1, f"no JSON ({error})") from error
+            raise DamagedJournalError(self, number + 1, f"no JSON ({error})") from error
         if not isinstance(line, dict) or line.get(NUMBER) != number:
             found = line.get(NUMBER, "no number") if isinstance(line, dict) else "no object"
             reason = f"expected the one with {NUMBER} {number}; found {found}"
-            raise DamagedJournalError(self.path, number + 1, reason)
+            raise DamagedJournalError(self, number + 1, reason)
         return line
 
     def append(self, *lines: Mapping[str, Any]) -> None:
@@ -124,7 +108,7 @@ class Journal:
             with self.path.open("ab", buffering=0) as stream:
                 _write_all(stream.fileno(), text.encode())
             if not self.count:
-                sync_folders(self.path.parent)
+                sync_folders(self.path.parent, self.path.parent.parent)
         except OSError as error:
             reason = error.strerror or error
             raise CorrectionError(
@@ -162,6 +146,22 @@ class Journal:
         with write_whole(self.path) as partial:
             partial.write_bytes(kept)
         return aside
+
+
+class DamagedJournalError(CorrectionError):
+    """A line in the middle of a journal cannot be read, or is missing.
+
+    Attributes:
+        journal: it.
+        line: the line's number, from 1; those before it are sound.
+    """
+
+    def __init__(self, journal: Journal, line: int, reason: str) -> None:
+        super().__init__(
+            f"{journal.path}: line {line} is broken: {reason}. Nothing was changed. Put the file "
+            f"back from a copy, or mend the line{journal.hint}"
+        )
+        self.journal, self.line = journal, line
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cellseg.corrections.journal import Journal, utc_now
 from cellseg.corrections.masks import Canvas, Labels
 from cellseg.corrections.rectangles import as_rectangle
 from cellseg.corrections.states import NAME, VERSION, ImageState
-from cellseg.errors import CorrectionError
+from cellseg.errors import CorrectionError, LabelError
 from cellseg.images import PlaneImage
 from numpy.typing import ArrayLike, NDArray
 
@@ -39,6 +40,13 @@ class Desk:
     author: str
     is_writable: bool
     tell: Callable[[ImageCells], None]
+
+    def check_writable(self, path: Path) -> None:
+        """Raise CorrectionError, which names a path, where no corrections may be made."""
+        if not self.is_writable:
+            raise CorrectionError(
+                f"{path}: the folder of corrections was opened for looking only, or is closed"
+            )
 
 
 class ImageCells:
@@ -172,7 +180,13 @@ class ImageCells:
 
     @cached_property
     def _canvas(self) -> Canvas:
-        return Canvas(self.image_hw, self.state.cells)
+        try:
+            return Canvas(self.image_hw, self.state.cells)
+        except LabelError as error:
+            raise CorrectionError(
+                f"{self._journal.path}: holds what is no mask: {error}. Put the file back from "
+                "a copy"
+            ) from error
 
     def _do(self, what: str, change: Change) -> None:
         """Write an event, then make its change; nothing for a change that changes nothing."""
@@ -194,7 +208,7 @@ class ImageCells:
         return True
 
     def _write(self, event: Event, content: Mapping[str, Any]) -> None:
-        self._check_writable()
+        self._desk.check_writable(self._journal.path)
         self._canvas  # noqa: B018 -- masks that cannot be read are said before anything is written
         lines = [{"what": event.what, "by": event.by, "at": event.at, **content}]
         if not self._journal.count:
@@ -233,10 +247,3 @@ class ImageCells:
                 raise CorrectionError(
                     f"class {number!r} (from 0); there are {len(names)}: {', '.join(names)}"
                 )
-
-    def _check_writable(self) -> None:
-        if not self._desk.is_writable:
-            raise CorrectionError(
-                f"{self._journal.path}: the folder of corrections was opened for looking only, or "
-                "is closed"
-            )

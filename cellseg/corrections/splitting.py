@@ -12,8 +12,9 @@ from cellseg.corrections.masks import Labels, Mask, paste, tight, union_of, wind
 from cellseg.errors import CorrectionError
 from numpy.typing import NDArray
 
-GAP_PX = 3
-"""Cells so far apart, or less, touch as whoever merges them sees it; what is between is filled."""
+GAP_PX = 2
+"""Free pixels between cells that touch all the same, as whoever merges them sees it: programs leave
+such lines between cells. They are filled."""
 
 _FARTHEST = 2**20  # pixels from the window; of a line beyond nothing matters but its direction
 _POINTS_AT_ONCE = 2**20
@@ -145,9 +146,8 @@ def join_masks(masks: dict[int, Mask], labels: Labels, *, apart: bool = False) -
 
 def _close(mask: Crop) -> Crop:
     """A mask whose narrow gaps are filled."""
-    side = GAP_PX // 2 * 2 + 3
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, disc).view(bool)
+    square = np.ones((GAP_PX + 1, GAP_PX + 1), np.uint8)  # an odd side, or the mask would move
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, square).view(bool)
 
 
 def _free(labels: Labels, window: Window) -> Crop:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cellseg.corrections.events import (
     BEGIN,
@@ -19,7 +18,7 @@ from cellseg.corrections.events import (
     Event,
     change_from_json,
 )
-from cellseg.corrections.journal import DamagedJournalError, Line
+from cellseg.corrections.journal import DamagedJournalError, Journal, Line
 from cellseg.corrections.rectangles import Rectangle, area_of
 
 NAME, VERSION = "cellseg corrections of an image", 1
@@ -112,11 +111,11 @@ class ImageState:
         return [event for event in self.history if event.what != BEGIN]
 
 
-def replay(path: Path, lines: Sequence[Line], image_hw: tuple[int, int]) -> ImageState:
+def replay(journal: Journal, lines: Sequence[Line], image_hw: tuple[int, int]) -> ImageState:
     """The state that a journal leads to.
 
     Args:
-        path: of the journal, for messages.
+        journal: what they were read from.
         lines: all but the first, which says what the journal is.
         image_hw: (height, width) of the image, pixels.
 
@@ -134,5 +133,5 @@ def replay(path: Path, lines: Sequence[Line], image_hw: tuple[int, int]) -> Imag
             state.apply(event._replace(cell_ids=tuple(sorted(change.cells))), change)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             reason = f"no event that can follow ({type(error).__name__}: {error})"
-            raise DamagedJournalError(path, number, reason) from error
+            raise DamagedJournalError(journal, number, reason) from error
     return state

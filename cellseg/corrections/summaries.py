@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from cellseg.corrections.entries import ImageEntry
@@ -90,19 +91,48 @@ def summarize(entry: ImageEntry, state: ImageState) -> Summary:
     return Summary(status, np.array(ids, np.int64), scores, doubts, counts)
 
 
-def order_queue(images: Sequence[tuple[str, Summary]]) -> list[QueueItem]:
+class CellQueue(Sequence[QueueItem]):
     """The open cells of images, the least certain first; of equal ones those of earlier images.
+
+    A sequence whose items are made when they are asked for: there may be many.
 
     Args:
         images: id and summary of each.
     """
-    if not images:
-        return []
-    ids, scores, doubts = (
-        np.concatenate([getattr(summary, name) for _, summary in images])
-        for name in ("open_ids", "scores", "doubts")
-    )
-    owner = np.repeat(np.arange(len(images)), [len(one.open_ids) for _, one in images])
-    order = np.argsort(doubts, kind="stable")
-    names = [images[k][0] for k in owner[order].tolist()]
-    return list(map(QueueItem, names, ids[order].astype(int).tolist(), scores[order].tolist()))
+
+    def __init__(self, images: Sequence[tuple[str, Summary]]) -> None:
+        self._names = [name for name, _ in images]
+        columns = [
+            np.concatenate([np.zeros(0), *(getattr(summary, name) for _, summary in images)])
+            for name in ("open_ids", "scores", "doubts")
+        ]
+        order = np.argsort(columns[2], kind="stable")
+        counts = [len(summary.open_ids) for _, summary in images]
+        self._owner = np.repeat(np.arange(len(images)), counts)[order]
+        self._ids, self._scores = columns[0][order].astype(np.int64), columns[1][order]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> QueueItem: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[QueueItem]: ...
+
+    def __getitem__(self, place: int | slice) -> QueueItem | list[QueueItem]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        name = self._names[self._owner[place]]
+        return QueueItem(name, int(self._ids[place]), float(self._scores[place]))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same items come in the same order, in another queue or a list."""
+        if not isinstance(other, (CellQueue, list)):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"CellQueue({len(self)} cells, first {self[0] if len(self) else None})"
