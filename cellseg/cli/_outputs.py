@@ -43,6 +43,7 @@ class Output(NamedTuple):
 
 JSON_OF_METRICS = re.compile(rb'\A\s*\{\s*"images": \d+,\s*"classes": \[')
 TABLE_OF_METRICS = re.compile(rb"\Aimage(?!,file)(,[a-z_0-9]+(@[\d.]+)?)*\r?\n")
+SUGGESTIONS = re.compile(rb'\A\{\s*"suggestions": \[')
 REPORT = re.compile(rb"<title>Segmentation report: ")
 THRESHOLDS = re.compile(rb"\A# cellseg tune\n")
 PICTURE = re.compile(rb"\A\x89PNG.{0,400}tEXt" + re.escape(SIGNATURE), re.DOTALL)

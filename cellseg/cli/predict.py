@@ -27,15 +27,14 @@ from pathlib import Path
 
 from cellseg.cells.measurements import DEFAULTS, MeasurementSettings
 from cellseg.cli._cluster import add_cluster_options, open_prediction
+from cellseg.cli._inputs import add_diameter, add_scene, log_inputs
 from cellseg.cli._linking import add_link_options, read_link_rules
 from cellseg.cli._model import log_engine_and_device, model_config_of
 from cellseg.cli._parser import CommandParser, at_least, number_in
 from cellseg.engine.loading import find_classes
-from cellseg.images.listing import describe_passed_over
 from cellseg.images.plates import find_positions
 from cellseg.inference.file_work import Outcome
-from cellseg.inference.inputs import FoundInputs, InputFile, find_inputs, take_part
-from cellseg.inference.magnification import AUTO
+from cellseg.inference.inputs import InputFile, find_inputs, take_part
 from cellseg.inference.model import CellModel
 from cellseg.inference.predictor import CellPredictor
 from cellseg.inference.result_folder import ResultFolder, describe_source, hash_text
@@ -94,29 +93,14 @@ def add_arguments(parser: CommandParser) -> None:
         help="only every N-th image from the K-th on: one of N jobs on the same folders",
     )
     add_cluster_options(parser)
-    parser.add_argument(
-        "--scene",
-        action="append",
-        default=[],
-        type=_number_or_name,
-        metavar="S",
-        help="number (from 0) or name of a scene, series or position of files that have several; "
-        "may be repeated (default: all)",
-    )
+    add_scene(parser)
     parser.add_argument(
         "--tile",
         type=at_least(0),
         metavar="PX",
         help="look at larger images in tiles of so many pixels (default: as memory allows)",
     )
-    parser.add_argument(
-        "--diameter",
-        type=_parse_diameter,
-        metavar="PX|auto",
-        help="diameter of the cells in the images, in pixels: they are looked at so large that it "
-        "becomes what the model knows; auto: measured in each image (default: as the model says, "
-        "CELLSEG.TEST.DIAMETER)",
-    )
+    add_diameter(parser)
     parser.add_argument(
         "--at-pixel-size-um",
         type=number_in(number(above=0)),
@@ -183,16 +167,6 @@ def _parse_part(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with 1 <= K <= N, such as 3/8")
 
 
-def _parse_diameter(text: str) -> float | str:
-    try:
-        diameter = float(text)
-    except ValueError:
-        diameter = 0.0
-    if text == AUTO or 0 < diameter < math.inf:
-        return text if text == AUTO else diameter
-    raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels such as 30, or auto")
-
-
 def _parse_pixel_size(text: str) -> tuple[float, float]:
     """(height, width) in micrometres."""
     try:
@@ -204,10 +178,6 @@ def _parse_pixel_size(text: str) -> tuple[float, float]:
             f"{text!r}: expected a length in micrometres, or height,width, such as 0.325"
         )
     return sizes[0], sizes[-1]
-
-
-def _number_or_name(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def choose_saving(args: argparse.Namespace, cfg: CfgNode) -> Saving:
@@ -244,7 +214,7 @@ def run(args: argparse.Namespace) -> int:
     if args.link:
         load_laptrack()  # before hours of work
     found = find_inputs(args.inputs, result_suffixes=saving.suffixes)
-    log_inputs(found)
+    log_inputs(logger, found)
     if not found.files:
         return 2
     predictor = CellPredictor(
@@ -281,14 +251,6 @@ def run(args: argparse.Namespace) -> int:
     if args.link:
         link_predictions(writer, files, rules, args)
     return 1 if outcome.failed or found.missing else 0
-
-
-def log_inputs(found: FoundInputs) -> None:
-    """Say what gave no image and what was passed over."""
-    for name in found.missing:
-        logger.error("%s: no image found", name)
-    if found.passed_over:
-        logger.warning("%s", describe_passed_over(found.passed_over))
 
 
 def link_predictions(

@@ -22,6 +22,8 @@ KIND_SENTENCES = {
     "catastrophe": "groups of several true and several predicted cells",
 }
 KINDS = tuple(KIND_SENTENCES)
+CONFUSED = "confused"
+"""What a pair is that is correct in shape and of two classes."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,19 @@ class ErrorKinds:
         pred_kind: int64 [M]: correct, spurious, split, merge or catastrophe.
         counts: events by kind: correct pairs, missed true cells, spurious predicted cells, split
             true cells, merging predicted cells, catastrophes.
+        groups: numbers of the true and of the predicted cells that are related and not correct;
+            one of each are a missed and a spurious cell.
     """
 
     true_kind: IntArray
     pred_kind: IntArray
     counts: dict[str, int]
+    groups: list[tuple[IntArray, IntArray]]
+
+    def of_kind(self, kind: str) -> tuple[IntArray, IntArray]:
+        """Numbers of the true and of the predicted cells of one of `KINDS`."""
+        number = KINDS.index(kind)
+        return np.flatnonzero(self.true_kind == number), np.flatnonzero(self.pred_kind == number)
 
 
 def classify_errors(image: Comparison) -> ErrorKinds:
@@ -56,15 +66,16 @@ def classify_errors(image: Comparison) -> ErrorKinds:
     correct = image.match(CORRECT_ABOVE_IOU, strict=True)
     true_kind[correct.true_index] = pred_kind[correct.pred_index] = KINDS.index("correct")
     counts = dict.fromkeys(KINDS, 0)
-    for true, pred in _related_groups(image, true_kind, pred_kind):
-        kind = _kind_of_group(len(true), len(pred))
+    groups = _related_groups(image, true_kind, pred_kind)
+    for true, pred in groups:
+        kind = kind_of_group(len(true), len(pred))
         if kind is not None:
             true_kind[true] = pred_kind[pred] = KINDS.index(kind)
             counts[kind] += 1
     counts["correct"] = len(correct)
     counts["missed"] = int((true_kind == KINDS.index("missed")).sum())
     counts["spurious"] = int((pred_kind == KINDS.index("spurious")).sum())
-    return ErrorKinds(true_kind, pred_kind, counts)
+    return ErrorKinds(true_kind, pred_kind, counts, groups)
 
 
 def count_errors(image: Comparison, _: float = 0) -> Sequence[float]:
@@ -72,7 +83,16 @@ def count_errors(image: Comparison, _: float = 0) -> Sequence[float]:
     return list(classify_errors(image).counts.values())
 
 
-def _kind_of_group(true: int, pred: int) -> str | None:
+def confused_pairs(image: Comparison) -> list[tuple[int, int]]:
+    """Numbers of true and predicted cells that are correct in shape and of different classes."""
+    pairs = image.match(CORRECT_ABOVE_IOU, strict=True)
+    true, pred = pairs.true_index, pairs.pred_index
+    differ = image.true.classes[true] != image.pred.classes[pred]
+    return list(zip(true[differ].tolist(), pred[differ].tolist()))
+
+
+def kind_of_group(true: int, pred: int) -> str | None:
+    """The kind of so many related true and predicted cells; None for one of each."""
     if true > 1 and pred > 1:
         return "catastrophe"
     if true > 1 and pred == 1:

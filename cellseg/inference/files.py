@@ -57,7 +57,7 @@ def predict_files(
         finishing(),
         reader,
         ThreadPoolExecutor(1, "write") as pool,
-        show_progress(len(files), is_part) as bar,
+        show_progress(len(files), is_hidden=is_part) as bar,
     ):
         writer = Writer(pool, results, write, outcome, bar, is_part)
         for group in _group_by_size(reader, batch_size):
@@ -75,9 +75,9 @@ def predict_files(
     return outcome
 
 
-def show_progress(count: int, is_hidden: bool = False) -> tqdm[Any]:
+def show_progress(count: int, doing: str = "predict", *, is_hidden: bool = False) -> tqdm[Any]:
     """The bar that says how many files are done, on a terminal."""
-    return tqdm(total=count, desc="predict", unit="file", disable=is_hidden or None)
+    return tqdm(total=count, desc=doing, unit="file", disable=is_hidden or None)
 
 
 def _group_by_size(works: Iterable[Work], batch_size: int) -> Iterator[list[Work]]:

@@ -208,6 +208,20 @@ class CellPredictor:
             self._see_limit(soft.scores.float().numpy())
         return soft
 
+    def reaching_down_to(self, score: float) -> CellPredictor:
+        """The same network, whose detections reach down to a lower score.
+
+        Weights are shared, not copied. The floor that the network was built with,
+        MODEL.ROI_HEADS.SCORE_THRESH_TEST or the score threshold if that is lower, stays.
+
+        Args:
+            score: in [0, 1]; the threshold of each class where its own is not lower.
+        """
+        lowest = np.minimum(self.thresholds.score, score).tolist()
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, thresholds=replace(self.thresholds, score=lowest))
+        return other
+
     def move_to_cpu(self) -> None:
         """Go on with the CPU from here on."""
         with self._lock:

@@ -20,6 +20,7 @@ from cellseg.cells.labels import Crop
 from cellseg.errors import ImageReadError
 from cellseg.evaluation.comparison import Comparison
 from cellseg.evaluation.error_kinds import KIND_SENTENCES
+from cellseg.evaluation.error_list import ERROR_SENTENCES, ERROR_WORDS
 from cellseg.evaluation.scoring import Comparisons
 from cellseg.report import measures
 from cellseg.report.page import render
@@ -32,17 +33,9 @@ if TYPE_CHECKING:
 MAX_SIDE_PX = 700
 _JPEG_QUALITY = 85
 
-WORDS = {
-    "missed": "missed",
-    "spurious": "spurious",
-    "split": "split",
-    "merge": "merged",
-    "catastrophe": "tangled",
-    "confused": "wrong class",
-    "correct": "correct",
-}
+WORDS = ERROR_WORDS | {"correct": "correct"}
 
-KIND_MEANING = KIND_SENTENCES | {measures.CONFUSED: "pairs of the right outline, wrong class"}
+KIND_MEANING = KIND_SENTENCES | {measures.CONFUSED: ERROR_SENTENCES[measures.CONFUSED]}
 
 
 @dataclass(frozen=True, eq=False)

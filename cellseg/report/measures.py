@@ -9,7 +9,7 @@ import numpy as np
 from cellseg.cells.labels import IntArray
 from cellseg.evaluation.coco import RECALLS, THRESHOLDS
 from cellseg.evaluation.comparison import Comparison
-from cellseg.evaluation.error_kinds import CORRECT_ABOVE_IOU, KINDS, classify_errors
+from cellseg.evaluation.error_kinds import CONFUSED, KINDS, classify_errors, confused_pairs
 from cellseg.evaluation.metric_kinds import IOU_THRESHOLDS
 from cellseg.evaluation.metrics import name_at
 from cellseg.evaluation.scoring import Comparisons
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-CONFUSED = "confused"
 ERROR_KINDS = (*KINDS[1:], CONFUSED)
 BINS = 10
 
@@ -63,12 +62,10 @@ def find_kinds(image: Comparison) -> CellKinds:
     found = classify_errors(image)
     kinds_true = [KINDS[k] for k in found.true_kind]
     kinds_pred = [KINDS[k] for k in found.pred_kind]
-    matching = image.match(CORRECT_ABOVE_IOU, strict=True)
     counts = {kind: found.counts[kind] for kind in KINDS[1:]} | {CONFUSED: 0}
-    for i, j in zip(matching.true_index.tolist(), matching.pred_index.tolist()):
-        if image.true.classes[i] != image.pred.classes[j]:
-            kinds_true[i] = kinds_pred[j] = CONFUSED
-            counts[CONFUSED] += 1
+    for i, j in confused_pairs(image):
+        kinds_true[i] = kinds_pred[j] = CONFUSED
+        counts[CONFUSED] += 1
     return CellKinds(tuple(kinds_true), tuple(kinds_pred), counts)
 
 

@@ -17,8 +17,8 @@ from cellseg.io import FORMATS
 from commands import REPOSITORY, run_program
 
 COMMANDS = ["bundle", "convert", "demo", "evaluate", "export-model", "find-lr", "info", "inspect"]
-COMMANDS += ["link", "predict", "preview", "report", "train", "tune"]
-WITHOUT_DOOR = ["bundle", "demo", "export-model", "info", "link", "preview"]
+COMMANDS += ["link", "predict", "preview", "report", "suggest", "train", "tune"]
+WITHOUT_DOOR = ["bundle", "demo", "export-model", "info", "link", "preview", "suggest"]
 WITHOUT_TORCH = ["convert", "evaluate", "inspect", "link"]
 
 
