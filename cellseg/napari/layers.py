@@ -7,7 +7,7 @@ names of all classes, in the model's order, stand in the layer's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -138,24 +138,35 @@ def layer_to_cells(
     Raises:
         LabelError: a class that is not among `classes`, or an index of no plane.
     """
-    names = tuple(classes) if classes is not None else classes_of_layer(layer)
-    labels = plane_of(layer, plane)
+    names = tuple(classes) if classes is not None else classes_of(layer.metadata, layer.features)
+    return labels_to_cells(plane_of(layer, plane), layer.features, names)
+
+
+def labels_to_cells(
+    labels: NDArray[Any], features: pd.DataFrame, classes: Sequence[str]
+) -> LayerCells:
+    """The cells of a label image [H, W] with such a table; see `layer_to_cells`."""
     cells = CellInstances.from_label_image(labels)
     ids = np.unique(labels)
     ids = ids[ids != 0].astype(np.int64)
-    known = _rows_of(layer.features, ids)
+    rows, names = _rows_of(features, ids), tuple(classes)
     return LayerCells(
-        cells.replace(classes=_classes(known, names), scores=_scores(known)), ids, names
+        cells.replace(classes=_classes(rows, names), scores=_scores(rows)), ids, names
     )
 
 
 def classes_of_layer(layer: Layer) -> tuple[str, ...]:
+    """Names of the classes of a layer; see `classes_of`."""
+    return classes_of(layer.metadata, layer.features)
+
+
+def classes_of(metadata: Mapping[str, Any], features: pd.DataFrame) -> tuple[str, ...]:
     """Names of the classes: those in the metadata, else those in the features, sorted."""
-    noted = layer.metadata.get(METADATA, {}).get("classes")
+    noted = metadata.get(METADATA, {}).get("classes")
     if noted:
         return tuple(noted)
-    if CLASS in layer.features:
-        found = sorted(set(layer.features[CLASS].dropna().astype(str)) - {""})
+    if CLASS in features:
+        found = sorted(set(features[CLASS].dropna().astype(str)) - {""})
         return tuple(found) or NO_CLASSES
     return NO_CLASSES
 
@@ -221,11 +232,16 @@ def current_plane(layer: Layer, point: Sequence[float]) -> tuple[int, ...]:
 
 def pixel_size_um(layer: Layer) -> tuple[float, float] | None:
     """(height, width) of a pixel in micrometres; None where the layer is not in units of length."""
+    return size_in_um(layer.scale, layer.units)
+
+
+def size_in_um(scale: Sequence[float], units: Sequence[Any]) -> tuple[float, float] | None:
+    """(height, width) of a pixel in micrometres, of a layer's scale and units; None as above."""
     sides = []
-    for length, unit in zip(layer.scale[-2:], layer.units[-2:]):
+    for length, unit in zip(scale[-2:], units[-2:]):
         if not unit.is_compatible_with(MICROMETRE):
             return None
-        sides.append(float((length * unit).to(MICROMETRE).magnitude))
+        sides.append(float((float(length) * unit).to(MICROMETRE).magnitude))
     return sides[0], sides[1]
 
 
