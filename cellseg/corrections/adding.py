@@ -52,7 +52,7 @@ def find_new(
         raise CorrectionError(
             collect_problems("no images found", found.missing, "Name files, folders or patterns.")
         )
-    added = Added(passed_over=list(found.passed_over))
+    added = Added(passed_over=[one for one in found.passed_over if not is_inside(one.path, root)])
     files = list(_take_new(found.files, known, root, added))
     entries: list[ImageEntry] = []
     for file in _name_behind(files, known):
@@ -71,12 +71,10 @@ def _take_new(
     for file in files:
         if file.path.resolve() in there:
             continue
-        if is_inside(file.path, root) or any(
-            (one / MARK_FILE).is_file() for one in file.path.absolute().parents
-        ):
+        if any((one / MARK_FILE).is_file() for one in file.path.absolute().parents):
             added.passed_over.append(PassedOver(file.path, "saved from corrections"))
-            continue
-        yield file
+        elif not is_inside(file.path, root):
+            yield file
 
 
 def _name_behind(files: Sequence[InputFile], known: Sequence[ImageEntry]) -> list[InputFile]:

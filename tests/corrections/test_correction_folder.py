@@ -191,7 +191,13 @@ def test_saved_training_data_are_no_new_images(tmp_path: Path) -> None:
         folder.image("a").draw(np.ones((2, 2)))
         folder.save_training_data(tmp_path / "images" / "saved")
         folder.save_training_data(tmp_path / "corrections" / "saved")
-        assert folder.add_images([tmp_path / "images", tmp_path / "corrections"]).image_ids == []
+        write_image(tmp_path / "corrections" / "shot.png")
+        added = folder.add_images(tmp_path)
+        assert added.image_ids == []
+        saved = tmp_path / "images" / "saved"
+        assert all(path.is_relative_to(saved) for path, _ in added.passed_over)
+        reasons = {path.name: reason for path, reason in added.passed_over}
+        assert reasons["a.png"] == "saved from corrections"
 
 
 def test_images_move_with_their_folder(tmp_path: Path) -> None:
