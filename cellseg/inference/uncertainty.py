@@ -8,7 +8,7 @@ Three signs, each a share in [0, 1], measured on what the model finds:
   the query by committee of the same survey. The committee of Roy et al. (Deep active learning for
   object detection, BMVC 2018) are the layers of a detector; here it is views of the image, as the
   noisy copies of Kao et al. (Localization-aware active learning, ACCV 2018) are.
-- odd sizes: more cells than usual that are smaller or larger than those of the training.
+- odd sizes: more cells than chance gives that are smaller or larger than those of the training.
 
 Where there is nothing to measure one on, it is NaN, which says neither yes nor no.
 """
@@ -36,6 +36,8 @@ SAME_CELL_IOU = 0.5
 """Cells of two views from this IoU on are one cell found twice."""
 USUALLY_ODD = 0.1
 """The share of a model's training cells that lies outside the diameters that it says it knows."""
+CONFIDENCE_Z = 1.645
+"""Standard deviations that 95 % of a normal distribution lie below."""
 NOT_KNOWN = math.nan
 
 
@@ -50,8 +52,8 @@ class Doubts:
         num_odd: cells of an odd size.
         uncertainty: in [0, 1]; NaN where nothing was detected.
         disagreement: in [0, 1]; NaN where no view shows a cell, or only one was looked at.
-        odd_sizes: in [0, 1], the share of cells of an odd size beyond the tenth that the training
-            has too, of the nine tenths that are left; NaN without cells, or where the model's
+        odd_sizes: in [0, 1], how far the share of cells of an odd size lies above the tenth that
+            the training has too, see `surplus_of_odd`; NaN without cells, or where the model's
             config does not say what sizes it knows.
     """
 
@@ -178,12 +180,33 @@ def measure_doubts(
         num_odd=int(odd.sum()),
         uncertainty=share_of(entropy_of_odds(odds), len(odds)),
         disagreement=_disagreement(cells, views, is_inside, core),
-        odd_sizes=_beyond_usual(share_of(odd, len(odd))) if known.diameters_px else NOT_KNOWN,
+        odd_sizes=surplus_of_odd(int(odd.sum()), len(odd)) if known.diameters_px else NOT_KNOWN,
     )
 
 
-def _beyond_usual(share: float) -> float:
-    return NOT_KNOWN if math.isnan(share) else max(share - USUALLY_ODD, 0.0) / (1 - USUALLY_ODD)
+def surplus_of_odd(num_odd: int, num_cells: int) -> float:
+    """How far the share of cells of an odd size lies above `USUALLY_ODD`, as a part of the rest.
+
+    Of few cells some are of an odd size by chance. Counted is the share that is exceeded with a
+    confidence of 95 %, the lower end of Wilson's interval (J. Am. Stat. Assoc. 22, 1927).
+
+    Args:
+        num_odd: cells of an odd size.
+        num_cells: all cells.
+
+    Returns:
+        In [0, 1); 0 where it may be chance; NaN without cells.
+
+    Example:
+        >>> round(surplus_of_odd(2, 10), 2), round(surplus_of_odd(20, 100), 2)
+        (0.0, 0.05)
+    """
+    if not num_cells:
+        return NOT_KNOWN
+    share, part = num_odd / num_cells, CONFIDENCE_Z**2 / num_cells
+    spread = math.sqrt(part * share * (1 - share) + part**2 / 4)
+    sure = (share + part / 2 - spread) / (1 + part)
+    return max(sure - USUALLY_ODD, 0.0) / (1 - USUALLY_ODD)
 
 
 def _disagreement(

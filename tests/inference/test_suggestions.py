@@ -90,7 +90,8 @@ def test_each_sign_is_found_and_one_bad_file_is_named(model: CellModel, folder: 
     assert found[-1].image_id == "sure"
     assert by_id["faint"].doubts.num_uncertain == 3
     assert by_id["faint"].doubts.uncertainty > 0.9
-    assert by_id["large"].doubts.odd_sizes == 1
+    assert by_id["large"].doubts.num_odd == 3
+    assert by_id["large"].doubts.odd_sizes > 0.4
     # Of three squares the first one only is in the left half; mirrored, the last one is the first.
     assert by_id["unstable"].doubts.disagreement == 1
     assert by_id["sure"].doubts.disagreement == 0

@@ -15,6 +15,7 @@ from cellseg.inference.uncertainty import (
     entropy_of_odds,
     measure_doubts,
     odds_of_scores,
+    surplus_of_odd,
 )
 
 THRESHOLDS = DetectionThresholds(score=0.5)
@@ -68,17 +69,25 @@ def test_signs_of_an_image() -> None:
     assert doubts.uncertainty == pytest.approx(sum(entropy) / 4)
     # The first view agrees with 2 of 3 cells and all its own 2, the second with none of 3.
     assert doubts.disagreement == pytest.approx(1 - 4 / 8)
-    assert (doubts.num_odd, doubts.odd_sizes) == (3, 1)
+    assert (doubts.num_odd, doubts.odd_sizes) == (3, surplus_of_odd(3, 3))
 
 
-@pytest.mark.parametrize(("num_large", "expected"), [(0, 0), (1, 0), (2, 0.1 / 0.9)])
-def test_only_more_odd_sizes_than_in_training_count(num_large: int, expected: float) -> None:
-    small = squares([(0, 4 * k) for k in range(10 - num_large)], [0.9] * (10 - num_large))
-    large = squares([(10, 10 * k) for k in range(num_large)], [0.9] * num_large, side=9)
+@pytest.mark.parametrize(("num_odd", "num_cells"), [(2, 10), (40, 100), (3, 3), (0, 5), (1, 10)])
+def test_only_more_odd_sizes_than_chance_count(num_odd: int, num_cells: int) -> None:
+    """Wilson's bound solves (share - p)^2 = z^2 p (1 - p) / n for p, the lower solution."""
+    share, z2 = num_odd / num_cells, 1.645**2 / num_cells
+    lower = float(np.roots([1 + z2, -2 * share - z2, share**2]).real.min())
+    assert surplus_of_odd(num_odd, num_cells) == pytest.approx(max(lower - 0.1, 0) / 0.9, abs=1e-9)
+
+
+def test_cells_of_odd_sizes_are_counted_as_the_network_sees_them() -> None:
+    small = squares([(0, 4 * k) for k in range(7)], [0.9] * 7)  # 4.5 px across
+    large = squares([(10, 10 * k) for k in range(3)], [0.9] * 3, side=9)  # 10.2 px across
     cells = CellInstances.concatenate([small, large], (20, 40))
-    doubts = measure_doubts(cells, [], Known(THRESHOLDS, (2, 4, 6)), 1.0)
-    assert doubts.num_odd == num_large
-    assert doubts.odd_sizes == pytest.approx(expected)
+    for scale, expected in ((1.0, 3), (2.0, 10), (0.5, 0), (0.25, 7)):
+        doubts = measure_doubts(cells, [], Known(THRESHOLDS, (2, 4, 6)), scale)
+        assert doubts.num_odd == expected
+        assert doubts.odd_sizes == surplus_of_odd(expected, 10)
 
 
 def test_what_cannot_be_measured_is_not_known() -> None:
