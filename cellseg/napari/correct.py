@@ -125,6 +125,8 @@ class CorrectWidget(QWidget):
             button.clicked.connect(partial(self._pressed, name))
         corrections().changed.connect(self._folder_changed)
         self.images.chosen.connect(self.open_image)
+        self.images.next_button.clicked.connect(self._ask_what_next)
+        self.images.ordered.connect(self._take_order)
         self.source.begun.connect(self._cells_came)
         self.class_choice.activated.connect(self.set_class)
 
@@ -141,6 +143,7 @@ class CorrectWidget(QWidget):
         names = () if folder is None else folder.classes
         self.class_choice.clear()
         self.class_choice.addItems([f"{k}  {name}" for k, name in enumerate(names, 1)])
+        self.images.forget_order()
         self.images.list_images()
         self.renew_queue()
         if folder is not None and folder.images:
@@ -149,8 +152,13 @@ class CorrectWidget(QWidget):
 
     def renew_queue(self) -> None:
         """Put all open cells of the folder in order anew."""
-        folder = corrections().folder
-        self._queue = [] if folder is None else list(folder.queue(self.images.order))
+        folder, order = corrections().folder, self.images.order
+        if folder is None:
+            self._queue = []
+        elif order is None:
+            self._queue = list(folder.queue())
+        else:  # image by image, as they teach most
+            self._queue = [item for one in order for item in folder.queue([one])]
         self._at = -1
         self._tell_progress()
 
@@ -193,6 +201,13 @@ class CorrectWidget(QWidget):
         self.go_next()
 
     # The queue
+
+    def _ask_what_next(self) -> None:
+        self.images.order_images(self.source.model.model())
+
+    def _take_order(self) -> None:
+        self.renew_queue()
+        self.go_next()
 
     def go_next(self, step: int = 1) -> None:
         """Go to the next open cell of the queue, or back to the one before."""

@@ -132,6 +132,10 @@ class CorrectionLayer(QObject):
         Returns:
             What it returned; None where it failed.
         """
+        self.take_painted()
+        return self._correct(work)
+
+    def _correct(self, work: Callable[[CorrectedImage], Any]) -> Any:
         with errors_told():
             result = work(self.image)
             if (changed := self.image.changed_window) is not None:
@@ -217,12 +221,17 @@ class CorrectionLayer(QObject):
     # What is done to the layer
 
     def _on_paint(self, event: Any) -> None:
-        """A stroke, fill or polygon has ended."""
+        """A stroke, fill or polygon has ended, or, of a polygon, is painted behind this event."""
+        self.take_painted()
+        QTimer.singleShot(0, self.take_painted)
+
+    def take_painted(self) -> None:
+        """Hand what was painted to the record."""
         window = find_changed_window(self.image.label_image(), self.layer.data)
         if window is None:
             return
         label, painted = self.layer.selected_label, self.layer.data
-        result = self.correct(lambda one: one.repaint(painted, self.new_class, window=window))
+        result = self._correct(lambda one: one.repaint(painted, self.new_class, window=window))
         self._draw(window)  # also what was refused, or got another number
         self.layer.refresh()
         if result is not None:

@@ -33,5 +33,6 @@ for number in range(10**6):
     widget.set_class(number % 2)
     widget.buttons["new"].click()
     row = 2 + 5 * (number % 10)
-    widget.shown.layer.paint((row, 70), widget.shown.layer.selected_label)
+    with widget.shown.layer.block_history():  # as a stroke of the mouse does
+        widget.shown.layer.paint((row, 70), widget.shown.layer.selected_label)
     print(len(widget.shown.image.history), *widget.shown.image.ids.tolist(), flush=True)

@@ -240,6 +240,20 @@ def test_erasing_and_filling_are_corrections(open_widget, images: Path, qtbot) -
     assert on_disk(images).ids.tolist() == [1, 2]
 
 
+def test_a_polygon_is_taken_though_napari_paints_it_behind_its_event(
+    open_widget, images: Path, qtbot
+) -> None:
+    viewer, widget = open_widget
+    press(qtbot, viewer, "D")
+    layer = widget.shown.layer
+    layer.paint_polygon([(52, 5), (52, 15), (58, 15), (58, 5)], layer.selected_label)
+    qtbot.waitUntil(lambda: on_disk(images).ids.tolist() == [1, 2, 3, 4])
+    assert on_disk(images).cells.areas_px[-1] == 77
+    press(qtbot, viewer, "Ctrl+Z")
+    assert on_disk(images).ids.tolist() == [1, 2, 3]
+    assert np.array_equal(layer.data, LABELS)
+
+
 def test_a_click_takes_the_detection_below_the_threshold(open_widget, images: Path, qtbot) -> None:
     _, widget = open_widget
     unsure = np.zeros(LABELS.shape, np.int32)
