@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from cellseg.cells.cleaning import Mask
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import Crop, IntArray, label_dtype
+from cellseg.cells.labels import IntArray, label_dtype
+from cellseg.cells.overlaps import cell_windows
 from numpy.typing import NDArray
 
 _MANY = 0.3
@@ -38,7 +38,7 @@ class LabelCanvas:
 
     def __init__(self, image_hw: tuple[int, int], highest: int) -> None:
         self.labels: NDArray[Any] = np.zeros(image_hw, label_dtype(highest))
-        self._shown: dict[int, Mask] = {}
+        self._cells, self._ids = CellInstances.empty(image_hw), np.zeros(0, np.int64)
 
     def show(self, cells: CellInstances, ids: IntArray) -> None:
         """Show these cells and no others.
@@ -47,52 +47,47 @@ class LabelCanvas:
             cells: N cells of the image.
             ids: int64 [N], their labels, from 1, each another one.
         """
-        offsets = map(tuple, cells.offsets_rc.tolist())
-        wanted = dict(zip(ids.tolist(), zip(cells.crops, offsets)))
-        gone = [id_ for id_, mask in self._shown.items() if not _is_same(wanted.get(id_), mask)]
-        fresh = [id_ for id_, mask in wanted.items() if not _is_same(self._shown.get(id_), mask)]
-        if len(gone) + len(fresh) > _MANY * max(len(wanted), 1):
+        shown, shown_ids = self._cells, self._ids
+        gone, fresh = _changes(shown, shown_ids, cells, ids)
+        if len(gone) + len(fresh) > _MANY * max(len(cells), 1):
             self.labels[:] = 0
-            for id_ in sorted(wanted, reverse=True):
-                self._fill(id_, wanted[id_])
+            for k in np.argsort(-ids).tolist():
+                self._window(cells, k)[cells.crops[k]] = ids[k]
         else:
-            for id_ in gone:
-                self._clear(id_, self._shown[id_])
-            below = _touching(wanted, [self._shown[id_] for id_ in gone])
-            for id_ in {*fresh, *below}:
-                self._add(id_, wanted[id_])
-        self._shown = wanted
+            for k in gone.tolist():
+                region = self._window(shown, k)
+                region[shown.crops[k] & (region == shown_ids[k])] = 0
+            for k in np.union1d(fresh, _touching(cells, shown, gone)).tolist():
+                region = self._window(cells, k)
+                region[cells.crops[k] & ((region == 0) | (region > ids[k]))] = ids[k]
+        self._cells, self._ids = cells, ids
 
-    def _fill(self, id_: int, mask: Mask) -> None:
-        self._window(mask)[mask[0]] = id_
-
-    def _clear(self, id_: int, mask: Mask) -> None:
-        region = self._window(mask)
-        region[mask[0] & (region == id_)] = 0
-
-    def _add(self, id_: int, mask: Mask) -> None:
-        region = self._window(mask)
-        region[mask[0] & ((region == 0) | (region > id_))] = id_
-
-    def _window(self, mask: Mask) -> NDArray[Any]:
-        crop, (row, column) = mask
-        return self.labels[row : row + crop.shape[0], column : column + crop.shape[1]]
+    def _window(self, cells: CellInstances, k: int) -> NDArray[Any]:
+        (row, column), (height, width) = cells.offsets_rc[k].tolist(), cells.crops[k].shape
+        return self.labels[row : row + height, column : column + width]
 
 
-def _is_same(one: Mask | None, other: Mask) -> bool:
-    return one is not None and one[0] is other[0] and one[1] == other[1]
+def _changes(
+    before: CellInstances, ids_before: IntArray, after: CellInstances, ids_after: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Numbers of the cells before that go, or have another mask, and of those that are new.
+
+    No object is made for a cell that stays: thousands of them would have Python collect its garbage
+    while a slider is moved.
+    """
+    _, first, second = np.intersect1d(ids_before, ids_after, True, return_indices=True)
+    stays = (before.offsets_rc[first] == after.offsets_rc[second]).all(axis=1)
+    pairs = zip(first.tolist(), second.tolist())
+    stays &= np.fromiter((before.crops[a] is after.crops[b] for a, b in pairs), bool, len(first))
+    gone, fresh = np.ones(len(before), bool), np.ones(len(after), bool)
+    gone[first[stays]] = fresh[second[stays]] = False
+    return np.flatnonzero(gone), np.flatnonzero(fresh)
 
 
-def _touching(cells: dict[int, Mask], removed: list[Mask]) -> list[int]:
-    """Labels of the cells whose windows share pixels with those of removed ones."""
-    if not cells or not removed:
-        return []
-    top, left, bottom, right = _windows(list(cells.values())).T
+def _touching(cells: CellInstances, removed: CellInstances, which: IntArray) -> IntArray:
+    """Numbers of the cells whose windows share pixels with those of removed ones."""
+    top, left, bottom, right = cell_windows(cells).T
     touches = np.zeros(len(cells), bool)
-    for row, column, last_row, last_column in _windows(removed).tolist():
+    for row, column, last_row, last_column in cell_windows(removed)[which].tolist():
         touches |= (top < last_row) & (bottom > row) & (left < last_column) & (right > column)
-    return [id_ for id_, is_one in zip(cells, touches.tolist()) if is_one]
-
-
-def _windows(masks: list[tuple[Crop, tuple[int, int]]]) -> IntArray:
-    return np.array([(r, c, r + crop.shape[0], c + crop.shape[1]) for crop, (r, c) in masks])
+    return np.flatnonzero(touches)

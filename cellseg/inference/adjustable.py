@@ -88,13 +88,18 @@ class AdjustableDetections:
         cells, _ = replace_masks(candidates.cells, new)
         return Chosen(cells[numbers], numbers + 1)
 
-    def measure(self, thresholds: DetectionThresholds) -> Candidates:
-        """All detections with the masks that these thresholds give them; kept until they change."""
+    def voted(self, thresholds: DetectionThresholds) -> SoftDetections:
+        """All detections, of the class that they vote for where these thresholds have them vote."""
         scores, classes = self.found.scores.float().numpy(), self.found.classes.numpy()
         elected = vote_class(scores, classes, thresholds)
-        wanted = (thresholds.mask, thresholds.largest_component, thresholds.fill_holes, elected)
+        return self.found if elected is None else self.found.of_one_class(elected)
+
+    def measure(self, thresholds: DetectionThresholds) -> Candidates:
+        """All detections with the masks that these thresholds give them; kept until they change."""
+        found = self.voted(thresholds)
+        classes = None if found is self.found else found.classes[:1].tolist()
+        wanted = (thresholds.mask, thresholds.largest_component, thresholds.fill_holes, classes)
         if self._candidates is None or wanted != self._made_for:
-            found = self.found if elected is None else self.found.of_one_class(elected)
             cells, _ = clean_detections(found.to_cells(thresholds.mask), thresholds)
             self._candidates = Candidates.measure(cells, LOOKING_AT_EVERYTHING)
             self._made_for = wanted

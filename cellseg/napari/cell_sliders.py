@@ -62,7 +62,8 @@ class CellSliders(QGroupBox):
             0.0, 1.0, "Of two cells that overlap more (IoU of their masks) the surer one is kept"
         )
         self.area_slider = QLabeledRangeSlider(Qt.Orientation.Horizontal)
-        self.area_slider.setEdgeLabelMode(self.area_slider.EdgeLabelMode.NoLabel)
+        self.area_slider.setEdgeLabelMode(self.area_slider.EdgeLabelMode.LabelIsValue)
+        self.area_slider.setHandleLabelPosition(self.area_slider.LabelPosition.NoLabel)
         self.area_slider.setToolTip("Smallest and largest area of a cell, in pixels")
         self.colour_by = QComboBox()
         for by in COLOUR_BY:
@@ -156,11 +157,11 @@ class CellSliders(QGroupBox):
         """Colour all detections, so that nothing is to be coloured when other ones are chosen."""
         if self._found is None:
             return
-        cells = self._found.detections.measure(self.thresholds()).cells
+        detected = self._found.detections.voted(self.thresholds())
         every = {
-            INDEX: np.arange(1, len(cells) + 1),
-            CLASS: np.asarray(self._found.classes, object)[cells.classes],
-            SCORE: cells.scores,
+            INDEX: np.arange(1, len(detected) + 1),
+            CLASS: np.asarray(self._found.classes, object)[detected.classes.numpy()],
+            SCORE: detected.scores.float().numpy(),
         }
         colour_cells(self._found.layer, self.colour_by.currentData(), pd.DataFrame(every))
 

@@ -11,10 +11,11 @@ from cellseg.corrections import CorrectedImage
 from cellseg.napari.background import errors_told
 from cellseg.napari.correction_folder_box import CorrectionFolderBox
 from cellseg.napari.correction_images import CorrectionImages
-from cellseg.napari.correction_keys import NUM_CLASS_KEYS, bind_keys, describe_keys
+from cellseg.napari.correction_keys import NUM_CLASS_KEYS, bind_keys, describe_key, describe_keys
 from cellseg.napari.correction_layer import CorrectionLayer
 from cellseg.napari.correction_source import CellSource
 from cellseg.napari.open_corrections import corrections
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QListWidget,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -96,22 +98,39 @@ class CorrectWidget(QWidget):
         return named
 
     def _lay_out(self) -> None:
-        column = QVBoxLayout(self)
+        parts, area = QWidget(), QScrollArea()
+        column = QVBoxLayout(parts)
         for part in (self.folder_box, self.images, self.source, self._correction_box()):
             column.addWidget(part)
-        help_box = QGroupBox("Keys, while the layer of cells is selected")
-        grid = QGridLayout(help_box)
+        column.addWidget(self._help_box())
+        column.addStretch()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setMinimumWidth(parts.minimumSizeHint().width())
+        area.setWidget(parts)
+        around = QVBoxLayout(self)
+        around.setContentsMargins(0, 0, 0, 0)
+        around.addWidget(area)
+
+    def _help_box(self) -> QGroupBox:
+        """What the keys do; shown when it is ticked."""
+        box, table = QGroupBox("Keys, while the layer of cells is selected"), QWidget()
+        grid = QGridLayout(table)
         for row, words in enumerate(describe_keys()):
             for place, word in enumerate(words):
                 grid.addWidget(QLabel(word), row, place)
-        column.addWidget(help_box)
-        column.addStretch()
+        QVBoxLayout(box).addWidget(table)
+        box.setCheckable(True)
+        box.toggled.connect(table.setVisible)
+        box.setChecked(False)
+        return box
 
     def _correction_box(self) -> QGroupBox:
         box = QGroupBox("Cells")
         column, grid = QVBoxLayout(box), QGridLayout()
         column.addWidget(self.progress)
-        for place, button in enumerate(self.buttons.values()):
+        for place, (name, button) in enumerate(self.buttons.items()):
+            button.setToolTip(describe_key(name))
             grid.addWidget(button, place // 2, place % 2)
         column.addLayout(grid)
         column.addWidget(self.class_choice)

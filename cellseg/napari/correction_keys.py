@@ -72,11 +72,17 @@ def _called(action: Callable[[], None]) -> Callable[[Any], None]:
     return lambda layer: action()
 
 
+def describe_key(action: str) -> str:
+    """The keys of an action, and what it does; "" where it has none."""
+    found = [key for key in KEYS if key.action == action]
+    return f"{_show(found[0])}: {found[0].text}" if found else ""
+
+
+def _show(key: Key) -> str:
+    return " or ".join(key.keys).replace("Control", "Ctrl").replace("-", "+")
+
+
 def describe_keys() -> list[tuple[str, str]]:
     """What each key and click does, in words, for the widget's help."""
-    keys = [
-        (" or ".join(key.keys).replace("Control", "Ctrl").replace("-", "+"), key.text)
-        for key in KEYS
-        if not key.action.startswith("class ")
-    ]
+    keys = [(_show(key), key.text) for key in KEYS if not key.action.startswith("class ")]
     return [*keys, (f"1 … {NUM_CLASS_KEYS}", "give the class of that number"), *CLICKS]

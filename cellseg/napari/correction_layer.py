@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 STATE = "state"
+OF_CORRECTIONS = "cellseg corrections"
+"""In the metadata of a layer that shows what is kept in a folder of corrections."""
 CLICK_PX = 4
 """So far the mouse may move, in pixels of the screen, between press and release of a click."""
 SURROUNDING = 4
@@ -102,7 +104,7 @@ class CorrectionLayer(QObject):
         return all(one is not None and one in self._viewer.layers for one in own)
 
     def _add_layers(self) -> None:
-        metadata = {METADATA: {"classes": self._classes}}
+        metadata = {METADATA: {"classes": self._classes}, OF_CORRECTIONS: True}
         self.close(with_pixels=False)
         self.layer = self._viewer.add_labels(
             self.image.label_image(), opacity=0.5, metadata=metadata

@@ -13,6 +13,7 @@ from cellseg.engine.loading import AdjustableModel, load_adjustable
 from cellseg.errors import CorrectionError
 from cellseg.inference.adjustable import LEAST_SCORE, AdjustableDetections, detect_softly
 from cellseg.napari.background import LayerChoice, Progress, errors_told, run_in_background
+from cellseg.napari.correction_layer import OF_CORRECTIONS
 from cellseg.napari.layers import layer_to_cells
 from cellseg.napari.model_choice import ModelChoice
 from cellseg.napari.open_corrections import corrections
@@ -141,6 +142,8 @@ class CellSource(QGroupBox):
         if layer is None or self.image is None or folder is None:
             return
         with errors_told():
+            if layer.metadata.get(OF_CORRECTIONS):
+                raise CorrectionError(f"layer {layer.name!r} shows the cells that are corrected")
             cells = layer_to_cells(layer, classes=folder.classes).cells
             self._begin(self.image, cells, f"layer {layer.name}")
 
