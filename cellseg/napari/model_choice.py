@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from cellseg.napari.background import errors_told
 from cellseg.shipped import DEFAULT_MODEL, named_bundles
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
+
+
+class KnownModels(QObject):
+    """Models that were trained since napari was started.
+
+    Attributes:
+        paths: their folders.
+        added: emitted with that of one that has come; every `ModelChoice` then offers it.
+    """
+
+    added = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: list[str] = []
+
+    def add(self, model: str | Path) -> None:
+        """Offer one more, wherever a model is chosen."""
+        if str(model) not in self.paths:
+            self.paths.append(str(model))
+            self.added.emit(str(model))
+
+
+@cache
+def known_models() -> KnownModels:
+    """Those of this napari."""
+    return KnownModels()
 
 
 class ModelChoice(QWidget):
@@ -37,6 +65,7 @@ class ModelChoice(QWidget):
         row.addWidget(self.browse_file)
         self.browse_folder.clicked.connect(self._ask_folder)
         self.browse_file.clicked.connect(self._ask_file)
+        known_models().added.connect(self._offer)
         self.refresh()
         self.models.setCurrentText(DEFAULT_MODEL)
         self.models.currentIndexChanged.connect(lambda _: self.changed.emit(self.model()))
@@ -48,6 +77,8 @@ class ModelChoice(QWidget):
     def refresh(self) -> None:
         """List what is found by name anew; the choice stays."""
         chosen = self.model()
+        for path in known_models().paths:
+            self._offer(path)
         with errors_told():
             for name in sorted(named_bundles()):
                 if self.models.findData(name) < 0:
@@ -61,10 +92,13 @@ class ModelChoice(QWidget):
         Args:
             model: a name, or the path of a bundle, of a training's folder or of a checkpoint.
         """
-        if self.models.findData(str(model)) < 0:
-            self.models.addItem(Path(model).name, str(model))
-            self.models.setItemData(self.models.count() - 1, str(model), 3)  # its tool tip
+        self._offer(str(model))
         self.models.setCurrentIndex(self.models.findData(str(model)))
+
+    def _offer(self, path: str) -> None:
+        if self.models.findData(path) < 0:
+            self.models.addItem(Path(path).name, path)
+            self.models.setItemData(self.models.count() - 1, path, 3)  # its tool tip
 
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of a training or of a model bundle")
