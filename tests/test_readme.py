@@ -46,8 +46,9 @@ def test_every_file_of_the_page_is_used() -> None:
 
 
 def test_every_command_is_run_by_a_test_or_by_ci() -> None:
-    demo, first, install, test, *others = PAGE.commands
+    demo, first, suggest, install, test, *others = PAGE.commands
     assert (demo, first) == (command("demo"), command("predict", "my_images"))
+    assert suggest == command("suggest")
     assert install.endswith("python tools/train_net.py --config-file configs/quick_start.yaml")
     assert test == "pip install -e '.[dev]' && pytest"
     assert others == [
@@ -78,6 +79,7 @@ def test_cells_without_training(tmp_path: Path) -> None:
     PAGE.run(command("predict", "my_images"), tmp_path)
     written = {path.name for path in (tmp_path / "cells").iterdir()}
     assert {"crowded_labels.tif", "crowded_overlay.png", "crowded_cells.csv"} <= written
+    assert "crowded" in PAGE.run(command("suggest"), tmp_path)
 
 
 def test_a_look_at_the_data(project: Path) -> None:
