@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellseg.errors import CellsegError, ImageChoiceError
-from cellseg.images import PlaneImage, is_readable_name, open_planes
+from cellseg.errors import CellsegError, ImageChoiceError, ImageReadError
+from cellseg.images import PlaneImage, is_readable_name, open_planes, stem_of_image
 from cellseg.inference.own_files import STATE_FOLDER
 from cellseg.io.single_files import CellsOfFile, holds_cells, read_single_file
+from cellseg.limits import available_memory
 from cellseg.napari.background import tell_error
 from cellseg.napari.layers import LayerData, cells_to_layer, scale_arguments
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def read_image_layers(path: Path) -> list[LayerData]:
 
 def _layers_of_scene(path: Path, planes: list[tuple[int, PlaneImage]]) -> list[LayerData]:
     first = planes[0][1]
-    name = f"{path.stem} {first.scene}".strip()
+    name = f"{stem_of_image(path)} {first.scene}".strip()
     sample, is_colour = _sample(first)
     if is_colour:
         pixels = _stack(path, planes, sample, is_colour=True)
@@ -126,6 +127,7 @@ def _stack(
     """[..., C, H, W], or [..., H, W, 3]: in memory if it is one plane, else read when looked at."""
     first = planes[0][1]
     read = first.read if is_colour else first.read_channels
+    _check_size(path, math.prod(first.image_hw) * sample.nbytes)
     if len(planes) == 1:
         return read(_ALL, _ALL)
     import dask.array as da
@@ -138,6 +140,21 @@ def _stack(
     lengths = first.lengths or (len(planes),)
     assert math.prod(lengths) == len(planes)
     return da.stack(lazy).reshape((*lengths, *shape))
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuse a plane that would fill the memory: a window shows all of it.
+
+    Raises:
+        ImageReadError: it would.
+    """
+    free = available_memory()
+    if size > free / 2:
+        raise ImageReadError(
+            f"{path}: a plane takes {size / 2**30:.1f} GiB, of {free / 2**30:.1f} GiB of free "
+            "memory; open a part of it, or a coarser level, with the plug-in of another reader "
+            "(napari-ome-zarr, napari-tiff). `cellseg predict` works through it in tiles"
+        )
 
 
 def _read_plane(path: Path, number: int, is_colour: bool) -> NDArray[Any]:

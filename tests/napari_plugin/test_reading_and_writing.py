@@ -134,7 +134,7 @@ def test_channels_and_planes_of_an_ome_tiff(tmp_path: Path) -> None:
     viewer = ViewerModel()
     for data, arguments, _ in reader(str(tmp_path / "b.ome.tif")):
         viewer.add_image(data, **arguments)
-    assert [layer.name for layer in viewer.layers] == ["b.ome DAPI", "b.ome actin"]
+    assert [layer.name for layer in viewer.layers] == ["b DAPI", "b actin"]
     for k, layer in enumerate(viewer.layers):
         assert np.array_equal(np.asarray(layer.data), pixels[:, k])
         assert pixel_size_um(layer) == (0.5, 0.25)
@@ -152,6 +152,37 @@ def test_colour_and_grey(tmp_path: Path) -> None:
         assert kind == "image"
         assert np.array_equal(data, expected)
         assert about.get("rgb", False) == (name == "c")
+
+
+def test_a_plane_too_large_for_the_memory_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("cellseg.napari.background.show_error", told.append)
+    monkeypatch.setattr("cellseg.napari.reading.available_memory", lambda: 1000)
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((20, 30), np.uint8))
+    reader = get_reader(str(tmp_path / "a.ome.tif"))
+    assert reader is not None
+    assert reader(str(tmp_path / "a.ome.tif")) == [(None,)]
+    assert "a.ome.tif: a plane takes" in told[0]
+
+
+def test_a_stack_of_an_ome_zarr(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    pixels = np.random.default_rng(0).integers(0, 4000, (4, 2, 20, 30), np.uint16)
+    group = zarr.open_group(tmp_path / "z.ome.zarr", mode="w", zarr_format=2)
+    array = group.create_array("0", shape=pixels.shape, dtype=pixels.dtype, chunks=(1, 1, 20, 30))
+    array[:] = pixels
+    axes = [{"name": name} for name in "zcyx"]
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 0.5, 0.5]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    reader = get_reader(str(tmp_path / "z.ome.zarr"))
+    assert reader is not None
+    layers = reader(str(tmp_path / "z.ome.zarr"))
+    assert [about["name"] for _, about, _ in layers] == ["z channel 0", "z channel 1"]
+    for k, (data, _, _) in enumerate(layers):
+        assert np.array_equal(np.asarray(data), pixels[:, k])
 
 
 def test_napari_opens_and_saves_by_itself(make_napari_viewer, npe2pm, tmp_path: Path) -> None:
