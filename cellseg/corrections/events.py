@@ -39,17 +39,14 @@ class Cell:
     mask: str
 
     def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {
-            "class_number": int,
-            "score": (int, float),
-            "state": str,
-            "mask": str,
-        }
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"a cell's {name} is {getattr(self, name)!r}")
-        if self.state not in STATES or self.class_number < 0:
-            raise ValueError(f"a cell is {self.state!r}, of class {self.class_number}")
+        is_cell = (
+            isinstance(self.class_number, int)
+            and isinstance(self.score, (int, float))
+            and isinstance(self.mask, str)
+            and self.state in STATES
+        )
+        if not is_cell or self.class_number < 0:
+            raise ValueError(f"a cell of class {self.class_number!r} that is {self.state!r}")
 
 
 _KEYS = {"class": "class_number", "score": "score", "state": "state", "mask": "mask"}
@@ -137,5 +134,6 @@ def change_from_json(content: Mapping[str, Any], before: Mapping[int, Cell]) -> 
 
 
 def _cell_from_json(parts: Mapping[str, Any], before: Cell | None) -> Cell:
-    named = {name: parts[key] for key, name in _KEYS.items() if key in parts}
-    return Cell(**named) if before is None else replace(before, **named)
+    if before is None:
+        return Cell(parts["class"], parts["score"], parts["state"], parts["mask"])
+    return replace(before, **{name: parts[key] for key, name in _KEYS.items() if key in parts})

@@ -50,9 +50,9 @@ class CorrectionFolder:
 
     Example:
         >>> import tempfile
-        >>> from cellseg.cells.instances import CellInstances
-        >>> from cellseg.cells.synthetic import make_cells
         >>> import cv2
+        >>> import numpy as np
+        >>> from cellseg.cells.synthetic import make_cells
         >>> with tempfile.TemporaryDirectory() as place:
         ...     _ = cv2.imwrite(f"{place}/field.png", make_cells(4, (64, 64)).image)
         ...     with CorrectionFolder.open(f"{place}/mended", ("nucleus",), author="Ada") as folder:
