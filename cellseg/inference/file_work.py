@@ -246,7 +246,7 @@ class Reader:
             more = "; others like it are not told of" if self._flat == FLAT_TOLD else ""
             logger.warning(
                 "%s: one value, %g, everywhere: nothing can be found in it%s",
-                *(image_id, pixels.flat[0], more),
+                *(image_id, pixels.flat[0].item(), more),
             )
 
 
