@@ -71,10 +71,12 @@ def _take_new(
     for file in files:
         if file.path.resolve() in there:
             continue
+        if is_inside(file.path, root):
+            continue
         if any((one / MARK_FILE).is_file() for one in file.path.absolute().parents):
             added.passed_over.append(PassedOver(file.path, "saved from corrections"))
-        elif not is_inside(file.path, root):
-            yield file
+            continue
+        yield file
 
 
 def _name_behind(files: Sequence[InputFile], known: Sequence[ImageEntry]) -> list[InputFile]:

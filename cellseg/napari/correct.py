@@ -9,42 +9,15 @@ from typing import Any
 import numpy as np
 from cellseg.corrections import CorrectedImage
 from cellseg.napari.background import errors_told
+from cellseg.napari.correction_controls import CorrectionControls, KeysBox
 from cellseg.napari.correction_folder_box import CorrectionFolderBox
 from cellseg.napari.correction_images import CorrectionImages
-from cellseg.napari.correction_keys import NUM_CLASS_KEYS, bind_keys, describe_key, describe_keys
+from cellseg.napari.correction_keys import NUM_CLASS_KEYS, bind_keys
 from cellseg.napari.correction_layer import CorrectionLayer
 from cellseg.napari.correction_source import CellSource
 from cellseg.napari.open_corrections import corrections
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QComboBox,
-    QGridLayout,
-    QGroupBox,
-    QLabel,
-    QListWidget,
-    QPushButton,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
-
-BUTTONS = (
-    ("previous", "◀ Previous"),
-    ("next", "Next ▶"),
-    ("accept", "Accept"),
-    ("reject", "Reject"),
-    ("merge", "Merge"),
-    ("split", "Split"),
-    ("new", "New cell"),
-    ("accept view", "Accept all in view"),
-    ("view done", "View is right"),
-    ("image done", "Image is right"),
-    ("undo", "Undo"),
-    ("redo", "Redo"),
-)
-"""Action and words of each button, two in a row."""
-LAST_EVENTS = 200
-"""So many are listed; all of them are kept."""
+from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 
 class CorrectWidget(QWidget):
@@ -57,7 +30,7 @@ class CorrectWidget(QWidget):
         folder_box, images, source: the parts above the buttons.
         buttons: each by the name of its action.
         shown: the image that is looked at; None where there is none.
-        progress, said, history, class_choice: what is shown.
+        controls, progress, said, class_choice: what is shown, and what is chosen from.
     """
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
@@ -69,11 +42,10 @@ class CorrectWidget(QWidget):
         self.folder_box = CorrectionFolderBox(napari_viewer)
         self.images = CorrectionImages()
         self.source = CellSource(napari_viewer)
-        self.progress, self.said = QLabel(), QLabel()
-        self.said.setWordWrap(True)
-        self.class_choice, self.history = QComboBox(), QListWidget()
+        self.controls = CorrectionControls()
+        self.buttons, self.class_choice = self.controls.buttons, self.controls.class_choice
+        self.progress, self.said = self.controls.progress, self.controls.said
         self.actions_by_name = self._name_actions()
-        self.buttons = {name: QPushButton(words) for name, words in BUTTONS}
         self._lay_out()
         self._connect()
         self._folder_changed()
@@ -100,9 +72,8 @@ class CorrectWidget(QWidget):
     def _lay_out(self) -> None:
         parts, area = QWidget(), QScrollArea()
         column = QVBoxLayout(parts)
-        for part in (self.folder_box, self.images, self.source, self._correction_box()):
+        for part in (self.folder_box, self.images, self.source, self.controls, KeysBox()):
             column.addWidget(part)
-        column.addWidget(self._help_box())
         column.addStretch()
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -111,33 +82,6 @@ class CorrectWidget(QWidget):
         around = QVBoxLayout(self)
         around.setContentsMargins(0, 0, 0, 0)
         around.addWidget(area)
-
-    def _help_box(self) -> QGroupBox:
-        """What the keys do; shown when it is ticked."""
-        box, table = QGroupBox("Keys, while the layer of cells is selected"), QWidget()
-        grid = QGridLayout(table)
-        for row, words in enumerate(describe_keys()):
-            for place, word in enumerate(words):
-                grid.addWidget(QLabel(word), row, place)
-        QVBoxLayout(box).addWidget(table)
-        box.setCheckable(True)
-        box.toggled.connect(table.setVisible)
-        box.setChecked(False)
-        return box
-
-    def _correction_box(self) -> QGroupBox:
-        box = QGroupBox("Cells")
-        column, grid = QVBoxLayout(box), QGridLayout()
-        column.addWidget(self.progress)
-        for place, (name, button) in enumerate(self.buttons.items()):
-            button.setToolTip(describe_key(name))
-            grid.addWidget(button, place // 2, place % 2)
-        column.addLayout(grid)
-        column.addWidget(self.class_choice)
-        column.addWidget(self.said)
-        self.history.setMaximumHeight(120)
-        column.addWidget(self.history)
-        return box
 
     def _connect(self) -> None:
         for name, button in self.buttons.items():
@@ -160,8 +104,7 @@ class CorrectWidget(QWidget):
         self._close_image()
         folder = corrections().folder
         names = () if folder is None else folder.classes
-        self.class_choice.clear()
-        self.class_choice.addItems([f"{k}  {name}" for k, name in enumerate(names, 1)])
+        self.controls.list_classes(names)
         self.images.forget_order()
         self.images.list_images()
         self.renew_queue()
@@ -260,13 +203,7 @@ class CorrectWidget(QWidget):
         else:
             left = sum(one.num_open for one in folder.images)
             self.progress.setText(f"{left} of {max(left, len(self._queue))} open")
-        self._list_history()
-
-    def _list_history(self) -> None:
-        self.history.clear()
-        if self.shown is not None:
-            for event in reversed(self.shown.image.history[-LAST_EVENTS:]):
-                self.history.addItem(f"{event.at}  {event.by}  {event.what}")
+        self.controls.list_history([] if self.shown is None else self.shown.image.history)
 
     # Corrections
 

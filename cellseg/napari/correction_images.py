@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QGroupBox,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QPushButton,
     QTreeWidget,
@@ -51,6 +52,8 @@ class CorrectionImages(QGroupBox):
         self.table.setRootIsDecorated(False)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setMaximumHeight(150)
+        if (header := self.table.header()) is not None:
+            header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         column, row = QVBoxLayout(self), QHBoxLayout()
         column.addWidget(self.table)
         row.addWidget(self.next_button)

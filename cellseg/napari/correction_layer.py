@@ -7,13 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from cellseg.cells.drawing import class_colour
-from cellseg.corrections import FOUND, CorrectedImage
+from cellseg.corrections import CorrectedImage
 from cellseg.corrections.strokes import find_changed_window, find_crossed_cell
 from cellseg.napari.background import errors_told
+from cellseg.napari.correction_colours import colour_states
 from cellseg.napari.image_layers import ImageLayers
-from cellseg.napari.layers import METADATA, SCORE, cells_to_features, placed_like
-from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
+from cellseg.napari.layers import METADATA, cells_to_features, placed_like
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -26,7 +25,6 @@ SURROUNDING = 4
 """The view is so many times as wide as the cell that is gone to."""
 SMALLEST_VIEW_PX = 150
 """And shows at least so many pixels of the image."""
-NEW_LABEL_COLOUR = (1.0, 1.0, 1.0, 1.0)
 
 Window = tuple[slice, slice]
 
@@ -110,7 +108,7 @@ class CorrectionLayer(QObject):
             self.image.label_image(), opacity=0.5, metadata=metadata
         )
         self.marks = self._viewer.add_shapes(
-            name="chosen cells", ndim=2, face_color="transparent", edge_color="yellow"
+            name="chosen cells", ndim=2, face_color="transparent", edge_color="yellow", opacity=1.0
         )
         self.layer.events.paint.connect(self._on_paint)
         self.layer.mouse_drag_callbacks.append(self._on_press)
@@ -168,13 +166,7 @@ class CorrectionLayer(QObject):
         features = cells_to_features(cells, self._classes, ids=ids)
         features[STATE] = states
         self.layer.features = features
-        colours = ensure_colormap("viridis").map(np.asarray(features[SCORE], float))
-        for k, state in enumerate(states):
-            if state != FOUND:
-                colours[k, :3] = np.array(class_colour(int(cells.classes[k]))) / 255
-        table: dict[int | None, Any] = {None: NEW_LABEL_COLOUR, 0: (0.0, 0.0, 0.0, 0.0)}
-        table.update(zip(ids.tolist(), colours))
-        self.layer.colormap = DirectLabelColormap(color_dict=table)
+        self.layer.colormap = colour_states(cells, ids, states)
 
     # Choosing
 

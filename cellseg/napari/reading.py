@@ -19,6 +19,7 @@ from cellseg.io.single_files import CellsOfFile, holds_cells, read_single_file
 from cellseg.limits import available_memory
 from cellseg.napari.background import tell_error
 from cellseg.napari.layers import LayerData, cells_to_layer, scale_arguments
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 
 _ALL = slice(None)
@@ -66,11 +67,20 @@ def _to_layer(found: CellsOfFile) -> LayerData:
 def _read_results(folder: Path) -> list[LayerData]:
     """The cells of a folder of `cellseg predict`, of each image once."""
     layers: dict[str, LayerData] = {}
+    others: set[str] = set()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and STATE_FOLDER not in path.parts and holds_cells(path):
             for found in read_single_file(path):
+                name = Path(found.image_id).name
                 if len(layers) < _MOST_RESULTS:
-                    layers.setdefault(Path(found.image_id).name, _to_layer(found))
+                    layers.setdefault(name, _to_layer(found))
+                elif name not in layers:
+                    others.add(name)
+    if others:
+        show_warning(
+            f"{folder}: of {len(layers) + len(others)} images the first {len(layers)} are opened; "
+            "drop the files of the others into the window"
+        )
     return list(layers.values())
 
 

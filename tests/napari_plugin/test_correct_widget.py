@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import cellseg
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("napari")
 
+from cellseg import load_config
 from cellseg.cells.instances import CellInstances
+from cellseg.cells.records import PlaceInFile
 from cellseg.corrections import CorrectedImage, CorrectionFolder
+from cellseg.modeling.building import build_model
 from cellseg.napari.correct import CorrectWidget
 from cellseg.napari.correction_keys import KEYS, describe_keys
 from cellseg.napari.open_corrections import corrections
@@ -142,7 +148,7 @@ def test_undo_goes_back_across_restarts(open_widget, images: Path, qtbot) -> Non
     assert on_disk(images).ids.tolist() == [1, 2]
     press(qtbot, viewer, "Ctrl+Shift+Z")
     assert widget.said.text() == "there is nothing to redo"
-    assert "redo" in widget.history.item(0).text()
+    assert "redo" in widget.controls.history.item(0).text()
 
 
 def test_cells_that_are_clicked_on_are_merged(open_widget, images: Path, qtbot) -> None:
@@ -330,6 +336,57 @@ def test_the_selected_layer_names_its_file(make_napari_viewer, images: Path, qtb
     assert box.kept_in.text() == str(images / "b_corrections")
     qtbot.mouseClick(box.open_button, Qt.MouseButton.LeftButton)
     assert [one.image_id for one in corrections().folder.images] == ["b"]
+
+
+def test_what_a_model_finds_is_what_predict_finds(
+    make_napari_viewer, tmp_path: Path, tiny_model: list[str], qtbot
+) -> None:
+    options = ["CELLSEG.TEST.SCORE_THRESHOLD", "0.51", "INPUT.MIN_SIZE_TEST", "0"]
+    options += ["TEST.DETECTIONS_PER_IMAGE", "1000", "CELLSEG.TEST.EXCLUSIVE", "True"]
+    cfg = load_config("quick_start.yaml", [*tiny_model, *options])
+    torch.manual_seed(0)
+    (tmp_path / "run").mkdir()
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "run" / "model_final.pth")
+    (tmp_path / "run" / "config.yaml").write_text(cfg.dump(), "utf-8")
+    path = tmp_path / "one.png"
+    Image.fromarray((40 * LABELS + 20).astype(np.uint8)).save(path)
+    widget = CorrectWidget(make_napari_viewer())
+    qtbot.addWidget(widget)
+    widget.folder_box.images.setText(str(path))
+    widget.folder_box.classes.setText("cell")
+    qtbot.mouseClick(widget.folder_box.open_button, Qt.MouseButton.LeftButton)
+    widget.source.model.choose(tmp_path / "run")
+    qtbot.mouseClick(widget.source.find_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not widget.source.said.text(), timeout=60_000)
+    image = corrections().folder.image("one")
+    assert image.source == str(tmp_path / "run")
+    model = cellseg.load(tmp_path / "run")
+    given = model.predict(path)
+    assert sorted(image.cells.scores.tolist()) == pytest.approx(sorted(given.scores.tolist()))
+    assert 0 < len(image.candidates)
+    assert (image.candidates.scores < 0.51).any()
+
+
+def test_the_images_that_teach_most_come_first(
+    open_widget, images: Path, qtbot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, widget = open_widget
+    part = "cellseg.napari.correction_images"
+    monkeypatch.setattr("cellseg.load", lambda name: name, raising=False)
+    suggested = [
+        SimpleNamespace(path=images / f"{one}.png", place=PlaceInFile(), reason=f"because of {one}")
+        for one in "ba"
+    ]
+    monkeypatch.setattr(f"{part}.suggest_images", lambda model, paths: suggested)
+    qtbot.mouseClick(widget.images.next_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: widget.images.order == ["b", "a"])
+    assert widget.images.table.topLevelItem(0).toolTip(0) == "because of b"
+    assert (widget.shown.image.image_id, widget.shown.chosen) == ("b", [3])
+    seen = []
+    for _ in range(5):
+        qtbot.mouseClick(widget.buttons["next"], Qt.MouseButton.LeftButton)
+        seen.append(widget.shown.image.image_id)
+    assert seen == ["b", "b", "a", "a", "a"]
 
 
 def test_cells_of_a_layer_and_who_corrects(open_widget, images: Path, qtbot) -> None:
