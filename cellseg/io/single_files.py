@@ -40,6 +40,7 @@ ANY_CLASS = ("cell",)
 _FRAME_PX = 1 << 20  # of outlines whose image nobody knows; far more than any has
 _ENDINGS = ("_labels", "_rois", "_coco", "_cp_masks", "_masks")
 _HEAD_BYTES = 4096
+_COLUMNS = ("label", "class", "score")
 
 
 class CellsOfFile(NamedTuple):
@@ -255,15 +256,33 @@ def write_single_file(
 
 def _write_labels(record: ImageRecord, found: CellsOfFile, path: Path) -> list[Path]:
     table = path.with_suffix(".csv")
+    _check_own_table(table)
     with write_whole(path) as partial, write_whole(table) as partial_table:
         occurs = write_label_file(record, partial)
         with partial_table.open("w", encoding="utf-8", newline="") as stream:
             writer = CsvWriter(stream)
-            writer.writerow(("label", "class", "score"))
+            writer.writerow(_COLUMNS)
             for label, number, score in zip(found.ids, found.cells.classes, found.cells.scores):
                 if occurs[label]:
                     writer.writerow((label, found.classes[number], score_to_text(score)))
     return [path, table]
+
+
+def _check_own_table(table: Path) -> None:
+    """Refuse to replace a table of somebody else: a dialog asks about the label image only.
+
+    Raises:
+        DatasetError: the table that is there is none of labels.
+    """
+    if not table.is_file():
+        return
+    with table.open("rb") as stream:
+        head = stream.readline(_HEAD_BYTES).decode("utf-8", errors="replace").strip()
+    if head != ",".join(_COLUMNS):
+        raise DatasetError(
+            f"{table}: is there and is no table of labels; expected {','.join(_COLUMNS)} as its "
+            "first line. Nothing is written: choose another name for the label image"
+        )
 
 
 def _at_their_labels(found: CellsOfFile) -> CellInstances:

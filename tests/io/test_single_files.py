@@ -36,6 +36,17 @@ def test_labels_keep_their_numbers_and_the_table_says_the_rest(tmp_path: Path) -
     assert again.cells.equals(CELLS)
 
 
+def test_a_table_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    other = tmp_path / "a.csv"
+    other.write_text("well,drug\nA01,none\n", "utf-8")
+    with pytest.raises(DatasetError, match="no table of labels"):
+        write_single_file(FOUND, tmp_path / "a.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert other.read_text("utf-8") == "well,drug\nA01,none\n"
+    assert len(write_single_file(FOUND, tmp_path / "b.tif")) == 2
+    assert len(write_single_file(FOUND, tmp_path / "b.tif")) == 2  # its own may be
+
+
 def test_a_table_of_predict_has_no_scores(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a_labels.tif", np.array([[1, 2, 4]], np.uint16))
     (tmp_path / "a_labels.csv").write_text("label,class\n1,b\n2,a\n", "utf-8")

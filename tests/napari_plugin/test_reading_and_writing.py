@@ -14,6 +14,8 @@ import tifffile
 from cellseg.cells.instances import CellInstances
 from cellseg.cli import predict
 from cellseg.cli._parser import CommandParser
+from cellseg.inference.own_files import STATE_FOLDER
+from cellseg.napari import reading
 from cellseg.napari.layers import cells_to_layer, layer_to_cells, pixel_size_um
 from cellseg.napari.reading import get_reader
 from cellseg.napari.writing import write_labels
@@ -116,6 +118,20 @@ def test_a_folder_of_predict(tmp_path: Path, checkpoint_options: list[str]) -> N
     labels = tifffile.imread(next((tmp_path / "out").glob("*_labels.tif")))
     assert layer.data.shape == labels.shape
     assert np.array_equal(layer.data > 0, labels > 0)
+
+
+def test_of_a_large_folder_of_predict_the_rest_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(reading, "_MOST_RESULTS", 1)
+    monkeypatch.setattr(reading, "show_warning", said.append)
+    (tmp_path / STATE_FOLDER).mkdir()
+    for name in ("a", "b", "c"):
+        tifffile.imwrite(tmp_path / f"{name}_labels.tif", np.eye(4, dtype=np.uint8))
+    assert [layer.name for layer in open_path(tmp_path)] == ["cells of a"]
+    assert len(said) == 1
+    assert "of 3 images the first 1 are opened" in said[0]
 
 
 def test_channels_and_planes_of_an_ome_tiff(tmp_path: Path) -> None:
