@@ -191,6 +191,9 @@ def _be_trial(trial: Trial, place: Place, folder: Path, said: Path) -> None:
             name = os.devnull if number == 0 else said
             os.dup2(os.open(name, flags | os.O_APPEND, 0o666), number)
         os.dup2(1, 2)
+        # What was started with nohup, or in the background, inherits signals that are ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         _obey_permissions()
         status = _do(trial, place)
     finally:
