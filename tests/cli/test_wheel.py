@@ -94,8 +94,9 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     wanted |= {Path("models/shipped", BUNDLE, name) for name in bundle}
     assert {Path(file) for file in files} == wanted
     with zipfile.ZipFile(wheel) as archive:
-        scripts = archive.read(f"{described}/entry_points.txt").decode()
-    assert scripts.split() == ["[console_scripts]", "cellseg", "=", "cellseg.__main__:main"]
+        found = archive.read(f"{described}/entry_points.txt").decode().split()
+    scripts = ["[console_scripts]", "cellseg", "=", "cellseg.__main__:main"]
+    assert found == [*scripts, "[napari.manifest]", "cellseg", "=", "cellseg.napari:napari.yaml"]
 
 
 def test_training_and_prediction_from_an_empty_folder(
