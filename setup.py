@@ -146,6 +146,7 @@ setup(
         # `pip install 'cellseg[napari]' 'napari[pyqt6]'`, or pyside6.
         "napari": NAPARI,
         # What its tests take; without it they are skipped.
-        "napari-test": [*NAPARI, "pytest-qt>=4.4", "PySide6-Essentials>=6.7,!=6.11.0,!=6.11.1"],
+        # PySide6 6.12.0 ends Python 3.11 with "deallocating None" after a while.
+        "napari-test": [*NAPARI, "pytest-qt>=4.4", "PySide6-Essentials>=6.7,<6.11"],
     },
 )
