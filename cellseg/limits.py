@@ -148,7 +148,18 @@ def open_zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
         raise zipfile.BadZipFile(str(error)) from error
     with archive:
         check_zip(path, archive)
-        yield archive
+        try:
+            yield archive
+        except EOFError as error:  # a member that ends before its length
+            raise zipfile.BadZipFile("what is in it ends too soon") from error
+
+
+def is_zip(path: str | Path) -> bool:
+    """Whether a file is a zip archive, perhaps a damaged one; False where it cannot be read."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its last record says that it is a part of one
+        return True
 
 
 def check_zip(path: str | Path, archive: zipfile.ZipFile) -> None:

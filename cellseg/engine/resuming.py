@@ -14,6 +14,7 @@ from cellseg.config.runs import LAST_FILE, read_last_name
 from cellseg.config.trained import ENTRY, TrainedConfig, list_changes
 from cellseg.engine.run_folder import list_checkpoints
 from cellseg.errors import CheckpointError, collect_problems
+from cellseg.limits import is_zip
 from cellseg.modeling.weights import check_use
 from cellseg.models.explaining import explain_unreadable, without_advice
 from detectron2.checkpoint import DetectionCheckpointer
@@ -85,7 +86,7 @@ def find_damage(path: Path) -> str:
     if not path.is_file():
         return "there is no such file"
     try:
-        if zipfile.is_zipfile(path):
+        if is_zip(path):
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
             if broken is not None:
@@ -100,8 +101,7 @@ def _read(path: Path) -> Any:
     """What a file holds, of whose tensors none is read where that can be."""
     with without_advice():
         try:
-            is_zip = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
         except pickle.UnpicklingError:  # older ones may hold numbers of NumPy, which engines know
             return _Reader(nn.Identity()).load(str(path), checkpointables=[])
 

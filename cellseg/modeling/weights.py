@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from cellseg.arguments import FLAG, checked, either, of_type
 from cellseg.config.trained import ENTRY, TrainedConfig, find_departures
 from cellseg.errors import CheckpointError, collect_problems
-from cellseg.limits import open_zip
+from cellseg.limits import is_zip, open_zip
 from cellseg.modeling.downloads import register_downloads
 from cellseg.modeling.torchvision_weights import register_torchvision_weights
 from cellseg.models import bundle_file, locate_bundle, open_bundle, suggest_model
@@ -101,7 +100,7 @@ class WeightsCheckpointer(DetectionCheckpointer):
         check_tensors(named, self.model.state_dict())
 
     def _load_file(self, f: str) -> Any:
-        if zipfile.is_zipfile(f):
+        if is_zip(f):
             with open_zip(f):  # unpacked it is no bomb
                 pass
         bundle = locate_bundle(f)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from pathlib import Path
 
 import torch
 from cellseg.arguments import checked
 from cellseg.config.trained import ENTRY, TrainedConfig
+from cellseg.limits import is_zip
 from cellseg.models.explaining import explain_unreadable, without_advice
 from cellseg.rules import PATH
 
@@ -27,7 +27,7 @@ def read_carried_config(path: str | Path) -> TrainedConfig | None:
     Returns:
         None where it carries none: a file of others, of an older cellseg, or one that is damaged.
     """
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return None
     try:
         with without_advice():
