@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from cellseg.cells.cleaning import replace_masks
 from cellseg.cells.instances import CellInstances
@@ -25,6 +26,7 @@ from cellseg.cells.selection import (
     Candidates,
     DetectionThresholds,
     clean_detections,
+    passes_score,
     select_detections,
     vote_class,
 )
@@ -33,6 +35,8 @@ from cellseg.images import PlaneImage
 from cellseg.inference.detections import SoftDetections
 from cellseg.inference.model import CellModel
 from cellseg.inference.tile_grid import Tile, TileGrid
+from cellseg.modeling.pasting import PastedMasks
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
@@ -40,6 +44,9 @@ Progress = Callable[[int, int], None]
 
 LEAST_SCORE = 0.05
 """Of detections to choose among; what has a lower one is hardly ever a cell."""
+
+MOST_KEPT_PX = 2**26
+"""Of all boxes together, for their masks to be kept in pixels: 256 MiB."""
 
 SEAM_IOU = 0.5
 """Two detections of one class, of two tiles, whose boxes have so high an IoU are of one cell."""
@@ -69,6 +76,7 @@ class AdjustableDetections:
         self.found = found
         self._candidates: Candidates | None = None
         self._made_for: object = None
+        self._pasted: PastedMasks | None = None
 
     def __len__(self) -> int:
         return len(self.found)
@@ -83,7 +91,9 @@ class AdjustableDetections:
         Raises:
             ConfigError: a list of thresholds is shorter than the classes that occur.
         """
-        candidates = self.measure(thresholds)
+        passing = passes_score(*self._scores_and_classes(thresholds), thresholds)
+        last = int(np.flatnonzero(passing).max(initial=-1))
+        candidates = self._measure(thresholds, last + 1)
         numbers, new = select_detections(candidates, thresholds)
         cells, _ = replace_masks(candidates.cells, new)
         return Chosen(cells[numbers], numbers + 1)
@@ -94,16 +104,40 @@ class AdjustableDetections:
         elected = vote_class(scores, classes, thresholds)
         return self.found if elected is None else self.found.of_one_class(elected)
 
+    def _scores_and_classes(
+        self, thresholds: DetectionThresholds
+    ) -> tuple[NDArray[np.float32], IntArray]:
+        found = self.voted(thresholds)
+        return found.scores.float().numpy(), found.classes.numpy()
+
     def measure(self, thresholds: DetectionThresholds) -> Candidates:
         """All detections with the masks that these thresholds give them; kept until they change."""
+        return self._measure(thresholds, len(self))
+
+    def _measure(self, thresholds: DetectionThresholds, first: int) -> Candidates:
+        """At least the first detections, by descending score, with their masks.
+
+        While masks change, fainter ones than are asked for play no part, and are left out; they are
+        measured when the score threshold sinks to theirs.
+        """
         found = self.voted(thresholds)
         classes = None if found is self.found else found.classes[:1].tolist()
         wanted = (thresholds.mask, thresholds.largest_component, thresholds.fill_holes, classes)
-        if self._candidates is None or wanted != self._made_for:
-            cells, _ = clean_detections(found.to_cells(thresholds.mask), thresholds)
+        is_known = self._candidates is not None and wanted == self._made_for
+        if self._candidates is None or not is_known or len(self._candidates.cells) < first:
+            first = len(self) if is_known or self._candidates is None else first
+            cut = found[:first].to_cells(thresholds.mask, self._paste())
+            cells, _ = clean_detections(cut, thresholds)
             self._candidates = Candidates.measure(cells, LOOKING_AT_EVERYTHING)
             self._made_for = wanted
         return self._candidates
+
+    def _paste(self) -> PastedMasks | None:
+        """The masks in pixels, kept from the second time on that masks are cut."""
+        is_again = self._pasted is None and self._made_for is not None
+        if is_again and self.found.num_pixels <= MOST_KEPT_PX:
+            self._pasted = self.found.paste()
+        return self._pasted
 
 
 def detect_softly(

@@ -11,7 +11,7 @@ from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import crop_bitmap
 from cellseg.cells.selection import PerClass, values_of_classes
 from cellseg.errors import LabelError
-from cellseg.modeling.pasting import paste_mask_crops, scale_boxes
+from cellseg.modeling.pasting import PastedMasks, paste_mask_crops, scale_boxes
 from detectron2.structures import Instances
 from torch import Tensor
 
@@ -139,8 +139,8 @@ class SoftDetections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, which: Tensor) -> SoftDetections:
-        """Some of them: by their numbers, or a boolean tensor [N]."""
+    def __getitem__(self, which: Tensor | slice) -> SoftDetections:
+        """Some of them: by their numbers, a boolean tensor [N], or a slice."""
         columns = (self.boxes_xyxy, self.soft_masks, self.scores, self.classes)
         return SoftDetections(self.image_hw, *(column[which] for column in columns))
 
@@ -163,17 +163,33 @@ class SoftDetections:
         by = self.boxes_xyxy.new_tensor([offset_rc[1], offset_rc[0]] * 2)
         return replace(self, image_hw=image_hw, boxes_xyxy=self.boxes_xyxy + by)
 
-    def to_cells(self, mask_threshold: PerClass = 0.5) -> CellInstances:
+    @property
+    def num_pixels(self) -> int:
+        """About how many pixels lie in all boxes together."""
+        width, height = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).T
+        return int(((width + 2) * (height + 2)).sum())
+
+    def paste(self) -> PastedMasks:
+        """The masks in the pixels of the image, for `to_cells` with many thresholds."""
+        return PastedMasks(self.soft_masks, self.boxes_xyxy, self.image_hw)
+
+    def to_cells(
+        self, mask_threshold: PerClass = 0.5, pasted: PastedMasks | None = None
+    ) -> CellInstances:
         """The detections as cells, in their order.
 
         Args:
             mask_threshold: as in `detections_to_cells`.
+            pasted: what `paste` gave of these detections, or of more of which these are the first.
         """
         classes = self.classes.cpu().numpy()
         thresholds = torch.from_numpy(values_of_classes(mask_threshold, classes))
-        crops, offsets_rc = paste_mask_crops(
-            self.soft_masks, self.boxes_xyxy, self.image_hw, thresholds
-        )
+        if pasted is not None:
+            crops, offsets_rc = pasted.cut(thresholds, len(self))
+        else:
+            crops, offsets_rc = paste_mask_crops(
+                self.soft_masks, self.boxes_xyxy, self.image_hw, thresholds
+            )
         return CellInstances.from_crops(
             crops,
             offsets_rc,

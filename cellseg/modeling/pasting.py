@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,13 @@ class _CropBatch:
     soft: Tensor
     corner_rc: Tensor
 
+    def of_first(self, count: int) -> _CropBatch:
+        """The crops that belong to the first masks."""
+        chosen = self.index < count
+        if bool(chosen.all()):
+            return self
+        return _CropBatch(self.index[chosen], self.soft[chosen], self.corner_rc[chosen])
+
 
 def paste_mask_crops(
     soft_masks: Tensor,
@@ -62,21 +69,66 @@ def paste_mask_crops(
     Raises:
         ValueError: `threshold` is not in (0, 1], or shapes do not fit.
     """
+    thresholds = _check_thresholds(threshold, soft_masks)
+    return _cut_crops(_sample_crops(soft_masks, boxes_xyxy, image_hw), thresholds)
+
+
+class PastedMasks:
+    """Soft masks resampled into the image once, to be cut at one threshold after another.
+
+    It takes four bytes per pixel of all boxes together.
+
+    Args:
+        soft_masks, boxes_xyxy, image_hw: as `paste_mask_crops` takes them.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+
+    def __init__(self, soft_masks: Tensor, boxes_xyxy: Tensor, image_hw: tuple[int, int]) -> None:
+        self._soft_masks = soft_masks
+        self._batches = tuple(_sample_crops(soft_masks, boxes_xyxy, image_hw))
+
+    def cut(
+        self, threshold: float | Tensor, first: int
+    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.int64]]:
+        """The crops of the first masks, as `paste_mask_crops` gives them.
+
+        Args:
+            threshold: as there; a number, or one for each of these masks.
+            first: how many masks, from the first one on.
+
+        Raises:
+            ValueError: `threshold` is not in (0, 1].
+        """
+        thresholds = _check_thresholds(threshold, self._soft_masks[:first])
+        return _cut_crops((batch.of_first(first) for batch in self._batches), thresholds)
+
+
+def _check_thresholds(threshold: float | Tensor, soft_masks: Tensor) -> Tensor:
+    """One threshold per mask, float32 [N]."""
     thresholds = torch.as_tensor(threshold, dtype=torch.float32, device=soft_masks.device)
     if not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ValueError(f"threshold is {threshold}; expected 0 < threshold <= 1")
-    thresholds = thresholds.expand(len(soft_masks))
-    crops: list[NDArray[np.bool_]] = [np.zeros((0, 0), dtype=bool)] * len(soft_masks)
-    offsets_rc = np.zeros((len(soft_masks), 2), dtype=np.int64)
-    for batch in _sample_crops(soft_masks, boxes_xyxy, image_hw):
+    return thresholds.expand(len(soft_masks))
+
+
+def _cut_crops(
+    batches: Iterable[_CropBatch], thresholds: Tensor
+) -> tuple[list[NDArray[np.bool_]], NDArray[np.int64]]:
+    crops: list[NDArray[np.bool_]] = [np.zeros((0, 0), dtype=bool)] * len(thresholds)
+    offsets_rc = np.zeros((len(thresholds), 2), dtype=np.int64)
+    for batch in batches:
         bitmaps = (batch.soft >= thresholds[batch.index, None, None]).cpu().numpy()
         corners = batch.corner_rc.cpu().numpy()
         rows, columns = _occupied_extents(bitmaps, axis=1), _occupied_extents(bitmaps, axis=2)
-        for k, index in enumerate(batch.index.tolist()):
-            (top, bottom), (left, right) = rows[k], columns[k]
+        offsets_rc[batch.index.cpu().numpy()] = np.where(
+            rows[:, 1:] > 0, corners + np.stack([rows[:, 0], columns[:, 0]], axis=1), 0
+        )
+        extents = zip(batch.index.tolist(), rows.tolist(), columns.tolist())
+        for k, (index, (top, bottom), (left, right)) in enumerate(extents):
             if bottom > top:
                 crops[index] = bitmaps[k, top:bottom, left:right].copy()
-                offsets_rc[index] = corners[k] + (top, left)
     return crops, offsets_rc
 
 

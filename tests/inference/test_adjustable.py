@@ -10,6 +10,7 @@ import pytest
 import torch
 from cellseg.cells.selection import DetectionThresholds
 from cellseg.cells.windows import Window
+from cellseg.inference import adjustable
 from cellseg.inference.adjustable import AdjustableDetections, detect_softly
 from cellseg.inference.detections import SoftDetections
 from cellseg.inference.model import CellModel, plane_of_array
@@ -66,6 +67,28 @@ class TestChoosing:
         measured = found.measure(low)
         assert found.measure(high) is measured
         assert found.measure(replace(high, mask=0.6)) is not measured
+
+    def test_after_any_way_of_the_sliders_it_is_as_if_chosen_at_once(
+        self, cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        soft = detect_softly(CellModel(CellPredictor(cfg)), plane_of_array(make_image()))
+        scores = np.quantile(soft.scores.numpy(), [0.2, 0.5, 0.9, 0.5, 0.0, 0.7]).tolist()
+        ways = [
+            DetectionThresholds(score=score, mask=mask, mask_nms=0.4)
+            for score, mask in zip(scores, [0.5, 0.5, 0.45, 0.45, 0.45, 0.55])
+        ]
+        moved = AdjustableDetections(soft)
+        monkeypatch.setattr(adjustable, "MOST_KEPT_PX", 0)  # at once: nothing is kept
+        for thresholds in ways:
+            chosen, expected = (
+                moved.choose(thresholds),
+                AdjustableDetections(soft).choose(thresholds),
+            )
+            assert chosen.cells.equals(expected.cells)
+            assert chosen.ids.tolist() == expected.ids.tolist()
+            monkeypatch.undo()
+        assert moved._pasted is not None
+        assert len({len(moved.choose(thresholds).ids) for thresholds in ways}) > 2
 
     def test_the_types_vote(self) -> None:
         boxes = torch.tensor([[0.0, 0, 4, 4], [5, 5, 9, 9], [10, 0, 14, 4]])
