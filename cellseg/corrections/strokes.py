@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from cellseg.cells.labels import crop_bitmap
 from numpy.typing import NDArray
 
 _POINTS_PER_PIECE = 50
@@ -22,12 +23,10 @@ def find_changed_window(before: NDArray[Any], after: NDArray[Any]) -> tuple[slic
         >>> find_changed_window(np.zeros((3, 4)), np.eye(3, 4) * [0, 1, 1, 1])
         (slice(1, 3, None), slice(1, 3, None))
     """
-    differs = before != after
-    rows = np.flatnonzero(differs.any(axis=1))
-    if not len(rows):
+    window, (row, column) = crop_bitmap(before != after)
+    if not window.size:
         return None
-    columns = np.flatnonzero(differs[rows[0] : rows[-1] + 1].any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return slice(row, row + window.shape[0]), slice(column, column + window.shape[1])
 
 
 def find_crossed_cell(

@@ -36,7 +36,6 @@ from cellseg.inference.detections import SoftDetections
 from cellseg.inference.model import CellModel
 from cellseg.inference.tile_grid import Tile, TileGrid
 from cellseg.modeling.pasting import PastedMasks
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
@@ -91,9 +90,10 @@ class AdjustableDetections:
         Raises:
             ConfigError: a list of thresholds is shorter than the classes that occur.
         """
-        passing = passes_score(*self._scores_and_classes(thresholds), thresholds)
+        found = self.voted(thresholds)
+        passing = passes_score(found.scores.float().numpy(), found.classes.numpy(), thresholds)
         last = int(np.flatnonzero(passing).max(initial=-1))
-        candidates = self._measure(thresholds, last + 1)
+        candidates = self._measure(found, thresholds, last + 1)
         numbers, new = select_detections(candidates, thresholds)
         cells, _ = replace_masks(candidates.cells, new)
         return Chosen(cells[numbers], numbers + 1)
@@ -104,23 +104,18 @@ class AdjustableDetections:
         elected = vote_class(scores, classes, thresholds)
         return self.found if elected is None else self.found.of_one_class(elected)
 
-    def _scores_and_classes(
-        self, thresholds: DetectionThresholds
-    ) -> tuple[NDArray[np.float32], IntArray]:
-        found = self.voted(thresholds)
-        return found.scores.float().numpy(), found.classes.numpy()
-
     def measure(self, thresholds: DetectionThresholds) -> Candidates:
         """All detections with the masks that these thresholds give them; kept until they change."""
-        return self._measure(thresholds, len(self))
+        return self._measure(self.voted(thresholds), thresholds, len(self))
 
-    def _measure(self, thresholds: DetectionThresholds, first: int) -> Candidates:
+    def _measure(
+        self, found: SoftDetections, thresholds: DetectionThresholds, first: int
+    ) -> Candidates:
         """At least the first detections, by descending score, with their masks.
 
         While masks change, fainter ones than are asked for play no part, and are left out; they are
         measured when the score threshold sinks to theirs.
         """
-        found = self.voted(thresholds)
         classes = None if found is self.found else found.classes[:1].tolist()
         wanted = (thresholds.mask, thresholds.largest_component, thresholds.fill_holes, classes)
         is_known = self._candidates is not None and wanted == self._made_for

@@ -295,25 +295,25 @@ def colour_cells(layer: Labels, by: str, features: pd.DataFrame | None = None) -
     if by == "cell" or by not in features or INDEX not in features:
         layer.colormap = label_colormap(49)
         return
-    colours = _score_colours(features)
     if by == CLASS:
-        colours = _class_colours(features, classes_of_layer(layer))
+        colours = class_colours(_classes(features, classes_of_layer(layer)))
+    else:
+        colours = score_colours(_scores(features))
     table: dict[int | None, Any] = {None: (0.6, 0.6, 0.6, 1.0), 0: (0.0, 0.0, 0.0, 0.0)}
     table.update(zip(features[INDEX].tolist(), colours))
     layer.colormap = DirectLabelColormap(color_dict=table)
 
 
-def _score_colours(features: pd.DataFrame) -> NDArray[Any]:
+def score_colours(scores: NDArray[Any]) -> NDArray[Any]:
+    """RGBA [N, 4] in 0 to 1: from dark blue, a score of 0.5 and less, to yellow, 1."""
     from napari.utils.colormaps import ensure_colormap
 
-    scores = features[SCORE].astype(float).fillna(1.0).to_numpy()
-    share = ((scores - _DARKEST_SCORE) / (1 - _DARKEST_SCORE)).clip(0, 1)
+    share = ((np.asarray(scores, float) - _DARKEST_SCORE) / (1 - _DARKEST_SCORE)).clip(0, 1)
     colours: NDArray[Any] = ensure_colormap("viridis").map(share)
     return colours
 
 
-def _class_colours(features: pd.DataFrame, names: Sequence[str]) -> NDArray[Any]:
-    places = {name: k for k, name in enumerate(names)}
-    numbers = [places.get(str(name), 0) for name in features[CLASS]]
-    rgb = np.array([class_colour(k) for k in numbers], float).reshape(-1, 3) / 255
+def class_colours(classes: NDArray[Any]) -> NDArray[Any]:
+    """RGBA [N, 4] in 0 to 1: those that classes have in cellseg's pictures."""
+    rgb = np.array([class_colour(int(k)) for k in classes], float).reshape(-1, 3) / 255
     return np.column_stack([rgb, np.ones(len(rgb))])

@@ -10,13 +10,16 @@ pytest.importorskip("napari")
 import pandas as pd
 from cellseg.cells.instances import CellInstances
 from cellseg.errors import LabelError
+from cellseg.napari.correction_colours import colour_states
 from cellseg.napari.layers import (
     cells_to_layer,
+    class_colours,
     colour_cells,
     current_plane,
     layer_to_cells,
     pixel_size_um,
     placed_like,
+    score_colours,
 )
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
@@ -113,3 +116,11 @@ def test_colours() -> None:
     assert len({tuple(layer.get_color(label)) for label in (1, 2, 3)}) == 3
     colour_cells(layer, "cell")
     assert len({tuple(layer.get_color(label)) for label in (1, 2, 3)}) == 3
+
+
+def test_a_score_has_one_colour_wherever_it_is_shown() -> None:
+    cells = CellInstances.from_label_image([[1, 2, 3]], scores=[0.3, 0.75, 0.9], classes=[0, 1, 1])
+    table = colour_states(cells, np.array([4, 5, 6]), ["found", "found", "accepted"]).color_dict
+    expected = np.concatenate([score_colours([0.5, 0.75]), class_colours([1])])
+    assert np.allclose([table[4], table[5], table[6]], expected)
+    assert not np.allclose(expected[0], expected[1])
