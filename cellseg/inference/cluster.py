@@ -75,7 +75,7 @@ class Cluster:
         """
         from distributed import as_completed
 
-        waiting, items = as_completed(), iter(items)
+        waiting, items = as_completed(loop=self.client.loop), iter(items)
         mine: dict[Any, Any] = {}
         try:
             while True:
@@ -180,7 +180,7 @@ def open_cluster(scheduler: str | None = None, workers: int = 1) -> Iterator[Clu
     with ExitStack() as stack:
         if scheduler is None:
             cluster: Any = stack.enter_context(_start_workers(distributed, workers))
-            client = stack.enter_context(distributed.Client(cluster))
+            client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
             client.run(_ignore_interrupts)
         else:
             client = stack.enter_context(_connect(distributed, scheduler))
@@ -236,7 +236,9 @@ def _connect(distributed: Any, scheduler: str) -> Any:
     is_file = Path(scheduler).is_file()
     place = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
     try:
-        client = _within_time(partial(distributed.Client, **place, timeout=ANSWER_WITHIN_S))
+        client = _within_time(
+            partial(distributed.Client, **place, timeout=ANSWER_WITHIN_S, set_as_default=False)
+        )
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()) or "it takes the connection and says nothing"
         raise ClusterError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -228,6 +229,17 @@ def test_options_that_exclude_each_other_or_are_no_numbers(capsys) -> None:
     said = capsys.readouterr().err
     assert "not allowed with argument --workers" in said
     assert "'0': expected a number of workers, 1 or more" in said
+
+
+def test_the_cluster_is_ours_alone(cluster: Cluster) -> None:
+    """Arrays that something else in this process computes with Dask are none of its business."""
+    dask = pytest.importorskip("dask")
+    assert dask.config.get("scheduler", None) is None
+    address = cluster.client.scheduler.address
+    with open_cluster(address):
+        assert dask.config.get("scheduler", None) is None
+    with pytest.raises(ValueError, match="No"):
+        importlib.import_module("distributed").get_client()
 
 
 def test_work_is_handed_out_as_it_is_done(cluster: Cluster) -> None:
