@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from cellseg.errors import CellsegError
+from cellseg.napari.garbage import GarbageCollection
 from napari.layers import Layer
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
@@ -77,7 +79,8 @@ def run_in_background(
     """Do work in a thread of its own.
 
     Args:
-        work: what is done there; it touches neither widgets nor layers.
+        work: what is done there; it touches neither widgets nor layers. No garbage is collected
+            there (see GarbageCollection).
         done: called in the window's thread with what it returned.
         failed: called there with what it raised.
         finished: called there last, in either case.
@@ -86,6 +89,9 @@ def run_in_background(
     # Handed over as a value, so that an error is told once, by us, and not by napari as well.
     worker = create_worker(lambda: _outcome(work), _start_thread=False)
     worker.returned.connect(_Receiver(done, failed, finished, owner).take)
+    garbage = _garbage()
+    garbage.hold()
+    worker.finished.connect(garbage.release)
     worker.start()
     return worker
 
@@ -120,6 +126,12 @@ class _Receiver(QObject):
 
 
 _orphans: set[_Receiver] = set()  # nobody else keeps them until their work is done
+
+
+@cache
+def _garbage() -> GarbageCollection:
+    """The one of this process, as Python's own collection is; made in the window's thread."""
+    return GarbageCollection()
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
