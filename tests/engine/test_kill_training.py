@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
-
-from tests.kill_training import Killing, list_differences  # noqa: E402
+from kill_training import Killing, list_differences
 
 
 @pytest.mark.slow

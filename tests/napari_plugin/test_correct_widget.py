@@ -21,10 +21,9 @@ from cellseg.napari.correct import CorrectWidget
 from cellseg.napari.correction_keys import KEYS, describe_keys
 from cellseg.napari.open_corrections import corrections
 from napari.layers import Labels
+from person import click, drag, press
 from PIL import Image
 from qtpy.QtCore import QSettings, Qt
-
-from tests.napari_plugin.person import click, drag, press
 
 CLASSES = "round, long"
 LABELS = np.zeros((60, 80), np.int32)

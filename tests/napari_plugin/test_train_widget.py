@@ -23,13 +23,12 @@ from cellseg.napari.model_choice import ModelChoice, known_models
 from cellseg.napari.open_corrections import corrections
 from cellseg.napari.save_training_data import SaveTrainingDataWidget
 from cellseg.napari.train import TrainWidget
+from commands import Command
 from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox
-
-from tests.commands import Command
 
 inspect = Command("inspect")
 TINY = "SOLVER.MAX_ITER 2 TEST.EVAL_PERIOD 1"
