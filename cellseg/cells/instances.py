@@ -27,6 +27,7 @@ from cellseg.cells.labels import (
     crops_to_first_pixels,
     crops_to_label_image,
     crops_to_runs,
+    disc_diameters,
     label_image_to_runs,
 )
 from cellseg.cells.run_lengths import rles_to_runs, runs_to_rles
@@ -479,7 +480,7 @@ class CellInstances:
     @property
     def diameters_px(self) -> NDArray[np.float64]:
         """Diameter of the disc of each cell's area, sqrt(4 area / pi), pixels, float64 [N]."""
-        return 2 * np.sqrt(self.areas_px / np.pi)
+        return disc_diameters(self.areas_px)
 
     @property
     def counted(self) -> CellInstances:

@@ -26,6 +26,21 @@ Crop = NDArray[np.bool_]
 _GREATEST_LABEL = np.iinfo(np.int64).max
 
 
+def disc_diameters(areas: ArrayLike) -> NDArray[np.float64]:
+    """Diameter of the disc of each area, sqrt(4 area / pi): how large a cell is, in one number.
+
+    Args:
+        areas: of cells, of any shape, such as int64 [N]; in pixels or square micrometres.
+
+    Returns:
+        float64 of the same shape, in pixels or micrometres.
+
+    >>> disc_diameters([[0, 4], [100, 1]]).round(3).tolist()
+    [[0.0, 2.257], [11.284, 1.128]]
+    """
+    return np.sqrt(4 * np.asarray(areas, np.float64) / np.pi)
+
+
 def check_label_image(labels: ArrayLike) -> NDArray[Any]:
     """Return `labels` as an integer array [H, W] without negative values.
 

@@ -24,6 +24,7 @@ from cellseg.cells.intensities import (
     measure_backgrounds,
     measure_intensities,
 )
+from cellseg.cells.labels import disc_diameters
 from cellseg.cells.records import ImageRecord
 from cellseg.cells.run_lengths import IntArray
 from cellseg.cells.runs import runs_to_boxes, runs_to_crops
@@ -244,7 +245,7 @@ def _measure_shapes(
         table[f"box_{name}_px"] = side
     for k, (unit, spacing) in enumerate(units):
         axes = measure_axes(moments, spacing)
-        table[f"equivalent_diameter_{unit}"] = np.sqrt(4 * areas[k] / np.pi)
+        table[f"equivalent_diameter_{unit}"] = disc_diameters(areas[k])
         table[f"major_axis_{unit}"] = axes.major
         table[f"minor_axis_{unit}"] = axes.minor
         table[f"feret_max_{unit}"] = hulls.feret_max[k]

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import Crop, IntArray
+from cellseg.cells.labels import Crop, IntArray, disc_diameters
 from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.pieces import count_pieces
 from cellseg.cells.records import ImageRecord
@@ -62,7 +62,7 @@ class CellTable:
     @property
     def diameter_px(self) -> NDArray[np.float64]:
         """Diameter of the disc of the same area."""
-        return 2 * np.sqrt(self.area_px / np.pi)
+        return disc_diameters(self.area_px)
 
     @property
     def aspect_ratio(self) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cellseg.cells.labels import IntArray
+from cellseg.cells.labels import IntArray, disc_diameters
 from cellseg.evaluation.coco import RECALLS, THRESHOLDS
 from cellseg.evaluation.comparison import Comparison
 from cellseg.evaluation.error_kinds import CONFUSED, KINDS, classify_errors, confused_pairs
@@ -145,7 +145,7 @@ def diameters_of_matches(kept: Comparisons, threshold: float = 0.5) -> FloatArra
     for image in kept.images:
         pairs = image.match(threshold)
         areas = (image.true.areas_px[pairs.true_index], image.pred.areas_px[pairs.pred_index])
-        rows.append(2 * np.sqrt(np.stack(areas, axis=1) / np.pi))
+        rows.append(disc_diameters(np.stack(areas, axis=1)))
     return np.concatenate(rows)
 
 

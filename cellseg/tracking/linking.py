@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from cellseg.arguments import FLAG, REAL, WHOLE, any_of, check_fields, checked, of_type, or_nothing
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import IntArray
+from cellseg.cells.labels import IntArray, disc_diameters
 from cellseg.cells.overlaps import find_overlaps
 from cellseg.cells.shapes import find_centroids
 from cellseg.cells.tracks import Frame, Tracks
@@ -232,7 +232,7 @@ def _overlaps_of_frames(before: CellInstances, cells: CellInstances, number: int
 def _median_diameter(series: _Series) -> float:
     """Of circles of the cells' areas, pixels; 1 where there are no cells."""
     areas = series.areas[series.tracked]
-    return float(2 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else 1.0
+    return float(disc_diameters(np.median(areas))) if len(areas) else 1.0
 
 
 def _pairs_within_reach(series: _Series, frame: int, reach: float) -> _Step:
