@@ -66,6 +66,8 @@ NARROW = ("MODEL.FPN.OUT_CHANNELS", "64", "MODEL.ROI_BOX_HEAD.FC_DIM", "256", *N
 VARIANTS = {
     "base": Variant("the config"),
     "batch_norm": Variant("batch norm in backbone and pyramid", BATCH_NORM),
+    "pyramid_64": Variant("pyramid 64 channels wide", ("MODEL.FPN.OUT_CHANNELS", "64")),
+    "pyramid_256": Variant("pyramid 256 channels wide", ("MODEL.FPN.OUT_CHANNELS", "256")),
     "narrow_masks": Variant("mask head of two layers, 64 wide", NARROW_MASKS),
     "narrow": Variant("the same, pyramid 64, box head 256 wide", NARROW),
     "anchors": Variant(
