@@ -155,7 +155,8 @@ def _optional_packages() -> dict[str, str]:
         "pyarrow": "tables in Parquet",
         **{package: ", ".join(found) for package, found in endings.items()},
         "bioio": "files of microscope makers, together with bioio-nd2, bioio-lif, ...",
-        "imagecodecs": "JPEG 2000, and TIFF compressed in other ways than deflate",
+        "distributed": "prediction by many machines or processes (cellseg predict --scheduler)",
+        "napari": "cellseg in the windows of napari",
     }
 
 

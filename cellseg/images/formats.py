@@ -55,7 +55,6 @@ IMAGE_FORMATS = (
         "JPEG 2000",
         (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
         "jpeg2000",
-        ("imagecodecs",),
         pillow=("JPEG2000",),
     ),
     ImageFormat("NumPy array", (".npy",), "npy", holds_labels=True),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import cellseg
@@ -134,6 +136,15 @@ def test_what_comes_with_it_is_listed(installed: Path, tmp_path: Path) -> None:
     assert models[BUNDLE]["path"] == str(installed / "cellseg" / "models" / "shipped" / BUNDLE)
     assert models[BUNDLE]["classes"] == ["cell"]
     assert info["packages"]["cellseg"] == cellseg.__version__
+    (described,) = metadata.distributions(name="cellseg", path=[str(installed)])
+    for_users = r"""^([\w.-]+).*extra == "(?!dev|docs|fuzz|napari-test)"""
+    lines = described.requires or []
+    of_extras = {found[1] for line in lines if (found := re.match(for_users, line))}
+    of_all = {re.split("[<>=]", line)[0] for line in lines if "extra ==" not in line}
+    assert "torch" in of_all
+    assert of_extras >= {"napari", "dask", "zarr"}
+    assert of_extras - {"dask"} <= set(info["optional_packages"])  # distributed comes with it
+    assert not of_all & set(info["optional_packages"])
 
 
 def test_the_script(installed: Path, tmp_path: Path) -> None:
