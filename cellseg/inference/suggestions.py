@@ -141,6 +141,7 @@ def suggest_images(
     num_views: int = DEFAULT_VIEWS,
     spread: float = 1.0,
     on_failure: Callable[[Failure], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Suggestion]:
     """Rank images by what a model would learn from their annotation.
 
@@ -156,6 +157,8 @@ def suggest_images(
         spread: in [0, 1]; 0 ranks by doubt alone, also where all those on top look alike.
         on_failure: called with each image or file that cannot be looked at, and each input that
             gave none; by default it is logged. The others are ranked all the same.
+        progress: called with the numbers of files done and of all files, again and again; what it
+            raises ends the work.
 
     Returns:
         Everything that was looked at, what should be annotated next first.
@@ -173,7 +176,14 @@ def suggest_images(
     for word in found.missing:
         tell(Failure(word, "", f"{word}: no image found"))
     assessor = Assessor(model, tile_px, num_views)
-    return rank_places(list(assess_files(assessor, found.files, tell)), spread)
+    numbers = {file.name: number for number, file in enumerate(found.files)}
+    places: list[Assessed] = []
+    progress(0, len(numbers))
+    for place in assess_files(assessor, found.files, tell):
+        places.append(place)
+        progress(numbers[place.file.name], len(numbers))
+    progress(len(numbers), len(numbers))
+    return rank_places(places, spread)
 
 
 def _log_failure(failure: Failure) -> None:

@@ -7,7 +7,7 @@ from cellseg.cells.records import PlaceInFile
 from cellseg.corrections import CorrectionFolder, ImageStatus
 from cellseg.corrections.entries import ImageEntry
 from cellseg.inference.suggestions import Suggestion, suggest_images
-from cellseg.napari.background import run_in_background
+from cellseg.napari.background import Progress, run_in_background
 from cellseg.napari.open_corrections import corrections
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
@@ -32,7 +32,7 @@ class CorrectionImages(QGroupBox):
 
     Attributes:
         table: one row per image.
-        next_button: asks a model which images to annotate next.
+        next_button, stop_button: ask a model which images to annotate next, and end that.
         order: ids of the images as they are to be looked at; None where no model was asked.
         chosen: emitted with the id of the image that was clicked on.
         ordered: emitted when a model has said in which order to look at them.
@@ -45,7 +45,10 @@ class CorrectionImages(QGroupBox):
         super().__init__("Images of the folder", parent)
         self.order: list[str] | None = None
         self.reasons: dict[str, str] = {}
-        self.next_button, self.said = QPushButton("What next?"), QLabel()
+        self._progress: Progress | None = None
+        self.next_button, self.stop_button = QPushButton("What next?"), QPushButton("Stop")
+        self.stop_button.setEnabled(False)
+        self.said = QLabel()
         self.next_button.setToolTip("put the images in the order in which they teach a model most")
         self.table = QTreeWidget()
         self.table.setHeaderLabels(list(COLUMNS))
@@ -57,9 +60,11 @@ class CorrectionImages(QGroupBox):
         column, row = QVBoxLayout(self), QHBoxLayout()
         column.addWidget(self.table)
         row.addWidget(self.next_button)
+        row.addWidget(self.stop_button)
         row.addWidget(self.said, 1)
         column.addLayout(row)
         self.table.itemClicked.connect(self._clicked)
+        self.stop_button.clicked.connect(self.stop)
 
     def forget_order(self) -> None:
         """List the images as they were added, as those of another folder."""
@@ -76,9 +81,13 @@ class CorrectionImages(QGroupBox):
             return
         entries = folder.entries
         self.next_button.setEnabled(False)
+        self.stop_button.setEnabled(True)
         self.said.setText("looks at all images, in several views of each")
+        progress = self._progress = Progress(self)
+        progress.changed.connect(self._show_progress)
+        files = sorted({one.path for one in entries})
         run_in_background(
-            lambda: suggest_images(cellseg.load(model), sorted({one.path for one in entries})),
+            lambda: suggest_images(cellseg.load(model), files, progress=progress.tell),
             done=lambda found: self._take_order(folder, entries, found),
             finished=self._end_order,
             owner=self,
@@ -98,8 +107,20 @@ class CorrectionImages(QGroupBox):
         self.list_images()
         self.ordered.emit()
 
+    def stop(self) -> None:
+        """Ask no more; the order stays as it was."""
+        self.stop_button.setEnabled(False)
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _show_progress(self, done: int, total: int) -> None:
+        at = min(done + 1, total)
+        self.said.setText(f"looks at {at} of {total} images, in several views of each")
+
     def _end_order(self) -> None:
+        self._progress = None
         self.next_button.setEnabled(True)
+        self.stop_button.setEnabled(False)
         self.said.setText("")
 
     def list_images(self) -> None:

@@ -99,6 +99,25 @@ def test_each_sign_is_found_and_one_bad_file_is_named(model: CellModel, folder: 
     assert all(one.path in one.reason for one in failures)
 
 
+def test_it_tells_how_far_it_is_and_can_be_ended(model: CellModel, folder: Path) -> None:
+    told: list[tuple[int, int]] = []
+    names = ["sure", "broken", "faint"]
+    files = [folder / f"{name}.tif" for name in names]
+    suggest_images(model, files, progress=lambda *numbers: told.append(numbers))
+    assert told[0] == (0, 3)
+    assert told[-1] == (3, 3)
+    assert told == sorted(told)
+    assert len(told) == 4  # once for each that was looked at
+
+    def stop(done: int, total: int) -> None:
+        if done == 1:
+            raise KeyError("stopped")
+
+    (folder / "broken.tif").unlink()
+    with pytest.raises(KeyError, match="stopped"):
+        suggest_images(model, [folder], progress=stop)
+
+
 def test_the_suggestion_says_where_it_is_and_why(model: CellModel, folder: Path) -> None:
     (one,) = suggest_images(model, [folder / "faint.tif"])
     assert (one.path, one.plane, one.image_hw) == (folder / "faint.tif", "", (40, 60))

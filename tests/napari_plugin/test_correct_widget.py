@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -376,7 +378,7 @@ def test_the_images_that_teach_most_come_first(
         SimpleNamespace(path=images / f"{one}.png", place=PlaceInFile(), reason=f"because of {one}")
         for one in "ba"
     ]
-    monkeypatch.setattr(f"{part}.suggest_images", lambda model, paths: suggested)
+    monkeypatch.setattr(f"{part}.suggest_images", lambda model, paths, progress: suggested)
     qtbot.mouseClick(widget.images.next_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: widget.images.order == ["b", "a"])
     assert widget.images.table.topLevelItem(0).toolTip(0) == "because of b"
@@ -386,6 +388,31 @@ def test_the_images_that_teach_most_come_first(
         qtbot.mouseClick(widget.buttons["next"], Qt.MouseButton.LeftButton)
         seen.append(widget.shown.image.image_id)
     assert seen == ["b", "b", "a", "a", "a"]
+
+
+def test_what_next_tells_how_far_it_is_and_stops(
+    open_widget, qtbot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, widget = open_widget
+    go_on = threading.Event()
+
+    def suggest(model: str, paths: list[Path], progress: Callable[[int, int], None]) -> None:
+        progress(0, len(paths))
+        assert go_on.wait(60)
+        progress(1, len(paths))
+
+    monkeypatch.setattr("cellseg.load", lambda name: name, raising=False)
+    monkeypatch.setattr("cellseg.napari.correction_images.suggest_images", suggest)
+    before = widget.images.order
+    assert not widget.images.stop_button.isEnabled()
+    qtbot.mouseClick(widget.images.next_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: widget.images.said.text().startswith("looks at 1 of 2 images"))
+    qtbot.mouseClick(widget.images.stop_button, Qt.MouseButton.LeftButton)
+    go_on.set()
+    qtbot.waitUntil(widget.images.next_button.isEnabled)
+    assert widget.images.order == before
+    assert widget.images.said.text() == ""
+    assert not widget.images.stop_button.isEnabled()
 
 
 def test_cells_of_a_layer_and_who_corrects(open_widget, images: Path, qtbot) -> None:
