@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,7 @@ def draw_with_numbers(record: CellSource, numbers: IntArray, dtype: type) -> NDA
 def write_label_stack(path: str | Path, frames: Iterable[Frame], tracks: Tracks) -> None:
     """Write a TIFF [T, Y, X] in which the number of a cell is that of its track.
 
-    uint16 and laid out as ImageJ's stacks; with more than 65,535 tracks uint32, and then, as from
-    4 GB on, an OME-TIFF. The size of a pixel is that of the first frame, where it is known.
+    See `write_label_images`. The size of a pixel is that of the first frame, where it is known.
 
     Args:
         path: ends in .tif by custom; whole or not there. One frame at a time is in memory.
@@ -154,30 +153,47 @@ def write_label_stack(path: str | Path, frames: Iterable[Frame], tracks: Tracks)
     Raises:
         LabelError: frames and tracks do not belong together, or a frame has another size.
     """
-    dtype = label_dtype(len(tracks))
-    images = _draw_frames(frames, tracks, dtype)
+    images = _draw_frames(frames, tracks, label_dtype(len(tracks)))
     first, size_um = next(images, (None, None))
     if first is None:
         raise LabelError(f"{path}: there is no frame to write")
     shape = (len(tracks.ids), *first.shape)
-    fits = dtype == np.uint16 and np.prod(shape) * 2 < TIFF_LIMIT
-    how = _imagej_layout(size_um, len(tracks)) if fits else _ome_layout(size_um)
-
-    def pages() -> Iterator[NDArray[Any]]:
-        yield first
-        for image, _ in images:
-            yield image
-
+    pages = chain([first], (image for image, _ in images))
     with write_whole(path) as partial:
-        tifffile.imwrite(
-            partial,
-            pages(),
-            shape=shape,
-            dtype=dtype,
-            compression="zlib",
-            compressionargs={"level": ZLIB_LEVEL},
-            **how,
-        )
+        write_label_images(partial, pages, shape, len(tracks), size_um)
+
+
+def write_label_images(
+    path: Path,
+    images: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    highest: int,
+    pixel_size_um: tuple[float, float] | None,
+) -> None:
+    """Write label images as the pages of one zlib-compressed TIFF [T, Y, X].
+
+    uint16 and laid out as ImageJ's stacks; with labels above 65,535 uint32, and then, as from 4 GB
+    on, an OME-TIFF.
+
+    Args:
+        path: the TIFF; its folder is there.
+        images: T of [H, W], taken one at a time.
+        shape: [T, H, W].
+        highest: the highest label, or more; below 2**32.
+        pixel_size_um: (height, width) of a pixel; None where it is not known.
+    """
+    dtype = label_dtype(highest)
+    fits = dtype == np.uint16 and np.prod(shape) * 2 < TIFF_LIMIT
+    how = _imagej_layout(pixel_size_um, highest) if fits else _ome_layout(pixel_size_um)
+    tifffile.imwrite(
+        path,
+        (np.asarray(image, dtype) for image in images),
+        shape=shape,
+        dtype=dtype,
+        compression="zlib",
+        compressionargs={"level": ZLIB_LEVEL},
+        **how,
+    )
 
 
 def _draw_frames(

@@ -31,16 +31,18 @@ from cellseg.io.coco_results import read_coco_results, write_coco_results
 from cellseg.io.geojson import GEOJSON_FILE
 from cellseg.io.imagej_rois import ROI_FILE
 from cellseg.io.label_files import write_label_file
-from cellseg.io.outlines import score_to_text
-from cellseg.io.table_rows import CsvWriter
-from cellseg.io.tables import read_text_rows
+from cellseg.io.label_tables import (
+    ANY_CLASS,
+    LabelTable,
+    check_own_table,
+    read_label_table,
+    write_label_table,
+)
 from cellseg.rules import PATH
 
-ANY_CLASS = ("cell",)
 _FRAME_PX = 1 << 20  # of outlines whose image nobody knows; far more than any has
 _ENDINGS = ("_labels", "_rois", "_coco", "_cp_masks", "_masks")
 _HEAD_BYTES = 4096
-_COLUMNS = ("label", "class", "score")
 
 
 class CellsOfFile(NamedTuple):
@@ -100,9 +102,16 @@ def _reader_of(path: Path) -> _Reader | None:
         return lambda path, image_hw: _read_outlines(path, image_hw, ROI_FILE)
     if name.endswith(".json") and _is_list_of_results(path):
         return lambda path, _: _read_results(path)
-    if name.endswith(LABEL_SUFFIXES) and Path(name).stem.endswith(_ENDINGS):
+    if is_named_as_labels(path):
         return lambda path, _: [_read_labels(path)]
     return None
+
+
+@checked(path=PATH)
+def is_named_as_labels(path: str | Path) -> bool:
+    """Whether a file is a label image by its name, such as `a_labels.tif` or `a_masks.png`."""
+    name = Path(path).name.lower()
+    return name.endswith(LABEL_SUFFIXES) and Path(name).stem.endswith(_ENDINGS)
 
 
 def _holds_rois(path: Path) -> bool:
@@ -136,7 +145,7 @@ def _read_outlines(
         cells = CellInstances.empty(known or (1, 1))
     if known is None:
         cells = _in_its_frame(cells)
-    return [CellsOfFile(_plain_stem(path, form.suffixes), cells, _numbers(cells), classes)]
+    return [CellsOfFile(plain_stem(path, form.suffixes), cells, _numbers(cells), classes)]
 
 
 def _in_its_frame(cells: CellInstances) -> CellInstances:
@@ -155,16 +164,20 @@ def _in_its_frame(cells: CellInstances) -> CellInstances:
 
 def _find_image_hw(path: Path, form: CellFile) -> tuple[int, int] | None:
     """The size of the image, or of the label image, of the same name beside a file."""
-    stem = _plain_stem(path, form.suffixes)
+    stem = plain_stem(path, form.suffixes)
     for folder in (path.parent, path.parent.parent / "images"):
         for other in sorted(folder.glob(f"{stem}*")) if folder.is_dir() else ():
-            if is_readable_name(other) and _plain_stem(other, ()) == stem:
+            if is_readable_name(other) and plain_stem(other) == stem:
                 return read_image_hw(other)
     return None
 
 
-def _plain_stem(path: Path, suffixes: Sequence[str]) -> str:
-    """A file's name without its ending, and without what says which kind of result it is."""
+def plain_stem(path: Path, suffixes: Sequence[str] = ()) -> str:
+    """A file's name without its ending, and without what says which kind of result it is.
+
+    >>> plain_stem(Path("movie_labels.tif"))
+    'movie'
+    """
     stem = stem_of(path, suffixes)
     ending = next((one for one in _ENDINGS if stem.endswith(one)), "")
     return stem.removesuffix(ending) or stem
@@ -186,28 +199,9 @@ def _read_labels(path: Path) -> CellsOfFile:
     cells = CellInstances.from_label_image(labels)
     ids = np.unique(labels)
     ids = ids[ids != 0].astype(np.int64)
-    classes: tuple[str, ...] = ANY_CLASS
-    table = path.with_suffix(".csv")
-    if table.is_file():
-        classes, numbers, scores = _read_table(table, ids)
-        cells = cells.replace(classes=numbers, scores=scores)
-    return CellsOfFile(_plain_stem(path, ()), cells, ids, classes)
-
-
-def _read_table(path: Path, ids: IntArray) -> tuple[tuple[str, ...], list[int], list[float]]:
-    """Names of classes, and class and score of each label; a label without a row is of the first.
-
-    Raises:
-        DatasetError: a label or a score is no number.
-    """
-    rows = read_text_rows(path, ("label", "class"))
-    try:
-        by_label = {int(row["label"]): (row["class"], float(row.get("score") or 1)) for row in rows}
-    except ValueError as error:
-        raise DatasetError(f"{path}: {error}; expected numbers as label and score") from error
-    classes = tuple(dict.fromkeys(sorted(name for name, _ in by_label.values()))) or ANY_CLASS
-    known = [by_label.get(label, (classes[0], 1.0)) for label in ids.tolist()]
-    return classes, [classes.index(name) for name, _ in known], [score for _, score in known]
+    table = read_label_table(path, ids)
+    cells = cells.replace(classes=table.numbers, scores=table.scores)
+    return CellsOfFile(plain_stem(path), cells, ids, table.classes)
 
 
 @checked(path=PATH)
@@ -256,33 +250,13 @@ def write_single_file(
 
 def _write_labels(record: ImageRecord, found: CellsOfFile, path: Path) -> list[Path]:
     table = path.with_suffix(".csv")
-    _check_own_table(table)
+    check_own_table(table)
     with write_whole(path) as partial, write_whole(table) as partial_table:
-        occurs = write_label_file(record, partial)
-        with partial_table.open("w", encoding="utf-8", newline="") as stream:
-            writer = CsvWriter(stream)
-            writer.writerow(_COLUMNS)
-            for label, number, score in zip(found.ids, found.cells.classes, found.cells.scores):
-                if occurs[label]:
-                    writer.writerow((label, found.classes[number], score_to_text(score)))
+        occurs = write_label_file(record, partial)[found.ids]
+        cells = found.cells[np.flatnonzero(occurs)]
+        known = LabelTable(found.classes, cells.classes, cells.scores)
+        write_label_table(partial_table, found.ids[occurs].tolist(), known)
     return [path, table]
-
-
-def _check_own_table(table: Path) -> None:
-    """Refuse to replace a table of somebody else: a dialog asks about the label image only.
-
-    Raises:
-        DatasetError: the table that is there is none of labels.
-    """
-    if not table.is_file():
-        return
-    with table.open("rb") as stream:
-        head = stream.readline(_HEAD_BYTES).decode("utf-8", errors="replace").strip()
-    if head != ",".join(_COLUMNS):
-        raise DatasetError(
-            f"{table}: is there and is no table of labels; expected {','.join(_COLUMNS)} as its "
-            "first line. Nothing is written: choose another name for the label image"
-        )
 
 
 def _at_their_labels(found: CellsOfFile) -> CellInstances:

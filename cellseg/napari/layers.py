@@ -15,6 +15,7 @@ from cellseg.cells.drawing import class_colour
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.errors import LabelError
+from cellseg.io.label_stacks import LabelStack
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -113,15 +114,32 @@ def cells_to_features(
             f"{len(classes)} classes: {', '.join(classes)}"
         )
     areas = cells.areas_px
-    columns: dict[str, Any] = {
-        INDEX: number_cells(cells) if ids is None else ids,
-        CLASS: np.asarray(classes, object)[cells.classes],
-        SCORE: cells.scores.round(4),
-        AREA_PX: areas,
-    }
+    ids = number_cells(cells) if ids is None else ids
+    columns = _columns(ids, classes, cells.classes, cells.scores)
+    columns[AREA_PX] = areas
     if pixel_size_um is not None:
         columns[AREA_UM2] = (areas * pixel_size_um[0] * pixel_size_um[1]).round(3)
     return pd.DataFrame(columns)
+
+
+def _columns(
+    ids: IntArray, classes: Sequence[str], numbers: IntArray, scores: NDArray[Any]
+) -> dict[str, Any]:
+    return {INDEX: ids, CLASS: np.asarray(classes, object)[numbers], SCORE: scores.round(4)}
+
+
+def stack_to_layer(stack: LabelStack) -> LayerData:
+    """A Labels layer of several planes; `cells_to_layer` says what it is."""
+    import pandas as pd
+
+    table = stack.table
+    arguments = {
+        "name": f"cells of {stack.image_id}",
+        "features": pd.DataFrame(_columns(stack.ids, table.classes, table.numbers, table.scores)),
+        "metadata": {METADATA: {"classes": table.classes}},
+        **scale_arguments(stack.pixel_size_um, stack.labels.ndim - 2),
+    }
+    return stack.labels, arguments, "labels"
 
 
 def layer_to_cells(
@@ -149,10 +167,17 @@ def labels_to_cells(
     cells = CellInstances.from_label_image(labels)
     ids = np.unique(labels)
     ids = ids[ids != 0].astype(np.int64)
-    rows, names = _rows_of(features, ids), tuple(classes)
-    return LayerCells(
-        cells.replace(classes=_classes(rows, names), scores=_scores(rows)), ids, names
-    )
+    names = tuple(classes)
+    numbers, scores = known_of_labels(ids, features, names)
+    return LayerCells(cells.replace(classes=numbers, scores=scores), ids, names)
+
+
+def known_of_labels(
+    ids: IntArray, features: pd.DataFrame, classes: tuple[str, ...]
+) -> tuple[IntArray, NDArray[np.float32]]:
+    """Class (0-based) and score of each label, [N], by a table; see `layer_to_cells`."""
+    rows = _rows_of(features, ids)
+    return _classes(rows, classes), _scores(rows)
 
 
 def classes_of_layer(layer: Layer) -> tuple[str, ...]:

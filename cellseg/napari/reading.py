@@ -15,10 +15,16 @@ import numpy as np
 from cellseg.errors import CellsegError, ImageChoiceError, ImageReadError
 from cellseg.images import PlaneImage, is_readable_name, open_planes, stem_of_image
 from cellseg.inference.own_files import STATE_FOLDER
-from cellseg.io.single_files import CellsOfFile, holds_cells, read_single_file
+from cellseg.io.label_stacks import read_label_stacks
+from cellseg.io.single_files import (
+    CellsOfFile,
+    holds_cells,
+    is_named_as_labels,
+    read_single_file,
+)
 from cellseg.limits import available_memory
 from cellseg.napari.background import tell_error
-from cellseg.napari.layers import LayerData, cells_to_layer, scale_arguments
+from cellseg.napari.layers import LayerData, cells_to_layer, scale_arguments, stack_to_layer
 from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 
@@ -57,6 +63,8 @@ def _telling(read: Callable[[Path], list[LayerData]]) -> Reader:
 
 
 def _read_cells(path: Path) -> list[LayerData]:
+    if is_named_as_labels(path) and (stacks := read_label_stacks(path)):
+        return [stack_to_layer(stack) for stack in stacks]
     return [_to_layer(found) for found in read_single_file(path)]
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_saved_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     stack = Labels(np.stack([LABELS, LABELS]), name="two")
     assert save(stack, tmp_path / "a.zip") == []
     assert save(make_layer(), tmp_path / "a.bmp") == []
-    assert "has [2] planes" in told[0]
+    assert "a.zip: holds the cells of one image; layer 'two' has 2 planes" in told[0]
     assert "expected .tif" in told[1]
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "b.geojson").write_text("{", "utf-8")
@@ -97,6 +97,35 @@ def test_what_cannot_be_saved_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert reader is not None
     assert reader(str(tmp_path / "b.geojson")) == [(None,)]
     assert "b.geojson: no JSON" in told[2]
+
+
+def test_a_stack_of_labels_saved_and_opened_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("cellseg.napari.background.show_error", told.append)
+    about = make_layer().as_layer_data_tuple()[1]
+    about |= {"scale": (1, 0.5, 0.25), "units": ("pixel", "um", "um")}
+    about |= dict.fromkeys(("translate", "shear"), (0,) * 3) | {"rotate": np.eye(3)}
+    kept = ("name", "features", "metadata", "scale", "units")
+    about = {name: about[name] for name in kept}
+    moved = np.stack([LABELS, np.roll(LABELS, 1, axis=1), LABELS * (LABELS == 5)])
+    layer = Labels(moved[:, None], **about | {"scale": (1, 1, 0.5, 0.25), "units": None})
+    assert len(save(layer, tmp_path / "film.tif")) == 2
+    layer = Labels(moved, **about)
+    assert len(save(layer, tmp_path / "film_labels.tif")) == 2
+    (again,) = open_path(tmp_path / "film_labels.tif")
+    assert again.name == "cells of film"
+    assert np.array_equal(again.data, moved)
+    assert pixel_size_um(again) == (0.5, 0.25)
+    for plane in range(3):
+        before = layer_to_cells(layer, plane=(plane,))
+        after = layer_to_cells(again, plane=(plane,))
+        assert after.cells.equals(before.cells)
+        assert (after.ids.tolist(), after.classes) == (before.ids.tolist(), CLASSES)
+    assert save(Labels(np.stack([moved, moved]), name="many"), tmp_path / "b.tif") == []
+    assert "layer 'many' has 2 x 3 planes" in told[0]
+    assert not (tmp_path / "b.tif").exists()
 
 
 def test_files_of_others_are_left_to_others(tmp_path: Path) -> None:
