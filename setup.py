@@ -18,7 +18,7 @@ MICROSCOPES = [
     "zarr>=3.0",
 ]
 SLIDES = ["tiffslide>=3.0", "zarr>=3.0"]
-NAPARI = ["napari>=0.6"]
+NAPARI = ["napari>=0.7"]
 DASK = ["dask>=2025.1", "distributed>=2025.1"]
 SHIPPED = {"configs": "**/*.yaml", "datasets": "*.yaml"}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from napari.utils._proxies import ReadOnlyWrapper
-from napari.utils._test_utils import MouseEvent
 from napari.utils.interactions import (
     mouse_move_callbacks,
     mouse_press_callbacks,
@@ -37,8 +37,9 @@ def drag(layer: Any, points_rc: Sequence[tuple[float, float]], *, held: Sequence
     kinds = ["mouse_press", *["mouse_move"] * (len(points_rc) - 1), "mouse_release"]
     for kind, point in zip(kinds, [*points_rc, points_rc[-1]]):
         event = ReadOnlyWrapper(
-            MouseEvent(
+            SimpleNamespace(
                 type=kind,
+                handled=False,
                 is_dragging=kind == "mouse_move",
                 button=1,
                 modifiers=list(held),
