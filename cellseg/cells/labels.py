@@ -41,6 +41,19 @@ def disc_diameters(areas: ArrayLike) -> NDArray[np.float64]:
     return np.sqrt(4 * np.asarray(areas, np.float64) / np.pi)
 
 
+def labels_that_occur(labels: NDArray[Any]) -> IntArray:
+    """The labels of the cells in label images, ascending, int64 [N]; 0 is background.
+
+    Args:
+        labels: integers of any shape.
+
+    >>> labels_that_occur(np.array([[7, 0], [2, 7]])).tolist()
+    [2, 7]
+    """
+    found = np.unique(labels)
+    return found[found != 0].astype(np.int64)
+
+
 def check_label_image(labels: ArrayLike) -> NDArray[Any]:
     """Return `labels` as an integer array [H, W] without negative values.
 

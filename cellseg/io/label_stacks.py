@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from cellseg.arguments import checked
-from cellseg.cells.labels import IntArray
+from cellseg.cells.labels import IntArray, labels_that_occur
 from cellseg.errors import ImageReadError, LabelError
 from cellseg.files import write_whole
 from cellseg.images import PlaneImage, array_to_labels, open_planes
@@ -73,8 +73,7 @@ def _read_scene(path: Path, planes: Sequence[PlaneImage]) -> LabelStack:
     except LimitError as error:
         raise ImageReadError(str(error)) from error
     stack = np.stack([array_to_labels(plane.read_whole(), path) for plane in planes])
-    ids = np.unique(stack)
-    ids = ids[ids != 0].astype(np.int64)
+    ids = labels_that_occur(stack)
     name = f"{plain_stem(path)} {first.scene}".strip()
     labels = stack.reshape((*lengths, height, width))
     return LabelStack(name, labels, ids, read_label_table(path, ids), first.pixel_size_um)

@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from cellseg.arguments import checked
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import IntArray
+from cellseg.cells.labels import IntArray, labels_that_occur
 from cellseg.cells.records import ImageRecord, PlaceInFile
 from cellseg.errors import DatasetError
 from cellseg.files import write_whole
@@ -197,8 +197,7 @@ def _read_results(path: Path) -> list[CellsOfFile]:
 def _read_labels(path: Path) -> CellsOfFile:
     labels = read_label_image(path)
     cells = CellInstances.from_label_image(labels)
-    ids = np.unique(labels)
-    ids = ids[ids != 0].astype(np.int64)
+    ids = labels_that_occur(labels)
     table = read_label_table(path, ids)
     cells = cells.replace(classes=table.numbers, scores=table.scores)
     return CellsOfFile(plain_stem(path), cells, ids, table.classes)

@@ -89,7 +89,7 @@ def run_in_background(
     # Handed over as a value, so that an error is told once, by us, and not by napari as well.
     worker = create_worker(lambda: _outcome(work), _start_thread=False)
     worker.returned.connect(_Receiver(done, failed, finished, owner).take)
-    garbage = _garbage()
+    garbage = _garbage_collection()
     garbage.hold()
     worker.finished.connect(garbage.release)
     worker.start()
@@ -129,7 +129,7 @@ _orphans: set[_Receiver] = set()  # nobody else keeps them until their work is d
 
 
 @cache
-def _garbage() -> GarbageCollection:
+def _garbage_collection() -> GarbageCollection:
     """The one of this process, as Python's own collection is; made in the window's thread."""
     return GarbageCollection()
 

@@ -7,8 +7,9 @@ import gc
 from qtpy.QtCore import QObject, QTimer
 
 EVERY_MS = 1000
-YOUNG_ONLY = 60
-"""So many times only what is young is looked at, then everything: that holds the window up."""
+FULL_EVERY = 60
+"""One of so many collections is of all generations, and holds the window up; the others are of the
+two youngest."""
 
 
 class GarbageCollection(QObject):
@@ -26,7 +27,7 @@ class GarbageCollection(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._num_held, self._num_times, self._is_ours = 0, 0, False
+        self._num_held, self._num_times, self._has_disabled = 0, 0, False
         self._timer = QTimer(self)
         self._timer.setInterval(EVERY_MS)
         self._timer.timeout.connect(self.collect)
@@ -36,19 +37,19 @@ class GarbageCollection(QObject):
         self._num_held += 1
         if self._num_held > 1 or not gc.isenabled():
             return
-        self._is_ours = True
+        self._has_disabled = True
         gc.disable()
         self._timer.start()
 
     def release(self) -> None:
         """Called in the window's thread: work is over."""
         self._num_held -= 1
-        if self._num_held == 0 and self._is_ours:
-            self._is_ours = False
+        if self._num_held == 0 and self._has_disabled:
+            self._has_disabled = False
             self._timer.stop()
             gc.enable()
 
     def collect(self) -> None:
-        """Collect what is young; everything now and then."""
+        """Collect the two youngest generations, or all of them; see `FULL_EVERY`."""
         self._num_times += 1
-        gc.collect(1 if self._num_times % YOUNG_ONLY else 2)
+        gc.collect(1 if self._num_times % FULL_EVERY else 2)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from cellseg.cells.drawing import class_colour
 from cellseg.cells.instances import CellInstances
-from cellseg.cells.labels import IntArray
+from cellseg.cells.labels import IntArray, labels_that_occur
 from cellseg.errors import LabelError
 from cellseg.io.label_stacks import LabelStack
 from numpy.typing import NDArray
@@ -115,14 +115,14 @@ def cells_to_features(
         )
     areas = cells.areas_px
     ids = number_cells(cells) if ids is None else ids
-    columns = _columns(ids, classes, cells.classes, cells.scores)
+    columns = _feature_columns(ids, classes, cells.classes, cells.scores)
     columns[AREA_PX] = areas
     if pixel_size_um is not None:
         columns[AREA_UM2] = (areas * pixel_size_um[0] * pixel_size_um[1]).round(3)
     return pd.DataFrame(columns)
 
 
-def _columns(
+def _feature_columns(
     ids: IntArray, classes: Sequence[str], numbers: IntArray, scores: NDArray[Any]
 ) -> dict[str, Any]:
     return {INDEX: ids, CLASS: np.asarray(classes, object)[numbers], SCORE: scores.round(4)}
@@ -135,7 +135,9 @@ def stack_to_layer(stack: LabelStack) -> LayerData:
     table = stack.table
     arguments = {
         "name": f"cells of {stack.image_id}",
-        "features": pd.DataFrame(_columns(stack.ids, table.classes, table.numbers, table.scores)),
+        "features": pd.DataFrame(
+            _feature_columns(stack.ids, table.classes, table.numbers, table.scores)
+        ),
         "metadata": {METADATA: {"classes": table.classes}},
         **scale_arguments(stack.pixel_size_um, stack.labels.ndim - 2),
     }
@@ -165,14 +167,13 @@ def labels_to_cells(
 ) -> LayerCells:
     """The cells of a label image [H, W] with such a table; see `layer_to_cells`."""
     cells = CellInstances.from_label_image(labels)
-    ids = np.unique(labels)
-    ids = ids[ids != 0].astype(np.int64)
+    ids = labels_that_occur(labels)
     names = tuple(classes)
-    numbers, scores = known_of_labels(ids, features, names)
+    numbers, scores = classes_and_scores(ids, features, names)
     return LayerCells(cells.replace(classes=numbers, scores=scores), ids, names)
 
 
-def known_of_labels(
+def classes_and_scores(
     ids: IntArray, features: pd.DataFrame, classes: tuple[str, ...]
 ) -> tuple[IntArray, NDArray[np.float32]]:
     """Class (0-based) and score of each label, [N], by a table; see `layer_to_cells`."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cellseg.cells.labels import labels_that_occur
 from cellseg.errors import CellsegError, LabelError
 from cellseg.io.label_stacks import LabelStack, write_single_stack
 from cellseg.io.label_tables import LabelTable
 from cellseg.io.single_files import CellsOfFile, write_single_file
 from cellseg.napari.background import tell_error
-from cellseg.napari.layers import classes_of, known_of_labels, labels_to_cells, size_in_um
+from cellseg.napari.layers import classes_and_scores, classes_of, labels_to_cells, size_in_um
 from numpy.typing import NDArray
 
 
@@ -42,9 +43,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
             written = write_single_file(cells, Path(path), size_um)
         else:
             _check_stack(labels, name, path)
-            ids = np.unique(labels)
-            ids = ids[ids != 0].astype(np.int64)
-            table = LabelTable(classes, *known_of_labels(ids, features, classes))
+            ids = labels_that_occur(labels)
+            table = LabelTable(classes, *classes_and_scores(ids, features, classes))
             stack = LabelStack(name, labels, ids, table, size_um)
             written = write_single_stack(stack, Path(path))
         return [str(one) for one in written]

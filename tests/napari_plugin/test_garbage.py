@@ -53,7 +53,7 @@ def test_garbage_dies_in_the_thread_of_the_window(qtbot, monkeypatch: pytest.Mon
     died_in: list[threading.Thread] = []
     monkeypatch.setattr(garbage, "EVERY_MS", 20)
     collection = garbage.GarbageCollection()
-    monkeypatch.setattr("cellseg.napari.background._garbage", lambda: collection)
+    monkeypatch.setattr("cellseg.napari.background._garbage_collection", lambda: collection)
     go_on, done = threading.Event(), []
 
     def work() -> int:
@@ -107,7 +107,7 @@ def test_what_somebody_turned_off_stays_off(qtbot) -> None:
 
 
 def test_everything_is_collected_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "YOUNG_ONLY", 3)
+    monkeypatch.setattr(garbage, "FULL_EVERY", 3)
     generations: list[int] = []
     collection = garbage.GarbageCollection()
     with monkeypatch.context() as patch:
