@@ -5,6 +5,7 @@ Skipped where `chromium` and `chromedriver` (Debian: chromium, chromium-driver) 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -118,6 +119,10 @@ def test_viewer_by_keyboard(opened):
     assert opened.run(title) == EVIL
     opened.press("+", "Escape")
     assert not opened.run("return document.querySelector('dialog').open")
+    for _ in range(100):  # the browser tells of the closing a moment later
+        if opened.run(SHOWN)[0] == EVIL:
+            break
+        time.sleep(0.05)
     assert opened.run(SHOWN) == [EVIL, "confused", "empty", "perfect"]  # back in their places
     assert (
         opened.run("return document.querySelector('.panel').getAttribute('viewBox')") == "0 0 80 60"
