@@ -49,8 +49,8 @@ class ImageInput:
         scene: number from 0 or name of a scene of files that have several, "" where they have one;
             CELLSEG.INPUT.SCENE.
         projection: what is done along Z before, "max" or "none"; CELLSEG.INPUT.PROJECTION.
-        invert: whether dark becomes bright: True, False, or "auto" for grey images whose median
-            lies in the brightest quarter of their range; CELLSEG.INPUT.INVERT.
+        invert: whether dark becomes bright: True, False, or "auto" for images of dark cells on
+            bright ground, see `is_bright`; CELLSEG.INPUT.INVERT.
 
     Raises:
         ConfigError: a value that cannot be used; it names the key and what is allowed.

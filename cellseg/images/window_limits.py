@@ -66,7 +66,7 @@ def plane_limits(
 
 
 def is_bright_plane(plane: PlaneImage, percentiles: Sequence[float], window_px: int) -> bool:
-    """`is_bright` of a whole plane, read window by window; a plane of colours is not.
+    """`is_bright` of a whole plane, read window by window.
 
     Args:
         plane: read by its chosen channels; three equal ones are grey.
@@ -76,19 +76,18 @@ def is_bright_plane(plane: PlaneImage, percentiles: Sequence[float], window_px: 
     sample = plane.read(slice(0, 1), slice(0, 1))
     channels = 1 if sample.ndim == 2 else sample.shape[-1]
     windows = (plane.read(*each) for each in windows_of(plane.image_hw, plane.chunk_hw, window_px))
-    if not all(map(is_grey, windows)):
-        return False
+    grey = all(map(is_grey, windows))
+    searched = 1 if grey else channels
 
     def read_windows() -> Iterator[NDArray[Any]]:
         for rows, columns in windows_of(plane.image_hw, plane.chunk_hw, window_px):
-            yield plane.read(rows, columns).reshape(-1, channels)[:, :1]
+            yield plane.read(rows, columns).reshape(-1, channels)[:, :searched]
 
     size = plane.image_hw[0] * plane.image_hw[1]
     percents = outer_percentiles(percentiles)
-    (values,) = RankSearch(sample.dtype, 1, percentile_ranks(size, percents).tolist()).run(
-        read_windows
-    )
-    return is_bright(*interpolate_ranks(size, percents, values))
+    search = RankSearch(sample.dtype, searched, percentile_ranks(size, percents).tolist())
+    found = search.run(read_windows)
+    return is_bright(np.stack([interpolate_ranks(size, percents, each) for each in found]), grey)
 
 
 def _limits_of_values(

@@ -70,10 +70,22 @@ def test_windows_as_in_the_whole(
     assert np.array_equal(window, given.prepare(image)[20:60, 30:90])
 
 
-def test_colours_and_empty_images_are_left_alone(image: np.ndarray) -> None:
-    """Stained tissue is bright as well."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_stained_tissue_is_made_bright(image: np.ndarray, kind: str) -> None:
+    """Dark in all three colours, in each as much as the dye takes away."""
     tissue = np.stack([4095 - image, 4095 - image // 2, 4095 - image // 3], axis=2)
-    for each in (tissue, np.full((20, 20), 4000, np.uint16)):
+    automatic = ImageInput(normalize=kind, value_range=(0, 4095), invert="auto")
+    always = ImageInput(normalize=kind, value_range=(0, 4095), invert=True)
+    assert np.array_equal(automatic.prepare(tissue), always.prepare(tissue))
+    limits = automatic.limits_of(plane_of(tissue), window_px=2000)
+    window = automatic.prepare(tissue[20:60, 30:90], limits)
+    assert np.array_equal(window, automatic.prepare(tissue)[20:60, 30:90])
+
+
+def test_dyes_on_dark_ground_and_empty_images_are_left_alone(image: np.ndarray) -> None:
+    two_dyes = np.stack([image // 3, np.roll(image, 20, axis=1), image], axis=2)
+    one_dye = np.stack([0 * image, 0 * image, image], axis=2)
+    for each in (two_dyes, one_dye, np.full((20, 20), 4000, np.uint16)):
         plain, automatic = ImageInput().prepare(each), ImageInput(invert="auto")
         assert np.array_equal(automatic.prepare(each), plain)
         limits = automatic.limits_of(plane_of(each))
@@ -92,3 +104,14 @@ def test_real_nuclei_and_their_negatives_are_told_apart(real_datasets: Path) -> 
         expected = plain.prepare(pixels)
         assert np.array_equal(automatic.prepare(pixels), expected), path
         assert np.allclose(automatic.prepare(255 - pixels), expected, atol=1e-3), path
+
+
+def test_real_stained_tissue_is_made_bright(real_datasets: Path) -> None:
+    files = [*(real_datasets / "tnbc/val/images").glob("*.png")]
+    files += (real_datasets / "dsb2018/other/val/images").glob("*.png")
+    assert files
+    automatic = ImageInput(normalize="percentile", invert="auto")
+    always = ImageInput(normalize="percentile", invert=True)
+    for path in files:
+        pixels = automatic.read(path)
+        assert np.array_equal(automatic.prepare(pixels), always.prepare(pixels)), path
