@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from cellseg.corrections.rectangles import Rectangle
+from cellseg.cells.windows import Window
 
 FOUND, ACCEPTED, DRAWN = "found", "accepted", "drawn"
 STATES = (FOUND, ACCEPTED, DRAWN)
@@ -64,7 +64,7 @@ class Change:
     """
 
     cells: Mapping[int, Cell | None] = field(default_factory=dict)
-    done: tuple[Rectangle, ...] | None = None
+    done: tuple[Window, ...] | None = None
     source: str | None = None
     threshold: float | None = None
 
@@ -127,7 +127,7 @@ def change_from_json(content: Mapping[str, Any], before: Mapping[int, Cell]) -> 
     done = content.get("done")
     return Change(
         cells,
-        None if done is None else tuple(Rectangle(*map(int, one)) for one in done),
+        None if done is None else tuple(Window(*map(int, one)) for one in done),
         content.get("source"),
         content.get("threshold"),
     )

@@ -15,10 +15,10 @@ from cellseg.cells.labels import IntArray, check_label_image
 from cellseg.cells.windows import Window
 from cellseg.corrections.begin import keep_apart
 from cellseg.corrections.candidates import find_candidate, read_candidates, write_candidates
+from cellseg.corrections.done_windows import as_window, mark
 from cellseg.corrections.events import ACCEPTED, BEGIN, DRAWN, FOUND, Cell, Change
 from cellseg.corrections.masks import encode_masks, tight
 from cellseg.corrections.record import ImageCells
-from cellseg.corrections.rectangles import as_rectangle, mark
 from cellseg.corrections.repainting import Repainted, find_repainted
 from cellseg.corrections.splitting import join_masks, split_mask
 from cellseg.errors import CorrectionError
@@ -211,7 +211,7 @@ class CorrectedImage(ImageCells):
         ]
         painted = self._canvas.labels[window].copy()
         painted[drawn[0]] = new_id
-        change = self._repaint(painted, as_rectangle(window, self.image_hw), class_number)[1]
+        change = self._repaint(painted, as_window(window, self.image_hw), class_number)[1]
         self._do("draw", change)
         return new_id
 
@@ -236,7 +236,7 @@ class CorrectedImage(ImageCells):
         labels = check_label_image(label_image)
         self._check_size(labels.shape, "the label image")
         self._check_classes([class_number])
-        one = as_rectangle(window, self.image_hw)
+        one = as_window(window, self.image_hw)
         repainted, change = self._repaint(labels[one.rows, one.columns], one, class_number)
         self._do("repaint", change)
         return repainted
@@ -266,7 +266,7 @@ class CorrectedImage(ImageCells):
             window: (rows, columns); by default the whole image.
             done: False takes it back; the cells stay accepted.
         """
-        one = as_rectangle(window, self.image_hw)
+        one = as_window(window, self.image_hw)
         rectangles = mark(self.state.done, one, done)
         change: dict[int, Cell | None] = {}
         if done:

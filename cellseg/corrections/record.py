@@ -14,11 +14,11 @@ from cellseg.arguments import VECTOR, check_argument
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.labels import IntArray
 from cellseg.cells.windows import Window
+from cellseg.corrections.done_windows import as_window
 from cellseg.corrections.entries import ImageEntry
 from cellseg.corrections.events import BEGIN, FOUND, REDO, UNDO, Cell, Change, Event, change_to_json
 from cellseg.corrections.journal import Journal, utc_now
 from cellseg.corrections.masks import Canvas, Labels
-from cellseg.corrections.rectangles import as_rectangle
 from cellseg.corrections.states import NAME, VERSION, ImageState
 from cellseg.errors import CorrectionError, LabelError
 from cellseg.images import PlaneImage
@@ -144,7 +144,7 @@ class ImageCells:
 
     def label_image(self, window: tuple[slice, slice] | None = None) -> Labels:
         """The ids of the cells, uint32 [H, W], or those of a window (rows, columns)."""
-        one = as_rectangle(window, self.image_hw)
+        one = as_window(window, self.image_hw)
         return self._canvas.labels[one.rows, one.columns].copy()
 
     def counted_region(self) -> NDArray[np.bool_]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from cellseg.cells.windows import Window
+from cellseg.corrections.done_windows import area_of
 from cellseg.corrections.events import (
     BEGIN,
     FOUND,
@@ -19,7 +21,6 @@ from cellseg.corrections.events import (
     change_from_json,
 )
 from cellseg.corrections.journal import DamagedJournalError, Journal, Line
-from cellseg.corrections.rectangles import Rectangle, area_of
 
 NAME, VERSION = "cellseg corrections of an image", 1
 
@@ -40,7 +41,7 @@ class ImageState:
 
     image_hw: tuple[int, int]
     cells: dict[int, Cell] = field(default_factory=dict)
-    done: tuple[Rectangle, ...] = ()
+    done: tuple[Window, ...] = ()
     source: str = ""
     threshold: float = 0.5
     next_id: int = 1

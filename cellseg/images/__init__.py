@@ -24,7 +24,14 @@ from cellseg.images.normalisation import (
     channel_percentiles,
     normalize_image,
 )
-from cellseg.images.planes import PlaneImage, open_planes, place_of, windows_of
+from cellseg.images.planes import (
+    PlaneImage,
+    by_scene,
+    find_plane,
+    open_planes,
+    place_of,
+    windows_of,
+)
 from cellseg.images.reading import read_image, read_image_hw
 from cellseg.images.stacks import ImageStack
 
@@ -40,7 +47,9 @@ __all__ = [
     "PlaneImage",
     "SeveralPlanesError",
     "array_to_labels",
+    "by_scene",
     "channel_percentiles",
+    "find_plane",
     "is_readable_name",
     "normalize_image",
     "open_planes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,21 @@ class PlaneImage:
 def place_of(plane: PlaneImage) -> PlaceInFile:
     """What a record of the plane's cells says of it."""
     return PlaceInFile(plane.position, plane.scene, plane.pixel_size_um, plane.downsample)
+
+
+def find_plane(
+    planes: Iterable[PlaneImage], position: tuple[tuple[str, int], ...], scene: str
+) -> PlaneImage:
+    """That of a scene at a position, of a file opened anew; it is there."""
+    return next(plane for plane in planes if (plane.position, plane.scene) == (position, scene))
+
+
+def by_scene(planes: Iterable[PlaneImage]) -> list[list[PlaneImage]]:
+    """The planes of each scene, in the order of the file."""
+    scenes: dict[str, list[PlaneImage]] = {}
+    for plane in planes:
+        scenes.setdefault(plane.scene, []).append(plane)
+    return list(scenes.values())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 from cellseg.cells.instances import CellInstances
 from cellseg.cells.records import PlaceInFile
-from cellseg.images import Limits, PlaneImage
+from cellseg.images import Limits, PlaneImage, find_plane
 from cellseg.images.plates import PlatePosition
 from cellseg.inference.cluster_worker import ModelRecipe, in_folder, load_model
 from cellseg.inference.file_work import Outcome
@@ -159,8 +159,7 @@ class RemotePlane:
             planes = load_model(self.model).open_planes(self.path)
             _opened.planes = _opened.files.enter_context(planes)
             _opened.key = key
-        wanted = (self.place.position, self.place.scene)
-        return next(plane for plane in _opened.planes if (plane.position, plane.scene) == wanted)
+        return find_plane(_opened.planes, self.place.position, self.place.scene)
 
 
 _opened = threading.local()

@@ -15,7 +15,7 @@ from cellseg.arguments import checked
 from cellseg.cells.labels import IntArray, labels_that_occur
 from cellseg.errors import ImageReadError, LabelError
 from cellseg.files import write_whole
-from cellseg.images import PlaneImage, array_to_labels, open_planes
+from cellseg.images import PlaneImage, array_to_labels, by_scene, open_planes
 from cellseg.io.label_frames import write_label_images
 from cellseg.io.label_tables import (
     LabelTable,
@@ -59,9 +59,7 @@ def read_label_stacks(path: str | Path) -> list[LabelStack]:
     with open_planes(path, palette_mode="P") as planes:
         if len(planes) == 1:
             return []
-        scenes = list(dict.fromkeys(plane.scene for plane in planes))
-        of_each = [[plane for plane in planes if plane.scene == scene] for scene in scenes]
-        return [_read_scene(path, of_scene) for of_scene in of_each]
+        return [_read_scene(path, of_scene) for of_scene in by_scene(planes)]
 
 
 def _read_scene(path: Path, planes: Sequence[PlaneImage]) -> LabelStack:

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cellseg.errors import CellsegError, ImageChoiceError, ImageReadError
-from cellseg.images import PlaneImage, is_readable_name, open_planes, stem_of_image
+from cellseg.images import (
+    PlaneImage,
+    by_scene,
+    find_plane,
+    is_readable_name,
+    open_planes,
+    stem_of_image,
+)
 from cellseg.inference.own_files import STATE_FOLDER
 from cellseg.io.label_stacks import read_label_stacks
 from cellseg.io.single_files import (
@@ -22,7 +30,7 @@ from cellseg.io.single_files import (
     is_named_as_labels,
     read_single_file,
 )
-from cellseg.limits import available_memory
+from cellseg.limits import LimitError, check_memory
 from cellseg.napari.background import tell_error
 from cellseg.napari.layers import LayerData, cells_to_layer, scale_arguments, stack_to_layer
 from napari.utils.notifications import show_warning
@@ -99,16 +107,12 @@ def read_image_layers(path: Path) -> list[LayerData]:
         ImageReadError: it cannot be read, or a package is missing.
     """
     with open_planes(path) as planes:
-        scenes = list(dict.fromkeys(plane.scene for plane in planes))
-        layers = []
-        for scene in scenes:
-            of_scene = [(k, plane) for k, plane in enumerate(planes) if plane.scene == scene]
-            layers += _layers_of_scene(path, of_scene)
-    return layers
+        of_each = [_layers_of_scene(path, of_scene) for of_scene in by_scene(planes)]
+    return list(chain.from_iterable(of_each))
 
 
-def _layers_of_scene(path: Path, planes: list[tuple[int, PlaneImage]]) -> list[LayerData]:
-    first = planes[0][1]
+def _layers_of_scene(path: Path, planes: list[PlaneImage]) -> list[LayerData]:
+    first = planes[0]
     name = f"{stem_of_image(path)} {first.scene}".strip()
     sample, is_colour = _sample(first)
     if is_colour:
@@ -139,13 +143,21 @@ def _sample(plane: PlaneImage) -> tuple[NDArray[Any], bool]:
     return (pixels, True) if pixels.ndim == 3 else (pixels[None], False)
 
 
-def _stack(
-    path: Path, planes: list[tuple[int, PlaneImage]], sample: NDArray[Any], *, is_colour: bool
-) -> Any:
-    """[..., C, H, W], or [..., H, W, 3]: in memory if it is one plane, else read when looked at."""
-    first = planes[0][1]
+def _stack(path: Path, planes: list[PlaneImage], sample: NDArray[Any], *, is_colour: bool) -> Any:
+    """[..., C, H, W], or [..., H, W, 3]: in memory if it is one plane, else read when looked at.
+
+    Raises:
+        ImageReadError: a plane, of which a window shows all, would fill the memory.
+    """
+    first = planes[0]
     read = first.read if is_colour else first.read_channels
-    _check_size(path, math.prod(first.image_hw) * sample.nbytes)
+    try:
+        check_memory(math.prod(first.image_hw) * sample.nbytes, f"{path}: a plane")
+    except LimitError as error:
+        raise ImageReadError(
+            f"{error}; or open a part of it, or a coarser level, with the plug-in of another "
+            "reader (napari-ome-zarr, napari-tiff). `cellseg predict` works through it in tiles"
+        ) from error
     if len(planes) == 1:
         return read(_ALL, _ALL)
     import dask.array as da
@@ -154,28 +166,18 @@ def _stack(
     channels = sample.shape[-1:] if is_colour else sample.shape[:1]
     shape = (*first.image_hw, *channels) if is_colour else (*channels, *first.image_hw)
     one = delayed(_read_plane, pure=True)
-    lazy = [da.from_delayed(one(path, k, is_colour), shape, sample.dtype) for k, _ in planes]
+    lazy = [
+        da.from_delayed(one(path, each.position, each.scene, is_colour), shape, sample.dtype)
+        for each in planes
+    ]
     lengths = first.lengths or (len(planes),)
     assert math.prod(lengths) == len(planes)
     return da.stack(lazy).reshape((*lengths, *shape))
 
 
-def _check_size(path: Path, size: int) -> None:
-    """Refuse a plane that would fill the memory: a window shows all of it.
-
-    Raises:
-        ImageReadError: it would.
-    """
-    free = available_memory()
-    if size > free / 2:
-        raise ImageReadError(
-            f"{path}: a plane takes {size / 2**30:.1f} GiB, of {free / 2**30:.1f} GiB of free "
-            "memory; open a part of it, or a coarser level, with the plug-in of another reader "
-            "(napari-ome-zarr, napari-tiff). `cellseg predict` works through it in tiles"
-        )
-
-
-def _read_plane(path: Path, number: int, is_colour: bool) -> NDArray[Any]:
+def _read_plane(
+    path: Path, position: tuple[tuple[str, int], ...], scene: str, is_colour: bool
+) -> NDArray[Any]:
     with open_planes(path) as planes:
-        plane = planes[number]
+        plane = find_plane(planes, position, scene)
         return np.asarray((plane.read if is_colour else plane.read_channels)(_ALL, _ALL))

@@ -204,12 +204,13 @@ def test_a_plane_too_large_for_the_memory_is_not_begun(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr("cellseg.napari.background.show_error", told.append)
-    monkeypatch.setattr("cellseg.napari.reading.available_memory", lambda: 1000)
+    monkeypatch.setattr("cellseg.limits.available_memory", lambda: 800)
+    monkeypatch.setattr("cellseg.limits._HARMLESS_BYTES", 0)
     tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((20, 30), np.uint8))
     reader = get_reader(str(tmp_path / "a.ome.tif"))
     assert reader is not None
     assert reader(str(tmp_path / "a.ome.tif")) == [(None,)]
-    assert "a.ome.tif: a plane takes" in told[0]
+    assert "a.ome.tif: a plane would take 600 bytes of memory" in told[0]
 
 
 def test_a_stack_of_an_ome_zarr(tmp_path: Path) -> None:
