@@ -207,10 +207,10 @@ def first_look(scale: float, diameters_px: list[float], score: float = 0.9) -> F
         ([first_look(1, [25, 30, 22]), first_look(0.25, [40])], Look(None, 25, True)),
         # Four times too large: most at a quarter; the rest at 1 is dirt.
         ([first_look(1, [12, 104]), first_look(0.25, [100, 104, 110])], Look(0.25, 104, True)),
-        # In many pieces, which cover less than the whole.
-        ([first_look(1, [12] * 70), first_look(0.25, [104, 104])], Look(0.25, 104, True)),
-        # Clumps that are taken for cells at a coarse scale, with doubt.
-        ([first_look(1, [26] * 9), first_look(0.25, [44] * 4, 0.5)], Look(None, 26, True)),
+        # In many pieces, which are smaller than the whole, and doubtful.
+        ([first_look(1, [12] * 70, 0.6), first_look(0.25, [104, 104])], Look(0.25, 104, True)),
+        # Clumps that are taken for cells at a coarse scale, with doubt: they cover more.
+        ([first_look(1, [26] * 9), first_look(0.25, [104] * 4, 0.77)], Look(None, 26, True)),
         # Cells of no known size in any look.
         ([first_look(1, [4, 90]), first_look(0.25, [30])], Look(None, None, True)),
         ([first_look(1, []), first_look(0.25, [])], Look(None, None, True)),
@@ -218,7 +218,7 @@ def first_look(scale: float, diameters_px: list[float], score: float = 0.9) -> F
         ([first_look(1, [44]), first_look(0.25, [44])], Look(None, 44, True)),
     ],
 )
-def test_the_scale_at_which_most_is_taken_for_known_cells(
+def test_the_scale_with_most_evidence_of_known_cells(
     first: list[FirstLook], expected: Look
 ) -> None:
     assert Magnification("auto", KNOWN).choose_look(first) == expected
