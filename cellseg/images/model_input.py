@@ -20,6 +20,7 @@ from cellseg.images.normalisation import (
     find_limits,
     invert_limits,
     is_bright_image,
+    merge_dyes,
     mirror_percentiles,
 )
 from cellseg.images.planes import PlaneImage
@@ -50,7 +51,8 @@ class ImageInput:
             CELLSEG.INPUT.SCENE.
         projection: what is done along Z before, "max" or "none"; CELLSEG.INPUT.PROJECTION.
         invert: whether dark becomes bright: True, False, or "auto" for images of dark cells on
-            bright ground, see `is_bright`; CELLSEG.INPUT.INVERT.
+            bright ground, see `is_bright`; RGB on dark ground becomes grey then, see
+            `merge_dyes`; CELLSEG.INPUT.INVERT.
 
     Raises:
         ConfigError: a value that cannot be used; it names the key and what is allowed.
@@ -175,7 +177,15 @@ class ImageInput:
         check_finite(image)
         if limits is None:
             limits = self._limits_of_image(image)
-        return to_model_input(apply_limits(image, limits), self.image_format)
+        pixels = apply_limits(image, limits)
+        if self._is_of_dyes(pixels, limits):
+            pixels = merge_dyes(pixels, limits)
+        return to_model_input(pixels, self.image_format)
+
+    def _is_of_dyes(self, image: NDArray[Any], limits: Limits) -> bool:
+        """Whether "auto" takes an image for one of fluorescence in RGB: it was not inverted."""
+        is_rgb = image.ndim == 3 and image.shape[-1] == 3 and not self.channels
+        return is_rgb and self.invert == "auto" and bool(limits) and limits[0][0] <= limits[0][1]
 
     def read_model_input(self, path: str | Path, page: int | None = None) -> NDArray[Any]:
         """`read`, then `prepare`: the file as the model takes it, [H, W, 3]."""

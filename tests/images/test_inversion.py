@@ -82,14 +82,32 @@ def test_stained_tissue_is_made_bright(image: np.ndarray, kind: str) -> None:
     assert np.array_equal(window, automatic.prepare(tissue)[20:60, 30:90])
 
 
-def test_dyes_on_dark_ground_and_empty_images_are_left_alone(image: np.ndarray) -> None:
-    two_dyes = np.stack([image // 3, np.roll(image, 20, axis=1), image], axis=2)
-    one_dye = np.stack([0 * image, 0 * image, image], axis=2)
-    for each in (two_dyes, one_dye, np.full((20, 20), 4000, np.uint16)):
-        plain, automatic = ImageInput().prepare(each), ImageInput(invert="auto")
-        assert np.array_equal(automatic.prepare(each), plain)
-        limits = automatic.limits_of(plane_of(each))
-        assert np.array_equal(automatic.prepare(each, limits), plain)
+def test_empty_images_are_left_alone() -> None:
+    empty = np.full((20, 20), 4000, np.uint16)
+    plain, automatic = ImageInput().prepare(empty), ImageInput(invert="auto")
+    assert np.array_equal(automatic.prepare(empty), plain)
+    limits = automatic.limits_of(plane_of(empty))
+    assert np.array_equal(automatic.prepare(empty, limits), plain)
+
+
+@pytest.mark.parametrize("kind", ["percentile", "minmax"])
+def test_dyes_on_dark_ground_become_grey(image: np.ndarray, kind: str) -> None:
+    """What compression leaves beside a dye counts for nothing."""
+    automatic, plain = ImageInput(normalize=kind, invert="auto"), ImageInput(normalize=kind)
+    grey = plain.prepare(image)
+    left_over = np.random.default_rng(0).integers(0, 60, image.shape).astype(np.uint16)
+    for beside in (0 * image, left_over):
+        assert np.array_equal(automatic.prepare(np.stack([beside, beside, image], 2)), grey)
+    other = np.roll(image, 20, axis=1)
+    two_dyes = np.stack([other // 3, 0 * image, image], axis=2)
+    expected = (grey[..., 0].astype(float) + plain.prepare(other // 3)[..., 0]) / 2
+    assert np.allclose(automatic.prepare(two_dyes), expected[..., None], atol=1e-3)
+    limits = automatic.limits_of(plane_of(two_dyes), window_px=2000)
+    window = automatic.prepare(two_dyes[20:60, 30:90], limits)
+    assert np.array_equal(window, automatic.prepare(two_dyes)[20:60, 30:90])
+    chosen = ImageInput(normalize=kind, invert="auto", channels=(0, 1, 2))
+    by_hand = ImageInput(normalize=kind, channels=(0, 1, 2))
+    assert np.array_equal(chosen.prepare(two_dyes), by_hand.prepare(two_dyes))
 
 
 def test_real_nuclei_and_their_negatives_are_told_apart(real_datasets: Path) -> None:
