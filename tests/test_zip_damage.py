@@ -24,7 +24,9 @@ def test_a_member_that_ends_too_soon(tmp_path: Path) -> None:
     assert struct.unpack_from("<II", content, sizes) == (9, 9)
     struct.pack_into("<II", content, sizes, 5000, 5000)
     path.write_bytes(content)
-    with pytest.raises(zipfile.BadZipFile, match="ends too soon"), open_zip(path) as archive:
+    # Later Pythons see that it would reach into what follows, before they read it.
+    told = "ends too soon|Overlapped entries"
+    with pytest.raises(zipfile.BadZipFile, match=told), open_zip(path) as archive:
         archive.read("a.txt")
 
 

@@ -128,7 +128,8 @@ def test_one_image_in_each_of_two_processes_gives_the_gradients_of_a_batch_of_tw
         assert gradients.keys() == expected.keys()
         for name, gradient in expected.items():
             error = (gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
-            assert error < 1e-4, (way, name)
+            # Sums in another order: 1e-4 without AVX-512, less with it. A wrong weight is 1e-1.
+            assert error < 1e-3, (way, name)
 
 
 def figures(output: str) -> list[str]:
