@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def read_fields() -> list[Field]:
-    """Those of the data set, by name."""
+    """The middles of all annotated images of Usiigaci, in the order of their names."""
     root = datasets_root() / "usiigaci" / "full"
     fields = []
     for path in sorted((root / "images").glob("*.png")):

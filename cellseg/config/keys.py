@@ -118,7 +118,8 @@ _TABLE = (
     Key("INPUT.INVERT", False, _INVERT,
         says="Make dark bright, for models of bright cells on dark ground: True for every image, "
         "`auto` for grey ones whose median lies in the brightest quarter of their range, and "
-        "those in colours whose median lies in the brighter half; other RGB becomes grey."),
+        "those in colours whose median lies in the brighter half; other RGB becomes grey, if its "
+        "intensities are stretched."),
     Key("INPUT.CHANNELS", [],
         list_of(_CHANNEL, most=3, words=_CHANNELS),
         says="Channels of the file, by number from 0 or by name, that become R, G and B: one is "

@@ -51,8 +51,8 @@ class ImageInput:
             CELLSEG.INPUT.SCENE.
         projection: what is done along Z before, "max" or "none"; CELLSEG.INPUT.PROJECTION.
         invert: whether dark becomes bright: True, False, or "auto" for images of dark cells on
-            bright ground, see `is_bright`; RGB on dark ground becomes grey then, see
-            `merge_dyes`; CELLSEG.INPUT.INVERT.
+            bright ground, see `is_bright`; RGB on dark ground becomes grey then, if it is
+            stretched, see `merge_dyes`; CELLSEG.INPUT.INVERT.
 
     Raises:
         ConfigError: a value that cannot be used; it names the key and what is allowed.
@@ -183,7 +183,7 @@ class ImageInput:
         return to_model_input(pixels, self.image_format)
 
     def _is_of_dyes(self, image: NDArray[Any], limits: Limits) -> bool:
-        """Whether "auto" takes an image for one of fluorescence in RGB: it was not inverted."""
+        """Whether "auto" takes an image for fluorescence in RGB: stretched, and not inverted."""
         is_rgb = image.ndim == 3 and image.shape[-1] == 3 and not self.channels
         return is_rgb and self.invert == "auto" and bool(limits) and limits[0][0] <= limits[0][1]
 

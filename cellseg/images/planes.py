@@ -91,7 +91,7 @@ def place_of(plane: PlaneImage) -> PlaceInFile:
 def find_plane(
     planes: Iterable[PlaneImage], position: tuple[tuple[str, int], ...], scene: str
 ) -> PlaneImage:
-    """That of a scene at a position, of a file opened anew; it is there."""
+    """The plane at a position of a scene, of a file that has it, such as one opened again."""
     return next(plane for plane in planes if (plane.position, plane.scene) == (position, scene))
 
 
